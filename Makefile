@@ -1,0 +1,34 @@
+# The whole manual: setup, demo, test, fix, bench.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS ?= cpu,minilm,dev
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: setup demo test fix bench
+
+setup: $(VENV)/.done
+
+# A GPU machine: `make setup EXTRAS=gpu,minilm,dev` (or gpu-cu13) takes the CUDA builds of torch and FAISS.
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup
+	$(BIN)/pressmark run --config configs/grocery.yaml
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml

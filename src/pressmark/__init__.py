@@ -1,0 +1,1 @@
+"""Pressmark: generative-retrieval recommendation on Semantic IDs (SIDs)."""

@@ -1,0 +1,1 @@
+"""Honest baselines that need little or no training."""

@@ -1,0 +1,1 @@
+"""What a product is: items, the category tree, text vectors, and the synthetic grocery store."""

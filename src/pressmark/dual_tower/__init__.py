@@ -1,0 +1,1 @@
+"""The judge's main baseline: two towers and a FAISS index."""

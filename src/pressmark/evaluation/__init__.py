@@ -1,0 +1,1 @@
+"""Protocols, intervals and the report."""

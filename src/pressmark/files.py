@@ -1,0 +1,135 @@
+"""Files on disk: write beside, then rename, so a killed run leaves the old file or the new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, and renames it into place if the block succeeds.
+
+    Works for a file or a folder. On an error nothing at `path` changes and the partial is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir() and path.exists():
+            # A folder cannot be renamed over a full one; the gap between the two renames is the
+            # only moment without `path`, and its old content then still stands under `old`.
+            old = path.with_name(f".{path.name}.{os.getpid()}.old.partial")
+            _remove(old)
+            path.rename(old)
+            partial.rename(path)
+            _remove(old)
+        else:
+            os.replace(partial, path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as indented UTF-8 JSON."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: If the file is not valid JSON; the message names the file.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: not valid JSON ({error}). Delete the file and run the stage again."
+        ) from error
+
+
+def write_parquet(path: str | Path, table: pa.Table) -> None:
+    """Writes a pyarrow table."""
+    with replacing(path) as partial:
+        pq.write_table(table, partial)
+
+
+def read_parquet(path: str | Path) -> pa.Table:
+    """Reads a parquet file.
+
+    Raises:
+        ValueError: If the file is missing or truncated; the message names the file.
+    """
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as parquet ({error}).") from error
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes named numpy arrays or torch tensors as one safetensors file."""
+    import torch
+    from safetensors.torch import save_file
+
+    contiguous = {
+        # clone: safetensors refuses tensors that share storage (tied weights).
+        name: torch.as_tensor(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
+        .detach()
+        .cpu()
+        .contiguous()
+        .clone()
+        for name, value in tensors.items()
+    }
+    with replacing(path) as partial:
+        save_file(contiguous, str(partial), metadata=dict(metadata or {}))
+
+
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """Reads a safetensors file into torch tensors on the CPU."""
+    from safetensors.torch import load_file
+
+    return load_file(str(path))
+
+
+def fingerprint(*parts: Any) -> str:
+    """A 16-digit SHA-256 fingerprint of strings, numbers, JSON-like values and numpy arrays, in order.
+
+    >>> fingerprint("a", 1) == fingerprint("a", 1)
+    True
+    >>> fingerprint("a", 1) == fingerprint("a", 2)
+    False
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype != object:
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        elif isinstance(part, np.ndarray):
+            digest.update(json.dumps(part.tolist(), ensure_ascii=False, default=str).encode())
+        else:
+            digest.update(json.dumps(part, sort_keys=True, ensure_ascii=False, default=str).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What people did: the log, the splits, histories and cases."""

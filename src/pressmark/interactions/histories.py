@@ -1,0 +1,66 @@
+"""Histories: many variable-length sequences of items as two flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Histories:
+    """N sequences of item_index, oldest first, end to end in one array.
+
+    Attributes:
+        values: (total,) int64 item_index.
+        offsets: (N + 1,) int64; sequence i is values[offsets[i]:offsets[i + 1]].
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_lists(cls, lists: Iterable[Sequence[int]]) -> Histories:
+        """Packs sequences.
+
+        >>> Histories.from_lists([[3, 1], [], [2]]).offsets.tolist()
+        [0, 2, 2, 3]
+        """
+        arrays = [np.asarray(one, dtype=np.int64) for one in lists]
+        offsets = np.concatenate([[0], np.cumsum([len(one) for one in arrays])]).astype(np.int64)
+        values = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+        return cls(values.astype(np.int64), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 items a sequence."""
+        return np.diff(self.offsets)
+
+    def row_of_value(self) -> np.ndarray:
+        """(total,) int64: the sequence that each value belongs to."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    def take(self, rows: np.ndarray) -> Histories:
+        """The sequences at `rows`, in that order."""
+        return Histories.from_lists([self[int(row)] for row in rows])
+
+    def newest(self, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """The newest `width` items of each sequence, left-aligned and oldest first.
+
+        Returns:
+            items: (N, width) int64, padded with -1 on the right.
+            lengths: (N,) int64, min(length, width).
+        """
+        lengths = np.minimum(self.lengths, width)
+        column = np.arange(width)
+        inside = column < lengths[:, None]
+        items = np.full((len(self), width), -1, np.int64)
+        items[inside] = self.values[((self.offsets[1:] - lengths)[:, None] + column)[inside]]
+        return items, lengths

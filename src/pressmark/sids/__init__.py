@@ -1,0 +1,1 @@
+"""The SID as data: item to SID table, sid_token vocabulary, prefix trie."""

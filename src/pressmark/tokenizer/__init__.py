@@ -1,0 +1,1 @@
+"""Product to SID: residual quantizers, the taxonomy contrastive loss, batch sampling, collisions, quality."""

@@ -1,0 +1,1 @@
+"""One Accelerate loop and its checkpoints."""
