@@ -24,14 +24,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     _remove(partial)
     try:
         yield partial
         if partial.is_dir() and path.exists():
             # A folder cannot be renamed over a full one; the gap between the two renames is the
             # only moment without `path`, and its old content then still stands under `old`.
-            old = path.with_name(f".{path.name}.{os.getpid()}.old.partial")
+            old = path.with_name(f".{path.name}.old.partial")
             _remove(old)
             path.rename(old)
             partial.rename(path)

@@ -1,0 +1,355 @@
+"""The training loop of every stage: plan, step, validate, keep the best, survive a kill.
+
+A stage brings a `Task`; the loop brings processes, precision, accumulation, the learning rate,
+checkpoints and early stopping. It knows nothing of SIDs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pressmark.distributed import all_reduce_sum, broadcast_object
+from pressmark.training.checkpoint import Progress, load_weights, read_progress, save_checkpoint
+from pressmark.training.precision import choose_precision, use_all_cores
+
+
+@dataclass(frozen=True)
+class Config:
+    """How long and how fast to train.
+
+    Attributes:
+        learning_rate: Peak of AdamW's learning rate.
+        weight_decay: AdamW's decay, on matrices only.
+        warmup_steps: Steps of linear warm-up.
+        schedule: Shape after the warm-up: "constant", or "linear" or "cosine" down to zero at the last step.
+        batch_size: Samples a step, summed over all processes.
+        micro_batch_size: Samples a forward pass on one process; the rest of its share is accumulated.
+            0 means the whole share at once.
+        num_epochs: Passes over the samples.
+        max_steps: Stop after this many steps; 0 means no such limit.
+        max_seconds: Stop after this much wall time, in seconds; 0 means no such limit.
+        max_grad_norm: Gradients are clipped to this norm; 0 means no clipping.
+        mixed_precision: "bf16", "no", or "auto" for whichever is faster on this machine.
+        validate_every: Epochs between validations.
+        patience: Stop after this many validations without a better metric; 0 means never.
+        checkpoint_every: Seconds between checkpoints.
+        log_with: Trackers of accelerate, separated by commas ("tensorboard", "wandb", ...); "" for none.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    batch_size: int = 256
+    micro_batch_size: int = 0
+    num_epochs: int = 10
+    max_steps: int = 0
+    max_seconds: float = 0.0
+    max_grad_norm: float = 1.0
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    validate_every: int = 1
+    patience: int = 0
+    checkpoint_every: float = 60.0
+    log_with: str = "tensorboard"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.num_epochs < 1:
+            raise ValueError(
+                f"training: batch_size ({self.batch_size}) and num_epochs ({self.num_epochs}) must be >= 1."
+            )
+        if self.learning_rate <= 0:
+            raise ValueError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
+
+
+class Task(Protocol):
+    """What a stage gives the loop. A batch is whatever `collate` returns.
+
+    Attributes:
+        name: For progress lines, such as "generator".
+        metric: Key of `validate`'s answer that chooses the best weights, higher is better; "" keeps the last.
+    """
+
+    name: str
+    metric: str
+
+    def plan(self, epoch: int) -> Sequence[np.ndarray]:
+        """The epoch's global batches: int64 sample numbers, the same on every process."""
+        ...
+
+    def collate(self, samples: np.ndarray, device: torch.device) -> Any:
+        """Tensors of these samples, which are one process's share of a batch."""
+        ...
+
+    def weight(self, batch: Any) -> float:
+        """How many terms (tokens, rows) the loss of this batch sums over."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss summed over the batch's terms, and means to log. Calls `model(...)`, possibly a wrapper."""
+        ...
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Runs after each optimizer step with the bare model, on every process alike."""
+        ...
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Metrics of the bare model in eval mode; the same answer on every process."""
+        ...
+
+
+def fit(
+    model: nn.Module, task: Task, config: Config, folder: Path, seed: int, fingerprint: str
+) -> dict[str, Any]:
+    """Trains `model` in place and leaves it with its best weights, in eval mode.
+
+    Args:
+        model: The bare model.
+        task: The stage's samples, loss and validation.
+        config: Length, speed, precision.
+        folder: For checkpoints and logs. A run that was killed goes on from the newest checkpoint there
+            and, with the same number of processes, ends bit for bit where it would have ended.
+        seed: Every step's random numbers are a function of (seed, step, rank).
+        fingerprint: Of everything the result depends on; guards against a foreign checkpoint.
+
+    Returns:
+        The record of the run: `Progress` as a dict, and `num_processes`.
+
+    Raises:
+        ValueError: For a checkpoint of another run.
+        FloatingPointError: If a loss is not finite; the last checkpoint stays.
+    """
+    use_all_cores()
+    accelerator, progress, place = _start(config, folder, fingerprint)
+    model.to(accelerator.device)
+    optimizer = _optimizer(model, config, accelerator.device)
+    best = load_weights(place, model, optimizer) if place else None
+    wrapped: nn.Module = accelerator.prepare_model(model) if not progress.finished else model
+
+    run = _Run(accelerator, model, wrapped, optimizer, task, config, progress, best, folder, fingerprint, seed)
+    if not progress.finished:
+        run.train()
+    if run.best is not None:
+        model.load_state_dict(run.best)
+    model.eval()
+    return {**asdict(progress), "num_processes": accelerator.num_processes, "config": asdict(config)}
+
+
+@dataclass
+class _Run:
+    """One call of `fit`: the loop and what it holds."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    task: Task
+    config: Config
+    progress: Progress
+    best: dict[str, Tensor] | None
+    folder: Path
+    fingerprint: str
+    seed: int
+    # Losses stay on the device until they are needed: reading one each step would stall a GPU.
+    pending: list[Tensor] = field(default_factory=list)
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+    def train(self) -> None:
+        """Runs epochs until one of the limits is reached."""
+        config, progress = self.config, self.progress
+        batches = self.task.plan(progress.epoch)
+        total = config.num_epochs * max(1, len(batches))
+        total = min(total, config.max_steps) if config.max_steps else total
+        started = time.perf_counter() - progress.seconds
+        last_checkpoint = time.perf_counter()
+        bar = tqdm(total=total, initial=progress.step, desc=self.task.name, unit="step", disable=self._quiet())
+        while not progress.finished:
+            while progress.batch < len(batches) and not self._out_of_budget(started):
+                self._step(batches[progress.batch], total)
+                progress.batch += 1
+                progress.seconds = time.perf_counter() - started
+                bar.update()
+                if time.perf_counter() - last_checkpoint > config.checkpoint_every:
+                    self._save()
+                    last_checkpoint = time.perf_counter()
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            over = progress.epoch >= config.num_epochs or self._out_of_budget(started)
+            if over or progress.epoch % config.validate_every == 0:
+                self._validate(started, total)
+            patience_over = 0 < config.patience <= progress.validations_since_best
+            progress.finished = over or patience_over
+            self._save()
+            if not progress.finished:
+                batches = self.task.plan(progress.epoch)
+        bar.close()
+        self.accelerator.end_training()
+
+    def _step(self, samples: np.ndarray, total: int) -> None:
+        config, progress, accelerator = self.config, self.progress, self.accelerator
+        rank, world = accelerator.process_index, accelerator.num_processes
+        torch.manual_seed((self.seed * 1_000_003 + progress.step) * 4099 + rank)
+        share = samples[rank::world]
+        # A process without samples still has to take part in the gradient's all-reduce.
+        scale = float(len(share) > 0)
+        share = share if len(share) else samples[:1]
+        width = config.micro_batch_size or len(share)
+        batches = [
+            self.task.collate(share[start : start + width], accelerator.device)
+            for start in range(0, len(share), width)
+        ]
+        local = torch.tensor(
+            scale * sum(self.task.weight(batch) for batch in batches), device=accelerator.device
+        )
+        weight = all_reduce_sum(local)
+
+        self.wrapped.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, progress.step, total)
+        loss_sum = torch.zeros((), device=accelerator.device)
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
+                loss, self.parts = self.task.loss(self.wrapped, batch)
+                # Processes average their gradients, so each one's sum is scaled up by their number.
+                accelerator.backward(loss * (scale * world / weight))
+            loss_sum += scale * loss.detach().float()
+        if config.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        self.task.after_step(self.model, progress.step)
+        self.pending.append(loss_sum / weight)
+        if len(self.pending) >= 50:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Moves pending losses into the record, and stops at one that is not finite."""
+        if not self.pending:
+            return
+        losses = all_reduce_sum(torch.stack(self.pending)).tolist()
+        first = self.progress.step - len(losses) + 1
+        self.pending.clear()
+        for offset, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"{self.task.name}: the loss of step {first + offset} "
+                    f"(epoch {self.progress.epoch}) is {loss}. "
+                    f"The last good checkpoint is kept in {self.folder}. Lower training.learning_rate, "
+                    "or use --*.training.mixed_precision no."
+                )
+        self.progress.losses.extend(losses)
+        means = {name: float(value) for name, value in self.parts.items()}
+        self.accelerator.log({"loss": float(np.mean(losses)), **means}, step=self.progress.step)
+
+    def _validate(self, started: float, total: int) -> None:
+        self._flush()
+        progress, task = self.progress, self.task
+        self.model.eval()
+        with torch.no_grad():
+            metrics = task.validate(self.model)
+        progress.seconds = time.perf_counter() - started
+        progress.validations.append(
+            {"step": progress.step, "epoch": progress.epoch, "seconds": round(progress.seconds, 2), **metrics}
+        )
+        self.accelerator.log({f"valid/{name}": value for name, value in metrics.items()}, step=progress.step)
+        value = metrics.get(task.metric)
+        progress.validations_since_best += 1
+        if value is not None and (progress.best is None or value > progress.best):
+            progress.best, progress.best_step, progress.validations_since_best = value, progress.step, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self._say(metrics, total)
+
+    def _say(self, metrics: dict[str, float], total: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        progress = self.progress
+        left = progress.seconds / max(1, progress.step) * (total - progress.step)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        recent = float(np.mean(progress.losses[-100:] or [0.0]))
+        tqdm.write(
+            f"{self.task.name}: epoch {progress.epoch}/{self.config.num_epochs}  step {progress.step}/{total}  "
+            f"loss {recent:.4f}  {shown}  {progress.seconds:.0f} s, at most {left:.0f} s left"
+        )
+
+    def _save(self) -> None:
+        self._flush()
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.folder, self.model, self.optimizer, self.best, self.progress, self.fingerprint)
+        self.accelerator.wait_for_everyone()
+
+    def _out_of_budget(self, started: float) -> bool:
+        config, progress = self.config, self.progress
+        if config.max_steps and progress.step >= config.max_steps:
+            return True
+        # Clocks differ between processes; the first one's decides.
+        late = config.max_seconds and time.perf_counter() - started > config.max_seconds
+        return bool(config.max_seconds and broadcast_object(bool(late)))
+
+    def _quiet(self) -> bool | None:
+        return None if self.accelerator.is_main_process else True
+
+
+def learning_rate(config: Config, step: int, total: int) -> float:
+    """The learning rate of step `step` (from 0) out of `total`.
+
+    >>> learning_rate(Config(learning_rate=1.0, warmup_steps=2), 0, 10)
+    0.5
+    >>> learning_rate(Config(learning_rate=1.0, warmup_steps=2), 6, 10)
+    0.5
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = min(1.0, (step - config.warmup_steps) / max(1, total - config.warmup_steps))
+    if config.schedule == "linear":
+        return config.learning_rate * (1.0 - done)
+    if config.schedule == "cosine":
+        return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+    return config.learning_rate
+
+
+def _start(config: Config, folder: Path, fingerprint: str) -> tuple[Accelerator, Progress, Path | None]:
+    """The accelerator, and the progress and place of a checkpoint to go on from."""
+    state = PartialState()
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != expected:
+        raise ValueError(
+            f"the launcher started {expected} processes but {state.num_processes} found each other; they would "
+            "train apart. On a CPU use configs/accelerate/cpu2.yaml or torchrun."
+        )
+    found = read_progress(folder, fingerprint)
+    place, progress = found if found else (None, Progress())
+    if not found:
+        progress.precision = broadcast_object(choose_precision(config.mixed_precision, state.device))
+    log_with = [name.strip() for name in config.log_with.split(",") if name.strip()]
+    # Stages that follow each other in one process may differ in precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(
+        mixed_precision=progress.precision, log_with=log_with or None, project_dir=str(folder / "logs")
+    )
+    accelerator.wait_for_everyone()
+    if log_with:
+        accelerator.init_trackers("pressmark")
+    return accelerator, progress, place
+
+
+def _optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.AdamW:
+    trained = [one for one in model.parameters() if one.requires_grad]
+    groups = [
+        {"params": [one for one in trained if one.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=device.type in {"cpu", "cuda"})
