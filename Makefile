@@ -6,7 +6,7 @@ EXTRAS ?= cpu,minilm,dev
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: setup demo test fix bench
+.PHONY: setup demo test fix bench tables
 
 setup: $(VENV)/.done
 
@@ -18,7 +18,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/pressmark run --config configs/grocery.yaml
+	$(BIN)/python eval/demo.py --config configs/grocery.yaml
 
 test: setup
 	$(BIN)/ruff check .
@@ -30,5 +30,12 @@ fix: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The figures of the README. The real data sets are described in data/README.md.
 bench: setup
-	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml
+	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
+	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --record true
+	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --record true
+	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --record true
+
+tables: setup
+	$(BIN)/python eval/tables.py

@@ -21,11 +21,14 @@ class Requests:
         filter: Name of a filter that the recommender knows (see `Recommender.filters`), or None for the
             whole catalog. It holds for the whole batch.
         mask_history: Remove the items of the history from the answer.
+        user_id: (B,) object str who asks, or None. Only the synthetic store's oracle reads it: a model that
+            did could not answer new users.
     """
 
     histories: Histories
     filter: str | None = None
     mask_history: bool = True
+    user_id: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.histories)

@@ -21,7 +21,7 @@ class Histories:
     offsets: np.ndarray
 
     @classmethod
-    def from_lists(cls, lists: Iterable[Sequence[int]]) -> Histories:
+    def from_lists(cls, lists: Iterable[Sequence[int] | np.ndarray]) -> Histories:
         """Packs sequences.
 
         >>> Histories.from_lists([[3, 1], [], [2]]).offsets.tolist()
@@ -49,7 +49,10 @@ class Histories:
 
     def take(self, rows: np.ndarray) -> Histories:
         """The sequences at `rows`, in that order."""
-        return Histories.from_lists([self[int(row)] for row in rows])
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Histories(self.values[np.repeat(self.offsets[:-1][rows], lengths) + within], offsets)
 
     def newest(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """The newest `width` items of each sequence, left-aligned and oldest first.

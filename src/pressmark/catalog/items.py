@@ -1,0 +1,234 @@
+"""The catalog: what every product is, one row an item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pressmark.catalog import tables
+from pressmark.catalog.paths import CategoryPath, ParsedCategory, parse_category
+from pressmark.files import fingerprint, read_parquet, write_parquet
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_FIXED = ("item_id", "title", "brand", "category")
+
+# What is counted while reading items -> the rule; the summary at the end of `prepare` shows both.
+RULES = {
+    "items": "items in the catalog",
+    "items_duplicate_id": "rows with an item_id seen before: the first row is kept",
+    "items_without_title": "title null or blank: the item is kept without one",
+    "items_without_brand": "brand null or blank: the item is kept without one",
+    "items_without_category": "category missing: the item is kept, its relation to others is unknown",
+    "items_ragged_category": "paths of another depth than the commonest: kept as they are",
+    "items_several_paths": "items with several category paths: all are kept",
+    "items_empty_segment": "empty names in category paths: left out, the path closes up",
+    "items_repeated_path": "category paths given twice for an item: one is kept",
+    "items_not_utf8": "values with bytes that are not UTF-8: each such byte became U+FFFD",
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns in the user's own files.
+
+    Attributes:
+        item_id: Key of an item, in both files.
+        title: Title of an item.
+        category: List from root to leaf, a list of such lists, or one string: "Dairy > Milk | Vegan > Drinks".
+        brand: Brand; may be absent.
+        text: Further text columns; those absent from the file are left out.
+        user_id: Who acted.
+        timestamp: Seconds since 1970 or ISO 8601; this or `position` must be there.
+        position: Order within a user.
+    """
+
+    item_id: str = "item_id"
+    title: str = "title"
+    category: str = "category"
+    brand: str = "brand"
+    text: tuple[str, ...] = ("description",)
+    user_id: str = "user_id"
+    timestamp: str = "timestamp"
+    position: str = "position"
+
+    def __post_init__(self) -> None:
+        for name in self.text:
+            if name in _FIXED:
+                raise ValueError(
+                    f"data.columns.text names {name!r}, which Pressmark already uses for its own column: "
+                    "rename that column in your file."
+                )
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """N products, sorted by item_id; an item's row is its item_index.
+
+    Attributes:
+        item_id: (N,) object array of str, distinct, ascending.
+        title: (N,) object array of str, "" where missing.
+        brand: (N,) object array of str, "" where missing.
+        category: N tuples of paths; a path is a tuple of names from root to leaf, as given (shared leading
+            names included); () where an item has no category.
+        text: name -> (N,) object array of str, "" where missing: further text columns.
+    """
+
+    item_id: np.ndarray
+    title: np.ndarray
+    brand: np.ndarray
+    category: tuple[tuple[CategoryPath, ...], ...]
+    text: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.item_id), len(self.title), len(self.brand), len(self.category)}
+        lengths |= {len(column) for column in self.text.values()}
+        assert len(lengths) == 1, f"columns of different lengths: {lengths}"
+
+    def __len__(self) -> int:
+        return len(self.item_id)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {item_id: index for index, item_id in enumerate(self.item_id)}
+
+    def index_of(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Rows of items.
+
+        Returns:
+            (len(item_ids),) int64 item_index.
+
+        Raises:
+            ValueError: For an unknown item id, naming the first.
+        """
+        index = self._index
+        try:
+            return np.fromiter((index[one] for one in item_ids), np.int64, len(item_ids))
+        except KeyError as error:
+            raise ValueError(
+                f"item_id {error.args[0]!r} is not in the catalog of {len(self)} items. "
+                "Item ids are compared letter by letter, as strings."
+            ) from None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any value of the catalog."""
+        names = sorted(self.text)
+        return fingerprint(
+            self.item_id, self.title, self.brand, self.category, names, *(self.text[name] for name in names)
+        )
+
+
+def load_items(folder: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]:
+    """Reads and checks the user's `items.{parquet,csv,jsonl}`.
+
+    Args:
+        folder: Holds exactly one of the three files.
+        columns: Names of the file's columns.
+
+    Returns:
+        The catalog, and for each key of `RULES` how often its rule was applied.
+
+    Raises:
+        ValueError: For what cannot be used: no file or two, a missing column, no row, an item without an
+            id or with one that is not UTF-8, a category of another form. The message says file, row,
+            column, value, rule and what to do.
+    """
+    file = tables.find_table(folder, "items")
+    required = {"item_id": columns.item_id, "title": columns.title, "category": columns.category}
+    optional = {"brand": columns.brand, **{name: name for name in columns.text}}
+    frame = tables.read_table(file, required, optional)
+    num_rows = len(frame)
+    frame = _distinct_items(frame, file, columns)
+    strings = {
+        name: tables.as_text(frame, name, file, theirs).fill_null("").str.strip_chars()
+        for name, theirs in {"title": columns.title, **optional}.items()
+        if name in frame.columns
+    }
+    parsed = _parse_categories(frame, file, columns.category)
+    category = tuple(one.paths for one in parsed)
+    text = {name: strings[name].to_numpy() for name in columns.text if name in strings}
+    brand = strings["brand"].to_numpy() if "brand" in strings else np.full(len(frame), "", object)
+    catalog = Catalog(frame["item_id"].to_numpy(), strings["title"].to_numpy(), brand, category, text)
+    counts = {
+        "items": len(frame),
+        "items_duplicate_id": num_rows - len(frame),
+        "items_without_title": int((catalog.title == "").sum()),
+        "items_without_brand": int((catalog.brand == "").sum()),
+        "items_not_utf8": sum(int(tables.not_utf8(column).sum()) for column in strings.values())
+        + sum("\ufffd" in name for paths in category for path in paths for name in path),
+        **_count_categories(parsed),
+    }
+    return catalog, {rule: counts[rule] for rule in RULES}
+
+
+def _distinct_items(frame: pl.DataFrame, file: Path, columns: Columns) -> pl.DataFrame:
+    """One row an item_id, the first, sorted by item_id."""
+    frame = frame.with_columns(tables.read_ids(frame, "item_id", file, columns.item_id))
+    missing = frame.filter(frame["item_id"].is_null())
+    if len(missing):
+        row = int(missing[tables.ROW][0])
+        remedy = "Give the item an id or delete the row."
+        raise tables.unusable(file, row, columns.item_id, None, "an item needs an id", remedy)
+    return frame.unique("item_id", keep="first", maintain_order=True).sort("item_id")
+
+
+def _parse_categories(frame: pl.DataFrame, file: Path, column: str) -> list[ParsedCategory]:
+    values: list[Any] = frame["category"].to_list()
+    parsed = []
+    for row, value in zip(frame[tables.ROW], values, strict=True):
+        try:
+            parsed.append(parse_category(value))
+        except ValueError as error:
+            remedy = 'Write ["Dairy", "Milk"] or "Dairy > Milk".'
+            raise tables.unusable(file, row, column, value, str(error), remedy) from None
+    return parsed
+
+
+def _count_categories(parsed: list[ParsedCategory]) -> dict[str, int]:
+    depths = np.array([len(path) for one in parsed for path in one.paths], np.int64)
+    return {
+        "items_without_category": sum(not one.paths for one in parsed),
+        "items_ragged_category": int((depths != np.bincount(depths).argmax()).sum()) if len(depths) else 0,
+        "items_several_paths": sum(len(one.paths) > 1 for one in parsed),
+        "items_empty_segment": sum(one.num_empty for one in parsed),
+        "items_repeated_path": sum(one.num_repeated for one in parsed),
+    }
+
+
+def write_catalog(path: Path, catalog: Catalog) -> None:
+    """Writes the run folder's items.parquet: item_id, title, brand, category, then the text columns."""
+    strings = {"item_id": catalog.item_id, "title": catalog.title, "brand": catalog.brand, **catalog.text}
+    table = {name: pa.array(column, pa.string()) for name, column in strings.items()}
+    table["category"] = pa.array(
+        [[list(path) for path in paths] for paths in catalog.category], pa.list_(pa.list_(pa.string()))
+    )
+    order = [*_FIXED, *catalog.text]
+    write_parquet(path, pa.table({name: table[name] for name in order}))
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Reads what `write_catalog` wrote.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or not a catalog.
+    """
+    table = read_parquet(path)
+    absent = [name for name in _FIXED if name not in table.column_names]
+    if absent:
+        raise ValueError(f"{path}: no column {absent[0]!r}; it is not the items.parquet of a run folder.")
+    category = tuple(tuple(tuple(one) for one in paths or ()) for paths in table.column("category").to_pylist())
+    strings = {name: _strings(table.column(name)) for name in table.column_names if name != "category"}
+    text = {name: column for name, column in strings.items() if name not in _FIXED}
+    return Catalog(strings["item_id"], strings["title"], strings["brand"], category, text)
+
+
+def _strings(column: pa.ChunkedArray) -> np.ndarray:
+    return np.array(column.fill_null("").to_pylist(), object)

@@ -1,0 +1,160 @@
+"""The `pressmark` command: prepare, run, recommend."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from pressmark import stages
+from pressmark.experiment import parse
+from pressmark.files import replacing
+
+_USAGE = """usage: pressmark COMMAND [options]
+
+  prepare     read, check and split the data, compute text vectors
+  run         every stage in order, then the comparison table; a finished stage is not done again
+  recommend   next items for a file of histories
+
+pressmark COMMAND --help lists the options of a command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `pressmark` command."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    commands = {"prepare": _prepare, "run": _run, "recommend": _recommend}
+    if command in {"--help", "-h"}:
+        print(_USAGE, end="")
+        return
+    if command not in commands:
+        print(f"pressmark: unknown command {command!r}\n\n{_USAGE}", end="", file=sys.stderr)
+        raise SystemExit(2)
+    guarded(commands[command], rest)
+
+
+def guarded(command: Any, *arguments: Any) -> None:
+    """Runs a command; a user's mistake ends in one clear line and status 2 rather than a traceback."""
+    try:
+        command(*arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _prepare(arguments: list[str]) -> None:
+    experiment, _ = parse(arguments, prog="pressmark prepare")
+    stages.prepare(experiment)
+
+
+def _run(arguments: list[str]) -> None:
+    from pressmark.evaluation.report import terminal_table
+
+    experiment, _ = parse(arguments, prog="pressmark run")
+    report = stages.evaluate(experiment)
+    print(terminal_table(report))
+    print(f"\nreport: {experiment.run / 'evaluation' / 'report.html'}")
+
+
+def _recommend(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="pressmark recommend", description="Next items for a file of histories."
+    )
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
+    )
+    parser.add_argument(
+        "--histories", type=Path, required=True, help="JSONL or parquet: user_id, history (item ids)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="parquet to write: user_id, rank, item_id, score"
+    )
+    parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
+    parser.add_argument("--model", default="generator", help="a model of the run (default: generator)")
+    parser.add_argument(
+        "--filter", choices=["cold", "warm"], help="recommend only items of one side of the split"
+    )
+    parser.add_argument("--keep-history", action="store_true", help="allow items that the history holds")
+    parser.add_argument("--batch-size", type=int, default=1024, help="users at a time (default: 1024)")
+    options = parser.parse_args(arguments)
+    if options.k < 1 or options.batch_size < 1:
+        raise ValueError(f"--k ({options.k}) and --batch-size ({options.batch_size}) must be at least 1.")
+    recommend_file(options)
+
+
+def recommend_file(options: argparse.Namespace) -> None:
+    """Answers every history of a file and writes one parquet, whole or not at all."""
+    from pressmark.load import load
+
+    user_id, histories = _read_histories(options.histories)
+    model = load(options.run, options.model)
+    if options.filter:
+        cold_path = options.run / "data" / "cold_items.parquet"
+        cold = np.zeros(model.num_items, bool)
+        cold[model.catalog.index_of(pq.read_table(cold_path).column("item_id").to_pylist())] = True
+        model.filters[options.filter] = cold if options.filter == "cold" else ~cold
+    schema = pa.schema(
+        [("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string()), ("score", pa.float32())]
+    )
+    with replacing(options.out) as partial, pq.ParquetWriter(partial, schema) as writer:
+        starts = range(0, len(histories), options.batch_size)
+        for start in tqdm(starts, desc="recommend", unit="batch", disable=None):
+            stop = start + options.batch_size
+            answers = model.recommend(
+                histories[start:stop], options.k, filter=options.filter, mask_history=not options.keep_history
+            )
+            rows = list(_rows(user_id[start:stop], answers))
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    print(f"{options.out}: {options.k} items for each of {len(histories)} users")
+
+
+def _rows(user_id: list[str], answers: list[list[Any]]) -> Iterator[dict[str, Any]]:
+    for user, answer in zip(user_id, answers, strict=True):
+        for rank, one in enumerate(answer, start=1):
+            yield {"user_id": user, "rank": rank, "item_id": one.item_id, "score": one.score}
+
+
+def _read_histories(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Reads user ids and histories.
+
+    Raises:
+        ValueError: Naming the file, the row and the rule.
+    """
+    if not path.is_file():
+        raise ValueError(f"--histories {path}: no such file.")
+    records = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else list(_json_lines(path))
+    user_id, histories = [], []
+    for row, record in enumerate(records, start=1):
+        history = record.get("history") if isinstance(record, dict) else None
+        if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
+            raise ValueError(
+                f"{path}: row {row}: history is {history!r}; it must be a list of item ids (strings), "
+                'such as {"user_id": "u1", "history": ["milk-1", "bread-2"]}.'
+            )
+        user_id.append(str(record.get("user_id", row)))
+        histories.append(history)
+    return user_id, histories
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    import json
+
+    with path.open(encoding="utf-8") as lines:
+        for row, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{path}: row {row}: not valid JSON ({error}).") from error
+
+
+if __name__ == "__main__":
+    main()

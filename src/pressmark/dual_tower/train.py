@@ -1,0 +1,333 @@
+"""Train the dual tower of a run: contrastive, on every prefix of every training history."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pressmark import distributed
+from pressmark.catalog.embeddings import read_vectors
+from pressmark.catalog.items import read_catalog
+from pressmark.dual_tower.index import ItemIndex, faiss_installed
+from pressmark.dual_tower.loss import check_temperature, gather_candidates, info_nce, log_shares
+from pressmark.dual_tower.towers import DualTower, DualTowerConfig
+from pressmark.files import fingerprint, replacing, write_json
+from pressmark.interactions.cases import Cases, Split
+from pressmark.interactions.histories import Histories
+from pressmark.interactions.splits import read_split
+from pressmark.metrics import ndcg_at_k, recall_at_k
+from pressmark.training import loop
+
+SCORES_AT_ONCE = 2**23
+"""Validation scores held in memory at a time (32 MiB)."""
+
+BATCHES_A_POOL = 16
+"""Batches that are sorted by history length together: little padding, and still well mixed."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The dual tower and its training.
+
+    Attributes:
+        dim: Width of the shared space.
+        hidden_dim: Hidden units of the item tower's MLP; 0 leaves it linear.
+        user_dim: Width of the user tower's transformer.
+        num_layers: Its layers.
+        num_heads: Its attention heads.
+        identity_dropout: How often an item goes without its identity in training, 0 to 1: more helps products
+            that nobody has bought yet. 1 = items are their text and nothing else.
+        item_dropout: Dropout in the item tower's MLP.
+        dropout: Dropout in the user tower.
+        history_length: Newest items of a history that the user tower reads.
+        temperature: Divides cosines; constant, because a learned one shrinks and hurts (seed 004).
+        logq: Strength of the popularity correction of in-batch negatives, 0 to 1. More helps products that
+            sell, less helps those that nobody has bought yet.
+        history_negatives: Items of a user's own history count as negatives of that user.
+        empty_share: First purchases, which have an empty history, for each other training sample.
+        training: The loop. `batch_size` is also the number of negatives; with `micro_batch_size`, that is.
+    """
+
+    dim: int = 128
+    hidden_dim: int = 256
+    user_dim: int = 64
+    num_layers: int = 2
+    num_heads: int = 2
+    identity_dropout: float = 0.5
+    item_dropout: float = 0.2
+    dropout: float = 0.2
+    history_length: int = 20
+    temperature: float = 0.1
+    logq: float = 0.5
+    history_negatives: bool = True
+    empty_share: float = 0.02
+    training: loop.Config = field(
+        default_factory=lambda: loop.Config(num_epochs=8, patience=2, weight_decay=0.01)
+    )
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        for name in ("logq", "empty_share", "identity_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to 1.")
+        for name in ("item_dropout", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to below 1.")
+        if self.num_heads < 1 or self.user_dim % self.num_heads:
+            raise ValueError(
+                f"dual_tower.num_heads is {self.num_heads}; it must divide user_dim ({self.user_dim})."
+            )
+        for name in ("dim", "user_dim", "history_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B training samples; each distinct item stands in `vectors` once.
+
+    Attributes:
+        vectors: (U, D) float32 content vectors.
+        item_index: (U,) int64, which items they are.
+        history: (B, W) int64 rows of `vectors`, padded with -1.
+        lengths: (B,) int64.
+        target: (B,) int64 rows of `vectors`.
+        history_index: (B, W) int64 item_index, padded with -1.
+        target_index: (B,) int64 item_index.
+    """
+
+    vectors: Tensor
+    item_index: Tensor
+    history: Tensor
+    lengths: Tensor
+    target: Tensor
+    history_index: Tensor
+    target_index: Tensor
+
+
+class DualTowerTask:
+    """What the training loop needs: see `pressmark.training.loop.Task`.
+
+    A sample is a place in `train.values`: the item there is the target, those before it in its sequence
+    are the history.
+
+    Args:
+        train: Training sequences.
+        valid: Validation cases.
+        vectors: (N, D) float32 content vectors of all items.
+        config: The dual tower's.
+        seed: Decides every epoch's order.
+
+    Raises:
+        ValueError: If there is nothing to train on.
+    """
+
+    name = "dual tower"
+    metric = "ndcg_at_10"
+
+    def __init__(self, train: Histories, valid: Cases, vectors: np.ndarray, config: Config, seed: int) -> None:
+        self.train, self.valid, self.vectors = train, valid, vectors
+        self.config, self.seed = config, seed
+        self.start = np.repeat(train.offsets[:-1], train.lengths)
+        place = np.arange(len(train.values))
+        self.later, self.first = place[place > self.start], place[place == self.start]
+        if len(self.later) < 2:
+            raise ValueError(
+                f"the training split holds {len(self.later)} purchases that follow another one; the dual tower "
+                "needs at least 2. Give more interactions, or users with more of them."
+            )
+        self.num_first = min(round(config.empty_share * len(self.later)), len(self.first))
+        self.log_q = log_shares(self._expected_draws())
+        self._vectors = torch.from_numpy(vectors)
+
+    def _expected_draws(self) -> np.ndarray:
+        """(N,) how often an epoch draws each item as a target."""
+        num_items = len(self.vectors)
+        later = np.bincount(self.train.values[self.later], minlength=num_items)
+        first = np.bincount(self.train.values[self.first], minlength=num_items)
+        return later + first * (self.num_first / max(1, len(self.first)))
+
+    def plan(self, epoch: int) -> Sequence[np.ndarray]:
+        """Shuffled batches of one size: the last few samples wait for another epoch.
+
+        A smaller batch would have fewer negatives, and processes must hold equally many rows.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        samples = np.concatenate([self.later, rng.choice(self.first, self.num_first, replace=False)])
+        size, world = self.config.training.batch_size, distributed.num_processes()
+        size = min(size, len(samples)) // world * world
+        samples = rng.permutation(samples)[: len(samples) // size * size]
+        batches: list[np.ndarray] = []
+        for pool in np.split(samples, range(size * BATCHES_A_POOL, len(samples), size * BATCHES_A_POOL)):
+            lengths = np.minimum(pool - self.start[pool], self.config.history_length)
+            batches.extend(pool[np.argsort(lengths, kind="stable")].reshape(-1, size))
+        return [batches[number] for number in rng.permutation(len(batches))]
+
+    def collate(self, samples: np.ndarray, device: torch.device) -> Batch:
+        """Histories, targets and their content vectors."""
+        lengths = np.minimum(samples - self.start[samples], self.config.history_length)
+        column = np.arange(max(1, lengths.max()))
+        inside = column < lengths[:, None]
+        places = np.where(inside, (samples - lengths)[:, None] + column, 0)
+        history = np.where(inside, self.train.values[places], -1)
+        target = self.train.values[samples]
+        items, rows = np.unique(np.concatenate([target, history[inside]]), return_inverse=True)
+        history_rows = np.full(history.shape, -1, np.int64)
+        history_rows[inside] = rows[len(target) :]
+        if self._vectors.device != device:
+            self._vectors = self._vectors.to(device)
+        arrays = (items, history_rows, lengths, rows[: len(target)], history, target)
+        distinct, *others = (torch.from_numpy(one).to(device) for one in arrays)
+        return Batch(self._vectors[distinct], distinct, *others)
+
+    def weight(self, batch: Batch) -> float:
+        """Rows."""
+        return float(len(batch.lengths))
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """InfoNCE summed over this process's rows; `alignment` is the mean cosine of users and their items."""
+        output = model(batch.vectors, batch.item_index, batch.history, batch.lengths, batch.target)
+        candidates = gather_candidates(output.targets, batch.target_index)
+        config = self.config
+        if self.log_q.device != output.users.device:
+            self.log_q = self.log_q.to(output.users.device)
+        history = None if config.history_negatives else batch.history_index
+        rows = info_nce(output.users, candidates, self.log_q, config.temperature, config.logq, history)
+        alignment = (output.users * output.targets).sum(dim=1).mean()
+        return rows.sum(), {"info_nce": rows.detach().mean(), "alignment": alignment.detach()}
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Nothing to do."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """NDCG and recall at 10 over the whole catalog, histories masked; processes share the cases."""
+        assert isinstance(model, DualTower)
+        if not len(self.valid):
+            return {}
+        rank = ranks(model, self.vectors, self.valid)
+        groups = {"": np.ones(len(rank), bool)}
+        if self.valid.cold.any():
+            groups |= {"_cold": self.valid.cold, "_warm": ~self.valid.cold}
+        metrics = {}
+        for name, rows in groups.items():
+            num = max(1, int(rows.sum()))
+            metrics[f"ndcg_at_10{name}"] = float(ndcg_at_k(rank[rows], 10).sum()) / num
+            metrics[f"recall_at_10{name}"] = float(recall_at_k(rank[rows], 10).sum()) / num
+        return metrics
+
+
+@torch.no_grad()
+def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
+    """Where each case's target stands in the model's ranking of the whole catalog without its history.
+
+    Args:
+        model: In eval mode.
+        vectors: (N, D) float32 content vectors.
+        cases: C cases; each process ranks its share of them.
+
+    Returns:
+        (C,) int64 from 1; 0 where the target itself is in the history. The same on every process.
+    """
+    embeddings = model.embed_items(vectors)
+    num_items, column = len(embeddings), torch.arange(len(embeddings), device=embeddings.device)
+    found = torch.zeros(len(cases), dtype=torch.int64, device=embeddings.device)
+    mine = np.arange(distributed.rank(), len(cases), distributed.num_processes())
+    for rows in np.array_split(mine, max(1, math.ceil(len(mine) * num_items / SCORES_AT_ONCE))):
+        histories = cases.histories.take(rows)
+        target = torch.from_numpy(cases.target[rows]).to(embeddings.device)[:, None]
+        scores = model.embed_users(histories, embeddings) @ embeddings.T
+        scores[torch.from_numpy(histories.row_of_value()), torch.from_numpy(histories.values)] = -torch.inf
+        own = scores.gather(1, target)
+        ahead = (scores > own) | ((scores == own) & (column < target))
+        rank = torch.where(own[:, 0].isfinite(), ahead.sum(dim=1) + 1, 0)
+        found[torch.from_numpy(rows).to(found.device)] = rank
+    return distributed.all_reduce_sum(found).cpu().numpy()
+
+
+def new_model(vectors: np.ndarray, fitted_on: np.ndarray, config: Config, seed: int) -> DualTower:
+    """An untrained model that recommends like the content neighbours.
+
+    Args:
+        vectors: (N, D) float32.
+        fitted_on: (N,) bool, the items that the standardisation may see.
+        config: Shapes.
+        seed: Of the random initial weights.
+    """
+    torch.manual_seed(seed)
+    model = DualTower(
+        DualTowerConfig(
+            vector_dim=vectors.shape[1],
+            num_items=len(vectors),
+            dim=config.dim,
+            hidden_dim=config.hidden_dim,
+            user_dim=config.user_dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            identity_dropout=config.identity_dropout,
+            item_dropout=config.item_dropout,
+            dropout=config.dropout,
+            history_length=config.history_length,
+        )
+    )
+    model.item_tower.start_from(vectors[fitted_on])
+    return model
+
+
+def train(run: Path, config: Config, seed: int) -> None:
+    """Trains the dual tower of a prepared run and writes `<run>/dual_tower`, whole or not at all.
+
+    Raises:
+        ValueError: If the batch does not divide among the processes, or there is nothing to train on.
+    """
+    world = distributed.num_processes()
+    if config.training.batch_size % world:
+        raise ValueError(
+            f"dual_tower.training.batch_size is {config.training.batch_size}; it must be a multiple of the "
+            f"{world} processes, which exchange equally many negatives."
+        )
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split, vectors = read_split(run / "data", catalog), read_vectors(run)
+    model = new_model(vectors, split.fitted_on, config, seed)
+    task = DualTowerTask(split.train, split.valid, vectors, config, seed)
+    built_on = _fingerprint(split, vectors, config, seed)
+    # Without validation cases nothing can get better: train to the end and keep the last weights.
+    training = config.training if len(split.valid) else dataclasses.replace(config.training, patience=0)
+    record = loop.fit(model, task, training, run / "training" / "dual_tower", seed, built_on)
+    if distributed.rank() == 0:
+        save(run / "dual_tower", model.cpu(), vectors, record)
+
+
+def save(folder: Path, model: DualTower, vectors: np.ndarray, record: dict[str, Any]) -> None:
+    """Writes config.json, model.safetensors (with all items' embeddings), index.faiss and metrics.json."""
+    model.hold_items(vectors)
+    with replacing(folder) as partial:
+        model.save_pretrained(partial)
+        if faiss_installed():
+            ItemIndex(model.item_embeddings.numpy()).save(partial / "index.faiss")
+        else:
+            print("dual tower: FAISS is not installed here; the index is built when the model is loaded.")
+        write_json(partial / "metrics.json", record)
+
+
+def _fingerprint(split: Split, vectors: np.ndarray, config: Config, seed: int) -> str:
+    cases = split.valid
+    return fingerprint(
+        "dual_tower",
+        dataclasses.asdict(config),
+        seed,
+        vectors,
+        split.train.values,
+        split.train.offsets,
+        split.fitted_on,
+        cases.target,
+        cases.histories.values,
+        cases.histories.offsets,
+    )

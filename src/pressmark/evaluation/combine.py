@@ -1,0 +1,182 @@
+"""Several run folders as one report: model seeds averaged case by case, cold-item seeds pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pressmark import files
+from pressmark.evaluation.figures import BEYOND, Judged, measure
+from pressmark.evaluation.harness import Config
+from pressmark.evaluation.lists import read_ranks
+from pressmark.evaluation.protocols import TWIN
+from pressmark.evaluation.slices import MAIN
+
+
+@dataclass(frozen=True)
+class _Run:
+    """An evaluated run folder: its report, its cases, and their slices."""
+
+    folder: Path
+    report: dict[str, Any]
+    case_id: np.ndarray
+    target: pa.Array
+    kept: np.ndarray
+    slices: dict[str, np.ndarray]
+
+    @property
+    def cases_fingerprint(self) -> str:
+        targets = self.target.to_pylist()
+        return files.fingerprint(self.case_id, targets, self.kept, self.slices["cold"])
+
+
+def combine(runs: Sequence[Path], config: Config, title: str = "Evaluation") -> dict[str, Any]:
+    """One report of several evaluated run folders.
+
+    Runs that judged the same cases are model seeds of one split: each case's values are averaged over them.
+    Runs of different cold items judged different cases: those are pooled. In cold slices an item that is cold
+    in several splits is one cluster.
+
+    Args:
+        runs: Run folders that hold an evaluation, with the same protocols and models.
+        config: Number of resamples, seed and pairs; the rest is as the runs were evaluated.
+        title: Heading of the report.
+
+    Returns:
+        A report of the same shape as report.json.
+
+    Raises:
+        ValueError: If there is no run, or runs differ in protocols or models, or splits in the number of seeds.
+    """
+    if not runs:
+        raise ValueError("combine: no run folder given; name at least one.")
+    loaded = [_read(Path(run)) for run in runs]
+    models = {name: list(one["models"]) for name, one in loaded[0].report["protocols"].items()}
+    for run in loaded[1:]:
+        own = {name: list(one["models"]) for name, one in run.report["protocols"].items()}
+        if own != models:
+            raise ValueError(
+                f"{run.folder}: has {own} and {loaded[0].folder} has {models}; evaluate both alike."
+            )
+    splits: dict[str, list[_Run]] = {}
+    for run in loaded:
+        splits.setdefault(run.cases_fingerprint, []).append(run)
+    seeds = {str(runs[0].folder): len(runs) for runs in splits.values()}
+    if len(set(seeds.values())) > 1:
+        raise ValueError(f"combine: model seeds a split differ, {seeds}; evaluate as many of each split.")
+    protocols: dict[str, Any] = {}
+    paired: list[dict[str, Any]] = []
+    num_cases: dict[str, int] = {}
+    for twin in (False, True):
+        chosen = {name: one for name, one in models.items() if (name == TWIN) is twin}
+        if chosen:
+            found, differences, counted = _measure(list(splits.values()), chosen, config)
+            protocols, paired, num_cases = protocols | found, paired + differences, num_cases or counted
+    _average_beyond(protocols, [run.report for run in loaded])
+    statement = _statement(list(splits.values()), loaded[0].report["statement"])
+    return {
+        "title": title,
+        "statement": statement,
+        "num_cases": num_cases,
+        "protocols": protocols,
+        "paired": paired,
+    }
+
+
+def _read(folder: Path) -> _Run:
+    table = files.read_parquet(folder / "evaluation" / "cases.parquet")
+    names = table.column("slices").to_pylist()
+    row = np.repeat(np.arange(len(names)), [len(one) for one in names])
+    flat = np.array([name for one in names for name in one], object)
+    slices = {name: np.zeros(len(names), bool) for name in dict.fromkeys((*MAIN, *flat))}
+    for name, inside in slices.items():
+        inside[row[flat == name]] = True
+    return _Run(
+        folder,
+        files.read_json(folder / "evaluation" / "report.json"),
+        table.column("case_id").to_numpy(),
+        table.column("item_id").combine_chunks(),
+        ~table.column("target_in_history").to_numpy(zero_copy_only=False),
+        slices,
+    )
+
+
+def _measure(
+    splits: Sequence[Sequence[_Run]], models: Mapping[str, Sequence[str]], config: Config
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, int]]:
+    """Protocols over the same cases: the masked ones together, or the unmasked twin."""
+    twin = TWIN in models
+    judged = {
+        protocol: {
+            model: Judged(np.concatenate([_ranks(runs, protocol, model) for runs in splits], axis=1), None, {})
+            for model in names
+        }
+        for protocol, names in models.items()
+    }
+    names = MAIN if twin else tuple(dict.fromkeys(name for runs in splits for name in runs[0].slices))
+    slices = {
+        name: np.concatenate(
+            [
+                runs[0].slices.get(name, np.zeros(len(runs[0].case_id), bool))[_rows(runs[0], twin)]
+                for runs in splits
+            ]
+        )
+        for name in names
+    }
+    targets = np.concatenate([np.array(runs[0].target.to_pylist())[_rows(runs[0], twin)] for runs in splits])
+    _, clusters = np.unique(targets, return_inverse=True)
+    protocols, paired = measure(judged, slices, clusters, config.pairs(), config.num_resamples, config.seed)
+    return protocols, paired, {name: int(inside.sum()) for name, inside in slices.items()}
+
+
+def _rows(run: _Run, twin: bool) -> np.ndarray:
+    return np.ones(len(run.kept), bool) if twin else run.kept
+
+
+def _ranks(runs: Sequence[_Run], protocol: str, model: str) -> np.ndarray:
+    """(S, C) int64: ranks by the model seeds of one split."""
+    name = f"{model}.parquet"
+    ranks = [read_ranks(run.folder / "evaluation" / protocol / name, run.case_id, run.target) for run in runs]
+    return np.stack(ranks)[:, _rows(runs[0], protocol == TWIN)]
+
+
+def _average_beyond(protocols: dict[str, Any], reports: Sequence[Mapping[str, Any]]) -> None:
+    """Beyond accuracy is a property of one run's lists: the runs' mean, without an interval."""
+    for protocol, one in protocols.items():
+        for model, slices in one["models"].items():
+            for metric in BEYOND:
+                cells = [
+                    report["protocols"][protocol]["models"][model]["all"].get(metric) for report in reports
+                ]
+                values = [cell["mean"] for cell in cells if cell and cell["mean"] is not None]
+                if values:
+                    slices["all"][metric] = {"mean": float(np.mean(values)), "low": None, "high": None}
+
+
+def _statement(splits: Sequence[Sequence[_Run]], first: Mapping[str, Any]) -> dict[str, Any]:
+    single = {"cases", "items", "split", "masking"}
+    return {
+        **{key: value for key, value in first.items() if key not in single},
+        "seeds": (
+            "Per-case values are averaged over model seeds first; cold-item seeds are different cases and are "
+            "pooled. Beyond accuracy: the mean of the runs."
+        ),
+        "runs": [
+            {
+                "run": str(run.folder),
+                "cases_of_split": number,
+                **{
+                    key: run.report["statement"][key]
+                    for key in sorted(single)
+                    if key in run.report["statement"]
+                },
+            }
+            for number, runs in enumerate(splits)
+            for run in runs
+        ],
+    }

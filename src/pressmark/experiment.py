@@ -1,0 +1,177 @@
+"""One experiment: every room's own config, composed. The only reader of YAML and flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from pressmark.catalog import embeddings, grocery, items
+from pressmark.dual_tower import train as dual_tower
+from pressmark.evaluation import harness as evaluation
+from pressmark.generator import train as generator
+from pressmark.interactions import splits
+from pressmark.tokenizer import train as tokenizer
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the catalog and the interactions come from.
+
+    Attributes:
+        source: "folder" reads the user's own items and interactions; "grocery" first writes the synthetic
+            grocery store to `path`.
+        path: Folder with items.{parquet,csv,jsonl} and interactions.{parquet,csv,jsonl}.
+        columns: Column names in those files.
+        grocery: Size and seed of the synthetic store.
+    """
+
+    source: Literal["folder", "grocery"] = "folder"
+    path: str = ""
+    columns: items.Columns = field(default_factory=items.Columns)
+    grocery: grocery.Config = field(default_factory=grocery.Config)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        name: Names the folder under runs/ and the records under eval/results/.
+        seed: Of the split and of every model.
+        run_dir: Run folder; empty means runs/<name>/<split.protocol>/seed<seed>.
+        data: Input.
+        split: What is trained on and what is held out.
+        vectors: Text to vectors.
+        tokenizer: Stage one.
+        generator: Stage two.
+        dual_tower: The main baseline.
+        evaluation: The judge.
+    """
+
+    name: str = "own"
+    seed: int = 0
+    run_dir: str = ""
+    data: Data = field(default_factory=Data)
+    split: splits.Config = field(default_factory=splits.Config)
+    vectors: embeddings.Config = field(default_factory=embeddings.Config)
+    tokenizer: tokenizer.Config = field(default_factory=tokenizer.Config)
+    generator: generator.Config = field(default_factory=generator.Config)
+    dual_tower: dual_tower.Config = field(default_factory=dual_tower.Config)
+    evaluation: evaluation.Config = field(default_factory=evaluation.Config)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more.")
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"name is {self.name!r}; use letters, digits, '-', '_' and '.' only.")
+
+    @property
+    def run(self) -> Path:
+        """The run folder: one configuration, one split, one seed."""
+        if self.run_dir:
+            return Path(self.run_dir)
+        ties = "-shuffled" if self.split.ties == "shuffled" else ""
+        return Path("runs") / self.name / f"{self.split.protocol}{ties}" / f"seed{self.seed}"
+
+    @property
+    def vectors_cache(self) -> Path:
+        """Folder of text vectors: shared by the runs of a catalog, or the run's own under `run_dir`."""
+        return (self.run if self.run_dir else Path("runs") / self.name) / "vectors"
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain nested values, tuples as lists."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def parse(
+    argv: Sequence[str] | None = None, prog: str | None = None, extra: dict[str, Any] | None = None
+) -> tuple[Experiment, dict[str, Any]]:
+    """Reads `--config FILE --section.key value ...` into an Experiment.
+
+    Args:
+        argv: Command line without the program's name; sys.argv by default.
+        prog: Program name for the help.
+        extra: name -> keyword arguments of `add_argument`: options of one command beside the experiment's.
+
+    Returns:
+        The experiment and the values of the extra options.
+
+    Exits with status 2 and one clear line for an unknown key (with the nearest valid one), a wrong type
+    or a missing file.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = ArgumentParser(prog=prog, exit_on_error=False, description=_HELP)
+    parser.add_argument("--config", action="config", help="YAML file; the grocery store's by default")
+    for name, options in (extra or {}).items():
+        parser.add_argument(f"--{name}", **options)
+    parser.add_class_arguments(Experiment)
+    try:
+        values = parser.parse_args(_with_config(arguments))
+        built = parser.instantiate(values)
+    except (ArgumentError, ValueError, TypeError) as error:
+        _fail(parser, str(error))
+    fields = {one.name for one in dataclasses.fields(Experiment)}
+    experiment = Experiment(**{name: built[name] for name in fields})
+    return experiment, {name: built[name.replace("-", "_")] for name in extra or {}}
+
+
+_HELP = "Every option is a key of the YAML file; a flag after --config overrides it."
+
+
+def _with_config(arguments: list[str]) -> list[str]:
+    """Puts the default config in front, and finds a config that ships with the package."""
+    given = any(one == "--config" or one.startswith("--config=") for one in arguments)
+    if not given and not {"--help", "-h"} & set(arguments):
+        arguments = ["--config", "configs/grocery.yaml", *arguments]
+    found = []
+    for number, one in enumerate(arguments):
+        if number and arguments[number - 1] == "--config":
+            one = str(find_config(one))
+        elif one.startswith("--config="):
+            one = "--config=" + str(find_config(one.removeprefix("--config=")))
+        found.append(one)
+    return found
+
+
+def find_config(path: str) -> Path:
+    """`path` itself, or the file of that name among the configs that ship with Pressmark.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    checkout = Path(__file__).parents[2] / "configs"
+    installed = Path(sysconfig.get_path("data")) / "share" / "pressmark" / "configs"
+    for candidate in (Path(path), checkout / Path(path).name, installed / Path(path).name):
+        if candidate.is_file():
+            return candidate
+    shipped = sorted({one.name for folder in (checkout, installed) for one in folder.glob("*.yaml")})
+    raise ValueError(f"--config {path}: no such file. Shipped with Pressmark: {', '.join(shipped)}.")
+
+
+def _fail(parser: ArgumentParser, message: str) -> NoReturn:
+    known = [key for key, _ in parser.get_defaults().items() if key != "config"]
+    hint = ""
+    for wrong in re.findall(r"--([\w.]+)", message.split("unrecognized arguments:")[-1])[:1] or [
+        ".".join(found)
+        for found in re.findall(r"[Gg]roup '([\w.]+)' does not accept option '([\w.]+)'", message)
+    ]:
+        near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+        hint = f"\nDid you mean --{near[0]}?" if near else ""
+    print(f"{parser.prog}: error: {message}{hint}", file=sys.stderr)
+    raise SystemExit(2)

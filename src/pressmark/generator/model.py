@@ -1,0 +1,188 @@
+"""The generator: a T5 from scratch over sid_tokens, and how a history enters it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+
+from pressmark.sids.table import SidTable
+from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
+
+HistoryInput = Literal["tokens", "items"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Size of the model; the defaults are TIGER's (about 4.6 M parameters with 4 x 256 codes).
+
+    Attributes:
+        num_layers: Encoder layers.
+        num_decoder_layers: Decoder layers; 0 means as many as the encoder has.
+        num_heads: Attention heads.
+        d_kv: Width of one head.
+        d_model: Width of the residual stream and of a sid_token's vector.
+        d_ff: Inner width of the feed-forward layers.
+        feed_forward: "relu" is T5's feed-forward layer, "gated-gelu" that of T5 1.1.
+        dropout: T5's dropout, everywhere that T5 has it.
+        history_input: "tokens" gives an item L encoder positions, as in TIGER; "items" gives it one, the sum
+            of its tokens' vectors, which trains several times faster.
+    """
+
+    num_layers: int = 4
+    num_decoder_layers: int = 0
+    num_heads: int = 6
+    d_kv: int = 64
+    d_model: int = 128
+    d_ff: int = 1024
+    feed_forward: Literal["relu", "gated-gelu"] = "relu"
+    dropout: float = 0.1
+    history_input: HistoryInput = "tokens"
+
+
+def build_model(
+    config: Config, table: SidTable, history_length: int, beam: int = 50
+) -> T5ForConditionalGeneration:
+    """A T5 with fresh weights for the SIDs of `table`.
+
+    One matrix serves as encoder input, decoder input and output head. transformers 5 ties them whatever the
+    configuration says, and breaks all three apart on loading if forced; tied also means the original T5's
+    output scale d_model ** -0.5. What the model was built for is kept in its config.json.
+
+    Args:
+        config: Size.
+        table: SIDs that it will spell.
+        history_length: Items of history that it reads, at most.
+        beam: Beams that it recommends with unless told otherwise.
+
+    Returns:
+        The model, in training mode. It spells exactly L sid_tokens: labels carry no EOS, since every SID
+        is as long as the others.
+
+    Source: TIGER (Rajput et al. 2023), section 4.1 for the size.
+    """
+    vocabulary = Vocabulary(table.level_sizes)
+    built_for: dict[str, Any] = {
+        "decoder_start_token_id": PAD,
+        "level_sizes": list(table.level_sizes),
+        "codebook_fingerprint": table.codebook_fingerprint,
+        "history_length": history_length,
+        "history_input": config.history_input,
+    }
+    t5 = T5Config(
+        vocab_size=vocabulary.size,
+        d_model=config.d_model,
+        d_kv=config.d_kv,
+        d_ff=config.d_ff,
+        num_layers=config.num_layers,
+        num_decoder_layers=config.num_decoder_layers or config.num_layers,
+        num_heads=config.num_heads,
+        dropout_rate=config.dropout,
+        feed_forward_proj=config.feed_forward,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        **built_for,
+    )
+    model = T5ForConditionalGeneration(t5)
+    # For people who stay inside `generate`: beam search that sums log-probabilities and never samples.
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=beam,
+        # Without beams there is nothing to normalise, and transformers refuses to save the setting.
+        length_penalty=0.0 if beam > 1 else 1.0,
+        max_new_tokens=table.num_levels,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        decoder_start_token_id=PAD,
+    )
+    return model.train()
+
+
+def load_model(folder: Path, table: SidTable) -> T5ForConditionalGeneration:
+    """Loads a saved generator and checks that it spells the SIDs of `table`.
+
+    Returns:
+        The model in evaluation mode, float32, on the CPU.
+
+    Raises:
+        ValueError: If the folder holds no generator, or one of other codebooks.
+    """
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder}: no generator here. Run train_generator first.")
+    model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    pinned = getattr(model.config, "codebook_fingerprint", None)
+    if pinned != table.codebook_fingerprint:
+        raise ValueError(
+            f"{folder}: the generator was trained on codebooks {pinned}, the SID table is of codebooks "
+            f"{table.codebook_fingerprint}. Train the generator again, or use the tokenizer it was built on."
+        )
+    if tuple(model.config.level_sizes) != table.level_sizes:
+        raise ValueError(
+            f"{folder}: the generator has level_sizes {tuple(model.config.level_sizes)}, the SID table "
+            f"{table.level_sizes}. Train the generator again."
+        )
+    return model.eval()
+
+
+def item_tokens(table: SidTable, device: torch.device | str = "cpu") -> Tensor:
+    """(N + 1, L) int64 sid_tokens by item_index; the last row is padding, so index -1 means "no item"."""
+    tokens = torch.from_numpy(Vocabulary(table.level_sizes).sid_tokens(table.sids))
+    return F.pad(tokens, (0, 0, 0, 1), value=PAD).to(device)
+
+
+def history_tokens(
+    tokens: Tensor, items: Tensor, lengths: Tensor, history_input: HistoryInput
+) -> tuple[Tensor, Tensor]:
+    """Spells histories for the encoder: items oldest first, then EOS, then padding.
+
+    Args:
+        tokens: (N + 1, L) from `item_tokens`.
+        items: (B, W) int64 item_index, padded with -1 on the right.
+        lengths: (B,) int64 items of each history, 0 to W.
+        history_input: How an item enters.
+
+    Returns:
+        input_ids: (B, W * L + 1) int64 for "tokens"; (B, W + 1, L) for "items".
+        attention_mask: (B, S) int64, 1 for items and EOS. Never empty: EOS is always there.
+    """
+    num_rows, width = items.shape
+    num_levels = tokens.shape[1]
+    rows = torch.arange(num_rows, device=items.device)
+    spelled = tokens[items]
+    if history_input == "tokens":
+        input_ids = F.pad(spelled.reshape(num_rows, width * num_levels), (0, 1), value=PAD)
+        lengths = lengths * num_levels
+        input_ids[rows, lengths] = EOS
+    else:
+        input_ids = F.pad(spelled, (0, 0, 0, 1), value=PAD)
+        input_ids[rows, lengths, 0] = EOS
+    column = torch.arange(input_ids.shape[1], device=items.device)
+    return input_ids, (column <= lengths[:, None]).long()
+
+
+def embed(weight: Tensor, input_ids: Tensor) -> Tensor:
+    """Vectors of encoder inputs.
+
+    Args:
+        weight: (V, D) token vectors.
+        input_ids: (B, S), or (B, S, L) whose vectors are summed over L, padding left out.
+
+    Returns:
+        (B, S, D).
+    """
+    if input_ids.ndim == 2:
+        return F.embedding(input_ids, weight)
+    summed = F.embedding_bag(input_ids.flatten(0, 1), weight, mode="sum", padding_idx=PAD)
+    return summed.view(*input_ids.shape[:2], -1)
+
+
+def encoder_arguments(weight: Tensor, input_ids: Tensor) -> dict[str, Any]:
+    """What `T5ForConditionalGeneration` takes for these inputs, in forward and in generate."""
+    if input_ids.ndim == 2:
+        return {"input_ids": input_ids}
+    return {"inputs_embeds": embed(weight, input_ids)}

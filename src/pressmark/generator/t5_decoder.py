@@ -1,0 +1,224 @@
+"""T5's forward pass for decoding, over the weights of a `T5ForConditionalGeneration`.
+
+The sums are T5's; the shapes are not. HF repeats every user's cross-attention keys and values once a beam and
+re-orders them at every step. Here a user's beams are query positions of one attention over one copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import T5ForConditionalGeneration
+from transformers.activations import ACT2FN
+
+from pressmark.generator.model import embed
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One residual part of a layer: a product into it, a product out of it.
+
+    The norm before it only scales columns of `into`, so its weights are multiplied in once.
+    """
+
+    into: Tensor  # (width, D): queries, keys and values; or queries alone; or feed-forward, the gate first
+    out: Tensor  # (D, width)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    attention: _Part
+    cross: _Part | None
+    feed_forward: _Part
+
+
+class T5Decoder:
+    """Encodes histories and decodes beams; see `beam_search.Decoder` for the protocol.
+
+    Holds copies of the weights as they are now: build it anew after training further.
+
+    Args:
+        model: The model, tied or not, relu or gated.
+        dtype: Of weights and activations. Scores leave in float32.
+    """
+
+    def __init__(self, model: T5ForConditionalGeneration, dtype: torch.dtype = torch.float32) -> None:
+        config = model.config
+        self.dtype, self.device = dtype, model.device
+        self.num_heads, self.inner = config.num_heads, config.num_heads * config.d_kv
+        self.epsilon = config.layer_norm_epsilon
+        self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
+        self.gated = config.is_gated_act
+        self.num_buckets = config.relative_attention_num_buckets
+        self.max_distance = config.relative_attention_max_distance
+        weights = {name: one.detach() for name, one in model.state_dict().items()}
+        self.embedding = self._copy(weights["shared.weight"])
+        # Scale and norm go into the head once instead of into every hidden state.
+        scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
+        norm = weights["decoder.final_layer_norm.weight"]
+        self.head = self._copy(weights["lm_head.weight"] * norm * scale)
+        self.encoder_norm = self._copy(weights["encoder.final_layer_norm.weight"])
+        bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        self.encoder_bias = self._copy(weights[f"encoder.{bias}"])  # (buckets, H)
+        self.decoder_bias = self._copy(weights[f"decoder.{bias}"])
+        num_decoder_layers = config.num_decoder_layers or config.num_layers
+        self.encoder_layers = [self._layer(weights, f"encoder.block.{n}") for n in range(config.num_layers)]
+        self.decoder_layers = [self._layer(weights, f"decoder.block.{n}") for n in range(num_decoder_layers)]
+        cross = [f"decoder.block.{n}.layer.1.EncDecAttention" for n in range(num_decoder_layers)]
+        # (layers * 2 * inner, D): one product gives all layers' keys and values.
+        parts = [weights[f"{one}.{which}.weight"] for one in cross for which in "kv"]
+        self.cross_into = self._copy(torch.cat(parts))
+
+    def _copy(self, weight: Tensor) -> Tensor:
+        return weight.to(self.dtype, copy=True)
+
+    def _layer(self, weights: Mapping[str, Tensor], block: str) -> _Layer:
+        def part(number: int, kind: str, into: Sequence[str], out: str) -> _Part:
+            prefix = f"{block}.layer.{number}"
+            joined = torch.cat([weights[f"{prefix}.{kind}.{name}.weight"] for name in into])
+            joined = joined * weights[f"{prefix}.layer_norm.weight"]
+            return _Part(self._copy(joined), self._copy(weights[f"{prefix}.{kind}.{out}.weight"]))
+
+        is_decoder = block.startswith("decoder")
+        wi = ["wi_0", "wi_1"] if self.gated else ["wi"]
+        return _Layer(
+            part(0, "SelfAttention", "qkv", "o"),
+            part(1, "EncDecAttention", "q", "o") if is_decoder else None,
+            part(2 if is_decoder else 1, "DenseReluDense", wi, "wo"),
+        )
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Encodes each history once.
+
+        Args:
+            input_ids: (B, S) or (B, S, L) int64 from `model.history_tokens`.
+            attention_mask: (B, S), nonzero where a position counts; at least one a row.
+
+        Returns:
+            (B, S, D).
+        """
+        num_rows, width = attention_mask.shape
+        hidden = embed(self.embedding, input_ids).flatten(0, 1)  # (B * S, D)
+        position = torch.arange(width, device=hidden.device)
+        bucket = self._bucket(position - position[:, None], two_sided=True)
+        bias = self.encoder_bias[bucket].permute(2, 0, 1) + self._mask(attention_mask)  # (B, H, S, S)
+        for layer in self.encoder_layers:
+            both = F.linear(self._norm(hidden), layer.attention.into)
+            query, key, value = both.view(num_rows, width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.attention.out.T)
+            self._feed_forward(hidden, layer.feed_forward)
+        return (self._norm(hidden) * self.encoder_norm).view(num_rows, width, -1)
+
+    def cross_kv(self, states: Tensor) -> Tensor:
+        """Keys and values of all layers' cross-attention, once a user.
+
+        Args:
+            states: (B, S, D).
+
+        Returns:
+            (layers, 2, B, H, S, d_kv).
+        """
+        num_rows, width, _ = states.shape
+        both = F.linear(states, self.cross_into)
+        both = both.view(num_rows, width, len(self.decoder_layers), 2, self.num_heads, -1)
+        return both.permute(2, 3, 0, 4, 1, 5).contiguous()
+
+    def step(
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor,
+        cross_kv: Tensor,
+        cache: list[list[Tensor]],
+        rows: slice,
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """One decoder position for every beam.
+
+        Args:
+            tokens: (B, M) int64, the newest token of each of a user's M beams.
+            attention_mask: (B, S) as in `encode`.
+            cross_kv: From `cross_kv`.
+            cache: For each earlier position and layer (B * M, 2 * inner): keys and values of this beam's past.
+            rows: Tokens to score.
+
+        Returns:
+            logits: (B, M, len(rows)) float32.
+            cache: `cache` with this position behind it.
+        """
+        num_rows, num_beams = tokens.shape
+        mask = self._mask(attention_mask)
+        behind = torch.arange(-len(cache), 1, device=tokens.device)
+        bias = self.decoder_bias[self._bucket(behind, two_sided=False)]  # (positions, H)
+        hidden = F.embedding(tokens.flatten(), self.embedding)  # (R, D), R = B * M
+        position: list[Tensor] = []
+        for number, layer in enumerate(self.decoder_layers):
+            assert layer.cross is not None
+            both = F.linear(self._norm(hidden), layer.attention.into)
+            position.append(both[:, self.inner :])
+            past = [earlier[number] for earlier in [*cache, position]]
+            hidden.addmm_(self._attend_past(both[:, : self.inner], past, bias), layer.attention.out.T)
+            query = F.linear(self._norm(hidden), layer.cross.into)
+            query = query.view(num_rows, num_beams, self.num_heads, -1).transpose(1, 2)
+            key, value = cross_kv[number]
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.cross.out.T)
+            self._feed_forward(hidden, layer.feed_forward)
+        logits = F.linear(self._norm(hidden), self.head[rows])
+        return logits.float().view(num_rows, num_beams, -1), [*cache, position]
+
+    def _attend_past(self, query: Tensor, past: list[Tensor], bias: Tensor) -> Tensor:
+        """Self-attention of one position over (R, 2 * inner) keys and values of its past and itself.
+
+        A SID has few positions: a sum for each beats a batch of R * H tiny matrix products.
+        """
+        if len(past) == 1:
+            return past[0][:, self.inner :]
+        pairs = [one.unflatten(1, (2, self.num_heads, -1)).unbind(1) for one in past]
+        query = query.unflatten(1, (self.num_heads, -1))
+        scores = torch.stack([(query * key).sum(-1) for key, _ in pairs], dim=1) + bias  # (R, positions, H)
+        weights = scores.float().softmax(dim=1).to(self.dtype)[..., None]
+        mixed = weights[:, 0] * pairs[0][1]
+        for number, (_, value) in enumerate(pairs[1:], start=1):
+            mixed.addcmul_(weights[:, number], value)
+        return mixed.flatten(1)
+
+    def _feed_forward(self, hidden: Tensor, part: _Part) -> None:
+        """Adds the feed-forward part to (R, D) `hidden`, in place."""
+        inside = F.linear(self._norm(hidden), part.into)
+        if self.gated:
+            gate, value = inside.chunk(2, dim=-1)
+            inside = self.activation(gate).mul_(value)
+        else:
+            inside = self.activation(inside)
+        hidden.addmm_(inside, part.out.T)
+
+    def _norm(self, hidden: Tensor) -> Tensor:
+        # T5's norm: no mean, no bias; the variance in float32 whatever the dtype.
+        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = (length.square_() / hidden.shape[-1]).add_(self.epsilon).rsqrt_()
+        return hidden * scale.to(self.dtype)
+
+    def _bucket(self, distance: Tensor, two_sided: bool) -> Tensor:
+        """T5's buckets of (key position - query position): exact when near, logarithmic when far.
+
+        Two-sided, the upper half is for keys ahead; one-sided there are none ahead.
+        Source: Raffel et al. 2020, section 2.1.
+        """
+        num_buckets = self.num_buckets // 2 if two_sided else self.num_buckets
+        ahead = (distance > 0).long() * num_buckets if two_sided else 0
+        far = distance.abs()
+        num_exact = num_buckets // 2
+        log_share = torch.log(far.clamp_min(1) / num_exact) / math.log(self.max_distance / num_exact)
+        coarse = num_exact + (log_share * (num_buckets - num_exact)).long()
+        return ahead + torch.where(far < num_exact, far, coarse.clamp_max(num_buckets - 1))
+
+    def _mask(self, attention_mask: Tensor) -> Tensor:
+        """(B, 1, 1, S) added to attention scores."""
+        lowest = torch.finfo(self.dtype).min
+        mask = torch.zeros(attention_mask.shape, dtype=self.dtype, device=attention_mask.device)
+        return mask.masked_fill_(attention_mask == 0, lowest)[:, None, None]

@@ -1,0 +1,195 @@
+"""Stage two: trains the generator of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import T5ForConditionalGeneration
+
+from pressmark import distributed, files, metrics
+from pressmark.generator import model as sizes
+from pressmark.generator.dropout import quicken_dropout
+from pressmark.generator.model import build_model, encoder_arguments
+from pressmark.generator.recommend import GeneratorRecommender
+from pressmark.generator.samples import Batch, Collator, Samples, prefix_samples
+from pressmark.interactions.cases import Cases
+from pressmark.recommender import Requests
+from pressmark.sids.table import SidTable, read_sids
+from pressmark.training import loop
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the generator is and how it learns.
+
+    Attributes:
+        model: Its size.
+        training: Length, speed and precision of training.
+        history_length: Items of history that it reads: the newest ones.
+        empty_histories: Train on each user's first item too, behind an empty history.
+        repeat_targets: Train on items that the user had before; false saves time where the history is
+            masked from the answers anyway.
+        beam: Beams a user when recommending.
+        valid_beam: Beams a user in validation during training.
+        num_valid_cases: Validation cases looked at during training, drawn by seed; 0 takes all.
+        mask_history: Validate with the history's items removed from the answers, and without the cases
+            whose target is among them.
+    """
+
+    model: sizes.Config = field(default_factory=sizes.Config)
+    training: loop.Config = field(
+        default_factory=lambda: loop.Config(learning_rate=1e-3, warmup_steps=200, num_epochs=20, patience=5)
+    )
+    history_length: int = 20
+    empty_histories: bool = True
+    repeat_targets: bool = True
+    beam: int = 50
+    valid_beam: int = 20
+    num_valid_cases: int = 2000
+    mask_history: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("history_length", "beam", "valid_beam"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be at least 1.")
+
+
+def train(run: Path, config: Config, seed: int) -> None:
+    """Trains on `run`/data and `run`/tokenizer and writes `run`/generator, whole or not at all.
+
+    Every process calls it; the first one writes.
+
+    Args:
+        run: The run folder.
+        config: What and how.
+        seed: Of weights, batches, dropout and the choice of validation cases.
+
+    Raises:
+        ValueError: If an earlier stage is missing, or there is nothing to train on.
+    """
+    from pressmark.catalog.items import read_catalog
+    from pressmark.interactions.split_files import read_split
+
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split = read_split(run / "data", catalog)
+    table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
+    samples = prefix_samples(split.train, config.history_length, config.empty_histories, config.repeat_targets)
+    if not len(samples):
+        raise ValueError(
+            f"{run / 'data' / 'train.parquet'}: no user has two interactions, so there is no next item to "
+            "learn. Check the split, or set generator.empty_histories to true."
+        )
+    valid = choose_cases(split.valid, config, seed)
+    torch.manual_seed(seed)
+    model = build_model(config.model, table, config.history_length, config.beam)
+    quicken_dropout(model)
+    task = GeneratorTask(samples, valid, table, config, seed)
+    built_on = files.fingerprint(
+        "generator", asdict(config), seed, split.train.values, split.train.offsets, valid.case_id, table.sids
+    )
+    record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
+    if distributed.rank() == 0:
+        _save(run / "generator", model, table, record, len(samples), len(valid))
+    distributed.barrier()
+
+
+def choose_cases(cases: Cases, config: Config, seed: int) -> Cases:
+    """The validation cases that training looks at: answerable ones, and at most as many as configured."""
+    if config.mask_history:
+        histories = cases.histories
+        row = histories.row_of_value()
+        seen = np.bincount(row[histories.values == cases.target[row]], minlength=len(cases)) > 0
+        cases = cases.take(np.flatnonzero(~seen))
+    if 0 < config.num_valid_cases < len(cases):
+        chosen = np.random.default_rng(seed).choice(len(cases), config.num_valid_cases, replace=False)
+        cases = cases.take(np.sort(chosen))
+    return cases
+
+
+class GeneratorTask:
+    """What the training loop asks of the generator; see `training.loop.Task`."""
+
+    name = "generator"
+    metric = "ndcg_at_10"
+
+    def __init__(self, samples: Samples, valid: Cases, table: SidTable, config: Config, seed: int) -> None:
+        self.samples, self.valid, self.table = samples, valid, table
+        self.config, self.seed = config, seed
+        self._collator: Collator | None = None
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches."""
+        return self.samples.plan(epoch, self.config.training.batch_size, self.seed)
+
+    def collate(self, samples: np.ndarray, device: torch.device) -> Batch:
+        """These samples on `device`."""
+        if self._collator is None or self._collator.device != device:
+            self._collator = Collator(self.samples, self.table, self.config.model.history_input, device)
+        return self._collator(samples)
+
+    def weight(self, batch: Batch) -> float:
+        """Tokens that the loss sums over."""
+        return float(batch.labels.numel())
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy over the whole vocabulary, summed over the targets' tokens; means a level to log."""
+        terms = token_losses(model, batch)
+        means = terms.detach().mean(0)
+        return terms.sum(), {f"loss_level_{level}": mean for level, mean in enumerate(means)}
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Nothing to do."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Item-level metrics of constrained beam search; each process decodes its share of the cases."""
+        assert isinstance(model, T5ForConditionalGeneration)
+        share = self.valid.take(np.arange(distributed.rank(), len(self.valid), distributed.num_processes()))
+        recommender = GeneratorRecommender(model, self.table, self.config.valid_beam)
+        answer = recommender.recommend(Requests(share.histories, mask_history=self.config.mask_history), 10)
+        rank = metrics.rank_of_target(answer.item_index, share.target)
+        sums = [metrics.ndcg_at_k(rank, 10).sum(), metrics.recall_at_k(rank, 10).sum(), len(share)]
+        ndcg, recall, num = distributed.all_reduce_sum(
+            torch.tensor(sums, dtype=torch.float64, device=model.device)
+        ).tolist()
+        return {"ndcg_at_10": ndcg / num, "recall_at_10": recall / num} if num else {}
+
+
+def token_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """(n, L) float32: minus the log-probability of each target's code given history and coarser codes."""
+    # Labels shifted right behind the start token, as HF does it; done here since HF's own loss is a mean.
+    bare: Any = getattr(model, "module", model)
+    logits = model(
+        **encoder_arguments(bare.shared.weight, batch.input_ids),
+        attention_mask=batch.attention_mask,
+        decoder_input_ids=bare.prepare_decoder_input_ids_from_labels(batch.labels),
+        use_cache=False,
+    ).logits
+    terms = F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), reduction="none")
+    return terms.view(batch.labels.shape)
+
+
+def _save(
+    folder: Path,
+    model: T5ForConditionalGeneration,
+    table: SidTable,
+    record: dict[str, Any],
+    num_samples: int,
+    num_valid_cases: int,
+) -> None:
+    with files.replacing(folder) as partial:
+        nn.Module.to(model, "cpu").save_pretrained(partial)
+        numbers = {
+            "codebook_fingerprint": table.codebook_fingerprint,
+            "sid_version": table.version,
+            "num_parameters": model.num_parameters(),
+            "num_samples": num_samples,
+            "num_valid_cases": num_valid_cases,
+            "training": record,
+        }
+        files.write_json(partial / "metrics.json", numbers)

@@ -1,0 +1,81 @@
+"""Cases and the split: what every stage trains on and what every model is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pressmark.interactions.histories import Histories
+
+
+@dataclass(frozen=True)
+class Cases:
+    """C questions: given this history, which item comes next?
+
+    Attributes:
+        case_id: (C,) int64, the key of a case in every file of recommendations.
+        user_id: (C,) object array of str; a basket's id where `split.unit` is session.
+        histories: C histories of item_index, oldest first; everything visible before the target, empty
+            ones too.
+        target: (C,) int64 item_index.
+        cold: (C,) bool, whether the target is held out of training.
+    """
+
+    case_id: np.ndarray
+    user_id: np.ndarray
+    histories: Histories
+    target: np.ndarray
+    cold: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.case_id), len(self.user_id), len(self.histories), len(self.target), len(self.cold)}
+        assert len(lengths) == 1, f"columns of different lengths: {lengths}"
+
+    def __len__(self) -> int:
+        return len(self.case_id)
+
+    def take(self, rows: np.ndarray) -> Cases:
+        """The cases at `rows` (indices or a (C,) bool mask), in that order."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+        return Cases(
+            self.case_id[rows],
+            self.user_id[rows],
+            self.histories.take(rows),
+            self.target[rows],
+            self.cold[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who may see what; made once, written to the run folder and read by every stage.
+
+    Attributes:
+        train: One sequence a training user, whole, oldest first; U sequences, none of them empty.
+        train_user_id: (U,) object array of str.
+        train_timestamp: (len(train.values),) float64 seconds since 1970, NaN where unknown.
+        train_position: (len(train.values),) int64, -1 where unknown.
+        valid: Validation cases: everything is chosen on them.
+        test: Test cases, read once a model.
+        cold: (N,) bool, items whose interactions are hidden from everything but the test targets.
+        fitted_on: (N,) bool, items that whatever is fitted (tokenizer, k-means, standardisation, TF-IDF)
+            may look at.
+        counts: What was dropped and hidden, and the settings: the split's statement. JSON values.
+    """
+
+    train: Histories
+    train_user_id: np.ndarray
+    train_timestamp: np.ndarray
+    train_position: np.ndarray
+    valid: Cases
+    test: Cases
+    cold: np.ndarray
+    fitted_on: np.ndarray
+    counts: dict[str, int | float | str | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert len(self.train) == len(self.train_user_id)
+        assert len(self.train.values) == len(self.train_timestamp) == len(self.train_position)
+        assert len(self.cold) == len(self.fitted_on)

@@ -1,0 +1,117 @@
+"""A split on disk: five files that a stage needs nothing but pyarrow to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pressmark.catalog.items import Catalog
+from pressmark.files import read_json, read_parquet, write_json, write_parquet
+from pressmark.interactions.cases import Cases, Split
+from pressmark.interactions.histories import Histories
+
+
+def write_split(folder: Path, split: Split, catalog: Catalog) -> None:
+    """Writes train, valid, test and cold_items as parquet, and split.json last.
+
+    Unknown timestamps and positions are null. split.json holds the counts, the catalog's fingerprint, and
+    the items that what is fitted must not see.
+    """
+    folder = Path(folder)
+    item_id = pa.array(catalog.item_id, pa.string())
+    users = np.repeat(split.train_user_id, split.train.lengths)
+    train = {
+        "user_id": pa.array(users, pa.string()),
+        "item_id": item_id.take(pa.array(split.train.values)),
+        "timestamp": pa.array(split.train_timestamp, mask=np.isnan(split.train_timestamp)),
+        "position": pa.array(split.train_position, mask=split.train_position < 0),
+    }
+    write_parquet(folder / "train.parquet", pa.table(train))
+    for name, cases in (("valid", split.valid), ("test", split.test)):
+        write_parquet(folder / f"{name}.parquet", _cases_table(cases, item_id))
+    write_parquet(folder / "cold_items.parquet", pa.table({"item_id": item_id.filter(pa.array(split.cold))}))
+    record = {
+        "catalog": catalog.fingerprint,
+        "counts": split.counts,
+        "not_fitted_on": catalog.item_id[~split.fitted_on].tolist(),
+    }
+    write_json(folder / "split.json", record)
+
+
+def read_split(folder: Path, catalog: Catalog) -> Split:
+    """Reads what `write_split` wrote: the same split, bit by bit.
+
+    Raises:
+        ValueError: If a file is missing or damaged, or the split was made of another catalog.
+    """
+    folder = Path(folder)
+    if not (folder / "split.json").is_file():
+        raise ValueError(f"{folder / 'split.json'} is missing: prepare the run first (`pressmark prepare`).")
+    record = read_json(folder / "split.json")
+    if record["catalog"] != catalog.fingerprint:
+        raise ValueError(
+            f"{folder / 'split.json'}: made of the catalog {record['catalog']}, not of {catalog.fingerprint}. "
+            "Prepare the run again, in a new folder."
+        )
+    train = read_parquet(folder / "train.parquet")
+    users = np.array(train.column("user_id").to_pylist(), object)
+    starts = np.concatenate([[0], np.flatnonzero(users[1:] != users[:-1]) + 1])
+    cold, hidden = np.zeros(len(catalog), bool), np.zeros(len(catalog), bool)
+    cold[_item_index(read_parquet(folder / "cold_items.parquet").column("item_id"), catalog)] = True
+    hidden[catalog.index_of(record["not_fitted_on"])] = True
+    return Split(
+        train=Histories(
+            _item_index(train.column("item_id"), catalog), np.append(starts, len(users)).astype(np.int64)
+        ),
+        train_user_id=users[starts],
+        train_timestamp=_array(pc.fill_null(train.column("timestamp"), float("nan"))),
+        train_position=_array(pc.fill_null(train.column("position"), -1)),
+        valid=_read_cases(folder / "valid.parquet", catalog),
+        test=_read_cases(folder / "test.parquet", catalog),
+        cold=cold,
+        fitted_on=~hidden,
+        counts=record["counts"],
+    )
+
+
+def _cases_table(cases: Cases, item_id: pa.Array) -> pa.Table:
+    offsets = pa.array(cases.histories.offsets, pa.int32())
+    return pa.table(
+        {
+            "case_id": pa.array(cases.case_id),
+            "user_id": pa.array(cases.user_id, pa.string()),
+            "history": pa.ListArray.from_arrays(offsets, item_id.take(pa.array(cases.histories.values))),
+            "item_id": item_id.take(pa.array(cases.target)),
+            "cold": pa.array(cases.cold),
+        }
+    )
+
+
+def _read_cases(path: Path, catalog: Catalog) -> Cases:
+    table = read_parquet(path)
+    lengths = pc.list_value_length(table.column("history")).to_numpy()
+    values = _item_index(pc.list_flatten(table.column("history")), catalog)
+    return Cases(
+        case_id=_array(table.column("case_id")),
+        user_id=np.array(table.column("user_id").to_pylist(), object),
+        histories=Histories(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
+        target=_item_index(table.column("item_id"), catalog),
+        cold=_array(table.column("cold")),
+    )
+
+
+def _array(column: pa.ChunkedArray) -> np.ndarray:
+    return np.array(column.to_numpy())  # a copy: pyarrow's own memory is read-only, which torch minds
+
+
+def _item_index(column: pa.ChunkedArray, catalog: Catalog) -> np.ndarray:
+    found = pc.index_in(column, value_set=pa.array(catalog.item_id, pa.string()))
+    if found.null_count:
+        raise ValueError(
+            f"the split names the item {column.filter(pc.is_null(found))[0].as_py()!r}, "
+            "which the catalog lacks. Prepare the run again, in a new folder."
+        )
+    return found.to_numpy().astype(np.int64)

@@ -1,0 +1,63 @@
+"""The evaluation commands: one protocol, several seeds, one table, and the result on record."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pressmark import stages
+from pressmark.experiment import Experiment, as_dict, parse
+
+Protocol = Literal["leave_one_out", "cold_items", "temporal"]
+
+
+def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Trains what is missing and judges every model for each seed; prints the table.
+
+    Args:
+        protocol: "leave_one_out", "cold_items" or "temporal"; overrides the config's split.protocol.
+        argv: Command line; sys.argv by default. Beside the experiment's options: `--seeds [0,1,2]`, and
+            `--record true` to write eval/results/<what>-<dataset>.json.
+
+    Returns:
+        The report, over all seeds.
+    """
+    from pressmark.evaluation.combine import combine
+    from pressmark.evaluation.record import record
+    from pressmark.evaluation.report import terminal_table
+
+    experiment, extra = parse(
+        argv,
+        extra={
+            "seeds": {"type": list[int], "default": [], "help": "seeds to run and combine (default: seed)"},
+            "record": {"type": bool, "default": False, "help": "write eval/results/<what>-<dataset>.json"},
+        },
+    )
+    seeds = extra["seeds"] or [experiment.seed]
+    if experiment.run_dir and len(seeds) > 1:
+        raise ValueError("--run_dir names one run; leave it out to judge several seeds.")
+    runs = [_with(experiment, protocol, seed) for seed in seeds]
+    reports = [stages.evaluate(one) for one in runs]
+    title = f"{experiment.name}: {protocol}, seeds {', '.join(map(str, seeds))}"
+    report = reports[0] if len(runs) == 1 else combine([one.run for one in runs], experiment.evaluation, title)
+    print(terminal_table(report))
+    for one in runs:
+        print(f"report: {one.run / 'evaluation' / 'report.html'}")
+    if extra["record"]:
+        what = {"cold_items": "cold_start"}.get(protocol, protocol)
+        dataset = experiment.name + ("-shuffled" if experiment.split.ties == "shuffled" else "")
+        record(what, dataset, report, _command(argv), as_dict(runs[0]), seeds)
+        print(f"recorded: eval/results/{what}-{dataset}.json")
+    return report
+
+
+def _with(experiment: Experiment, protocol: Protocol, seed: int) -> Experiment:
+    split = dataclasses.replace(experiment.split, protocol=protocol)
+    return dataclasses.replace(experiment, seed=seed, split=split)
+
+
+def _command(argv: Sequence[str] | None) -> str:
+    return shlex.join(["python", *sys.argv] if argv is None else ["pressmark.judging", *argv])

@@ -1,0 +1,279 @@
+"""The stages of a run in order, each done once: prepare, tokenizer, generator, dual tower, evaluation.
+
+A finished stage leaves a stamp with the fingerprint of all it was built on. The same stage asked for
+again is skipped; the same stage with other settings is refused, so nothing trained is overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pressmark import distributed
+from pressmark.experiment import Experiment, as_dict
+from pressmark.files import fingerprint, read_json, replacing, write_json
+from pressmark.recommender import Recommender
+
+_LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "polars", "pyarrow", "scikit-learn")
+
+
+def prepare(experiment: Experiment) -> None:
+    """Reads, checks and splits the data and computes the text vectors; on rank 0, the others wait."""
+    if distributed.rank() == 0:
+        _once(experiment, "prepare", _prepare_fingerprint, _prepare)
+    distributed.barrier()
+
+
+def train_tokenizer(experiment: Experiment) -> None:
+    """Stage one: products to SIDs."""
+    from pressmark.tokenizer import train
+
+    prepare(experiment)
+    _train(experiment, "tokenizer", lambda: train.train(experiment.run, experiment.tokenizer, experiment.seed))
+
+
+def train_generator(experiment: Experiment) -> None:
+    """Stage two: histories to SIDs."""
+    from pressmark.generator import train
+
+    train_tokenizer(experiment)
+    _train(experiment, "generator", lambda: train.train(experiment.run, experiment.generator, experiment.seed))
+
+
+def train_dual_tower(experiment: Experiment) -> None:
+    """The main baseline."""
+    from pressmark.dual_tower import train
+
+    prepare(experiment)
+    _train(
+        experiment, "dual_tower", lambda: train.train(experiment.run, experiment.dual_tower, experiment.seed)
+    )
+
+
+def models_of(experiment: Experiment) -> dict[str, Recommender]:
+    """Every recommender of a finished run, by name; the synthetic store's oracle too."""
+    from pressmark.load import LOADERS
+
+    run = experiment.run
+    models = {name: loader(run) for name, loader in LOADERS.items()}
+    if experiment.data.source == "grocery":
+        from pressmark.baselines.oracle import load_oracle
+        from pressmark.catalog.items import read_catalog
+
+        item_id = read_catalog(run / "data" / "items.parquet").item_id
+        models["oracle"] = load_oracle(experiment.data.path, item_id)
+    return models
+
+
+def evaluate(experiment: Experiment) -> dict[str, Any]:
+    """Trains what is missing, then judges every model of the run; writes `evaluation/`.
+
+    Returns:
+        The report, as in evaluation/report.json.
+    """
+    from pressmark.catalog.embeddings import read_vectors
+    from pressmark.catalog.items import read_catalog
+    from pressmark.evaluation.harness import evaluate as judge
+    from pressmark.interactions.split_files import read_split
+
+    train_generator(experiment)
+    train_dual_tower(experiment)
+    run = experiment.run
+    catalog = read_catalog(run / "data" / "items.parquet")
+    recommenders = models_of(experiment)
+    return judge(
+        run,
+        recommenders,
+        catalog,
+        read_split(run / "data", catalog),
+        read_vectors(run),
+        experiment.evaluation,
+        {name: _model_fingerprint(experiment, name) for name in recommenders},
+        _statement(experiment),
+        f"{experiment.name}: {experiment.split.protocol}, seed {experiment.seed}",
+    )
+
+
+def _statement(experiment: Experiment) -> dict[str, Any]:
+    """What each stage saw, for the report."""
+    sees = experiment.split.tokenizer_sees_cold
+    return {
+        "dataset": f"{experiment.name}, ties {experiment.split.ties}",
+        "what each stage saw": (
+            "Interactions with cold items are hidden from every stage. Cold items themselves are "
+            + ("shown to" if sees else "hidden from")
+            + " whatever is fitted to the catalog (vectors, tokenizer); all get SIDs from the frozen tokenizer, "
+            "and stand in the trie and in every index."
+        ),
+    }
+
+
+def _prepare(experiment: Experiment) -> None:
+    from pressmark.catalog.embeddings import embed, point_to_vectors
+    from pressmark.catalog.items import load_items, write_catalog
+    from pressmark.interactions.log import load_interactions, summary
+    from pressmark.interactions.split_files import write_split
+    from pressmark.interactions.splits import make_split
+
+    data, run = experiment.data, experiment.run
+    folder = Path(data.path)
+    catalog, item_counts = load_items(folder, data.columns)
+    log, log_counts = load_interactions(folder, data.columns, catalog)
+    split = make_split(log, len(catalog), experiment.split, experiment.seed)
+    with replacing(run / "data") as partial:
+        partial.mkdir(parents=True)
+        write_catalog(partial / "items.parquet", catalog)
+        write_split(partial, split, catalog)
+        write_json(partial / "counts.json", {"items": item_counts, "interactions": log_counts})
+    print(summary({**item_counts, **log_counts, **split.counts}))
+    _, vectors_path = embed(catalog, experiment.vectors, experiment.vectors_cache, split.fitted_on)
+    point_to_vectors(run, vectors_path)
+
+
+def _prepare_fingerprint(experiment: Experiment) -> str:
+    data = experiment.data
+    if data.source == "grocery":
+        from pressmark.catalog.grocery import write_grocery
+
+        write_grocery(Path(data.path), data.grocery)
+    if not data.path:
+        raise ValueError(
+            "data.path is empty: give the folder that holds items and interactions (--data.path D)."
+        )
+    folder = Path(data.path)
+    if not folder.is_dir():
+        raise ValueError(f"data.path {folder}: no such folder.")
+    files = sorted(one for one in folder.iterdir() if one.stem in {"items", "interactions"})
+    settings = as_dict(experiment)
+    return fingerprint(
+        [_file_hash(one) for one in files],
+        settings["data"]["columns"],
+        settings["split"],
+        settings["vectors"],
+        experiment.seed,
+    )
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _train(experiment: Experiment, stage: str, train: Callable[[], None]) -> None:
+    """Runs a training stage on every process, unless its stamp says that it is done."""
+    _once(experiment, stage, _stage_fingerprint, lambda _: train())
+    distributed.barrier()
+    if distributed.rank() == 0:
+        shutil.rmtree(experiment.run / "training" / stage, ignore_errors=True)
+
+
+def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
+    """Of a stage's own settings and of the stage it reads."""
+    upstream = {"tokenizer": "prepare", "generator": "tokenizer", "dual_tower": "prepare"}[stage]
+    built_on = read_json(_stamp(experiment, upstream))["fingerprint"]
+    return fingerprint(stage, built_on, as_dict(experiment)[stage], experiment.seed)
+
+
+def _model_fingerprint(experiment: Experiment, model: str) -> str:
+    stage = {"generator": "generator", "dual_tower": "dual_tower"}.get(model, "prepare")
+    return fingerprint(
+        model, read_json(_stamp(experiment, stage))["fingerprint"], as_dict(experiment).get(model)
+    )
+
+
+def _stamp(experiment: Experiment, stage: str) -> Path:
+    return experiment.run / "stages" / f"{stage}.json"
+
+
+def _once(
+    experiment: Experiment,
+    stage: str,
+    fingerprint_of: Callable[..., str],
+    work: Callable[[Experiment], None],
+) -> None:
+    """Does `work` and stamps it, or finds it done.
+
+    Raises:
+        ValueError: If the stage was done with other settings, naming them.
+    """
+    built = fingerprint_of(experiment) if stage == "prepare" else fingerprint_of(experiment, stage)
+    stamp = _stamp(experiment, stage)
+    settings = _settings(experiment, stage)
+    # Every process decides before the first one writes the stamp.
+    done = read_json(stamp) if stamp.is_file() else None
+    if stage != "prepare":
+        distributed.barrier()
+    if done and done["fingerprint"] != built:
+        changed = _differences(done["settings"], settings) or ["the data or an earlier stage"]
+        raise ValueError(
+            f"{experiment.run}: {stage} was done with other settings: {', '.join(changed)}. "
+            f"Use another --run_dir, or delete {experiment.run} to start again."
+        )
+    if done:
+        return
+    started = time.perf_counter()
+    if distributed.rank() == 0:
+        print(f"--- {stage}: {experiment.run}", flush=True)
+        _write_config(experiment)
+    _quiet_libraries()
+    work(experiment)
+    if distributed.rank() == 0:
+        seconds = round(time.perf_counter() - started, 1)
+        write_json(stamp, {"fingerprint": built, "seconds": seconds, "settings": settings})
+        print(f"--- {stage}: done in {seconds} s", flush=True)
+
+
+def _settings(experiment: Experiment, stage: str) -> dict[str, Any]:
+    """A stage's own part of the configuration, flat: {"tokenizer.epochs": 3}."""
+    everything = as_dict(experiment)
+    keys = ["data", "split", "vectors", "seed"] if stage == "prepare" else [stage, "seed"]
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, one in value.items():
+                walk(f"{prefix}.{key}", one)
+        else:
+            flat[prefix] = value
+
+    for key in keys:
+        walk(key, everything[key])
+    return flat
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _write_config(experiment: Experiment) -> None:
+    libraries = {}
+    for name in _LIBRARIES:
+        try:
+            libraries[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            libraries[name] = "not installed"
+    record = {
+        "pressmark": importlib.metadata.version("pressmark"),
+        "libraries": libraries,
+        "experiment": as_dict(experiment),
+    }
+    with replacing(experiment.run / "config.yaml") as partial:
+        partial.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _quiet_libraries() -> None:
+    """Turns off the bars that transformers draws for loading and saving; ours show the long steps."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,0 +1,58 @@
+"""Residual quantization: a vector becomes one code a level, each level coding what the last left over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def squared_distances(rows: Tensor, codebook: Tensor) -> Tensor:
+    """Squared Euclidean distances, with gradient to both sides.
+
+    Written as x^2 - 2xc + c^2: one matrix product, and `torch.export` cannot take `torch.cdist`.
+
+    Args:
+        rows: (N, d) float.
+        codebook: (K, d) float.
+
+    Returns:
+        (N, K) float. Rounding may leave values a little below zero.
+    """
+    norms = rows.square().sum(dim=1, keepdim=True)
+    return torch.addmm(norms + codebook.square().sum(dim=1), rows, codebook.T, alpha=-2.0)
+
+
+def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
+    """The nearest codebook entry of each row: (N,) int64; of equals the lowest code."""
+    return squared_distances(rows, codebook).argmin(dim=1)
+
+
+def quantize(latents: Tensor, codebooks: Sequence[Tensor], start: int = 0) -> Tensor:
+    """Greedy residual quantization.
+
+    Args:
+        latents: (N, d) float; with `start` > 0, what the levels before it left over.
+        codebooks: One (K, d) float a level.
+        start: First level to code.
+
+    Returns:
+        (N, L - start) int64 codes, coarse to fine.
+
+    >>> books = [torch.tensor([[0.0], [10.0]]), torch.tensor([[-1.0], [1.0]])]
+    >>> quantize(torch.tensor([[9.2], [0.4]]), books).tolist()
+    [[1, 0], [0, 1]]
+    """
+    codes = []
+    residual = latents
+    for codebook in codebooks[start:]:
+        code = nearest(residual, codebook)
+        residual = residual - codebook[code]
+        codes.append(code)
+    return torch.stack(codes, dim=1)
+
+
+def dequantize(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+    """The sum of the coded entries: (N, L) int64 -> (N, d) float. Fewer codes than levels is a prefix."""
+    return torch.stack([book[codes[:, level]] for level, book in enumerate(codebooks[: codes.shape[1]])]).sum(0)

@@ -1,0 +1,209 @@
+"""Stage one: content vectors and a tree become a trained quantizer and a SID for every item."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from pressmark import files
+from pressmark.catalog.embeddings import read_vectors
+from pressmark.catalog.items import Catalog, read_catalog
+from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
+from pressmark.distributed import barrier, broadcast, rank
+from pressmark.interactions.split_files import read_split
+from pressmark.sids.table import SidTable, write_sids
+from pressmark.tokenizer import collisions, quality, sampler
+from pressmark.tokenizer.config import Config
+from pressmark.tokenizer.quantizer import Quantizer
+from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
+from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig
+from pressmark.tokenizer.task import RQVAETask
+from pressmark.training import loop
+
+
+def fit_quantizer(
+    vectors: np.ndarray, taxonomy: Taxonomy, items: np.ndarray, config: Config, seed: int, folder: Path
+) -> tuple[Quantizer, dict[str, Any]]:
+    """Trains a quantizer.
+
+    Args:
+        vectors: (N, D) float32 of the whole catalog.
+        taxonomy: The tree of the same N items.
+        items: (n,) int64: only these are read.
+        config: The tokenizer's.
+        seed: Of everything drawn at random.
+        folder: For checkpoints and logs.
+
+    Returns:
+        The quantizer in eval mode, the same on every process, and the record of the training ({} for k-means).
+
+    Raises:
+        ValueError: If there are fewer items than codes in a level.
+    """
+    device = PartialState().device
+    _check_items(len(items), config.level_sizes)
+    torch.manual_seed(seed)
+    if config.kind == "rqkmeans":
+        model = RQKMeans(RQKMeansConfig(vectors.shape[1], config.level_sizes)).to(device)
+        if rank() == 0:
+            model.fit(vectors[items], config.scaling, seed, config.kmeans_iterations)
+        _broadcast_state(model)
+        return model.eval(), {}
+    shape = RQVAEConfig(vectors.shape[1], config.level_sizes, config.hidden_sizes, config.latent_dim)
+    model = RQVAE(shape).to(device)
+    if rank() == 0:
+        model.start(vectors[items], config.scaling, seed, config.kmeans_iterations)
+    _broadcast_state(model)
+    task = RQVAETask(vectors, taxonomy, items, config, seed)
+    # What decides when to save, check or log does not change the result.
+    decisive = replace(config, training=replace(config.training, checkpoint_every=0.0, log_with=""))
+    fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, asdict(decisive), seed)
+    record = loop.fit(model, task, config.training, folder, seed, fingerprint)
+    return model.eval(), record
+
+
+def _check_items(num_items: int, level_sizes: tuple[int, ...]) -> None:
+    if num_items < max(level_sizes):
+        raise ValueError(
+            f"tokenizer.level_sizes is {level_sizes}, but {num_items} training items cannot start "
+            f"{max(level_sizes)} codes. Set it to at most {num_items} a level (a quarter of that is better)."
+        )
+
+
+def _broadcast_state(model: nn.Module) -> None:
+    """Rank 0's parameters and buffers on every process."""
+    for tensor in model.state_dict().values():
+        tensor.copy_(broadcast(tensor))
+
+
+def resolve(quantizer: Quantizer, vectors: np.ndarray, how: str) -> tuple[np.ndarray, collisions.Resolution]:
+    """Nearest codes of (N, D) float32 vectors, and the SIDs made of them; see `collisions`."""
+    latents, codebooks = quantizer.latents(vectors), quantizer.codebooks()
+    codes = quantizer.encode(vectors)
+    return codes, getattr(collisions, how)(latents, codes, codebooks)
+
+
+def train(run: Path, config: Config, seed: int) -> None:
+    """Trains the tokenizer of a prepared run folder and writes `run`/tokenizer.
+
+    The quantizer is fitted on the items of `split.fitted_on` alone, without the cold ones by default; then all
+    items, cold ones too, get their SIDs from the frozen model.
+
+    Args:
+        run: Run folder with data/.
+        config: The tokenizer's.
+        seed: Of everything drawn at random.
+
+    Raises:
+        ValueError: For vectors or a catalog that cannot be tokenized; the message says what to change.
+    """
+    run = Path(run)
+    catalog = read_catalog(run / "data" / "items.parquet")
+    fitted_on = read_split(run / "data", catalog).fitted_on
+    vectors = read_vectors(run)
+    _check_finite(vectors, catalog)
+    taxonomy = build_taxonomy(catalog.category)
+    items = np.flatnonzero(fitted_on)
+    quantizer, record = fit_quantizer(vectors, taxonomy, items, config, seed, run / "training" / "tokenizer")
+    if rank() == 0:
+        codes, resolution = resolve(quantizer, vectors, config.collisions)
+        metrics = {
+            "kind": config.kind,
+            "seed": seed,
+            "num_items": len(catalog),
+            "num_fitted": len(items),
+            "quality": quality.quality(
+                vectors, codes, quantizer.decode(codes), quantizer.level_sizes, taxonomy, seed
+            ),
+            "cold_reconstruction_r2": _cold_r2(vectors, codes, quantizer, fitted_on),
+            "sids": _after(resolution),
+            "pairs_in_a_batch": _pairs(taxonomy, items, config, seed),
+            "training": record,
+        }
+        write_tokenizer(run / "tokenizer", quantizer, resolution, catalog.item_id, metrics)
+    barrier()
+
+
+def _check_finite(vectors: np.ndarray, catalog: Catalog) -> None:
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"the vector of item_id {catalog.item_id[bad.argmax()]!r} holds NaN or an infinite value "
+            f"({int(bad.sum())} items have such vectors). Correct the vectors and prepare the run again."
+        )
+
+
+def _cold_r2(
+    vectors: np.ndarray, codes: np.ndarray, quantizer: Quantizer, fitted_on: np.ndarray
+) -> float | None:
+    """Reconstruction of the items that the quantizer has not seen, None if it has seen all."""
+    hidden = ~fitted_on
+    return quality.reconstruction_r2(vectors[hidden], quantizer.decode(codes[hidden])) if hidden.any() else None
+
+
+def _after(resolution: collisions.Resolution) -> dict[str, Any]:
+    """What became of the collisions."""
+    moved = resolution.moved
+    return {
+        "level_sizes": list(resolution.level_sizes),
+        "num_item_collisions": quality.shared_sids(resolution.sids)["num_item_collisions"],
+        "share_relocated": resolution.share_relocated,
+        "mean_extra_distance": float(resolution.extra_distance[moved].mean()) if moved.any() else 0.0,
+    }
+
+
+def _pairs(taxonomy: Taxonomy, items: np.ndarray, config: Config, seed: int) -> dict[str, dict[str, float]]:
+    """Mean and least number of pairs of each class in the first batches of the first epoch."""
+    if config.kind != "rqvae":
+        return {}
+    one = sampler.HierarchicalSampler(taxonomy, items, config.training.batch_size, config.sampler, seed)
+    counts = sampler.pair_counts(taxonomy, one.plan(0)[:10])
+    return {name: {"mean": float(np.mean(number)), "least": min(number)} for name, number in counts.items()}
+
+
+def write_tokenizer(
+    folder: Path,
+    quantizer: Quantizer,
+    resolution: collisions.Resolution,
+    item_id: np.ndarray,
+    metrics: dict[str, Any],
+) -> None:
+    """Writes a tokenizer folder in one piece.
+
+    Writes config.json, model.safetensors, codebooks.safetensors (float32 `level_0`, `level_1`, ...; the
+    entries of a SID sum up to what it stands for; a suffix level's are zero), sids.parquet and metrics.json.
+    """
+    books = quantizer.codebooks()
+    books += [np.zeros((size, books[0].shape[1]), np.float32) for size in resolution.level_sizes[len(books) :]]
+    table = SidTable(resolution.sids, resolution.level_sizes, files.fingerprint(*books))
+    with files.replacing(folder) as partial:
+        quantizer.save_pretrained(partial)
+        files.write_tensors(
+            partial / "codebooks.safetensors", {f"level_{level}": book for level, book in enumerate(books)}
+        )
+        write_sids(partial / "sids.parquet", table, item_id)
+        files.write_json(partial / "metrics.json", metrics)
+
+
+def load_quantizer(folder: Path) -> Quantizer:
+    """The quantizer of a tokenizer folder, in eval mode on the CPU.
+
+    Raises:
+        ValueError: If the folder holds no quantizer of ours.
+    """
+    kinds = {one.config_class.model_type: one for one in (RQVAE, RQKMeans)}
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: {folder} is no tokenizer folder. Run train_tokenizer first.")
+    found = files.read_json(path).get("model_type")
+    if found not in kinds:
+        raise ValueError(
+            f"{path}: model_type is {found!r}; a tokenizer's is one of {', '.join(sorted(kinds))}."
+        )
+    return kinds[found].from_pretrained(folder, local_files_only=True).eval()

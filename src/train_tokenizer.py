@@ -1,0 +1,21 @@
+"""Stage one: products to Semantic IDs.
+
+accelerate launch src/train_tokenizer.py --config configs/grocery.yaml
+"""
+
+from accelerate import PartialState
+
+from pressmark import stages
+from pressmark.cli import guarded
+from pressmark.experiment import parse
+
+
+def main() -> None:
+    """Parses the experiment, then prepares and trains what is missing."""
+    experiment, _ = parse(prog="train_tokenizer.py")
+    PartialState()
+    guarded(stages.train_tokenizer, experiment)
+
+
+if __name__ == "__main__":
+    main()

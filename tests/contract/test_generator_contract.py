@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from tests.contract.recommender_contract import check_recommender
+from tests.generator.models import TINY, random_model, random_table
+
+from pressmark.generator.recommend import GeneratorRecommender
+
+
+@pytest.mark.parametrize("history_input", ["tokens", "items"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_beam_over_everything_keeps_the_contract(history_input: str, shared: bool) -> None:
+    table = random_table(11, 40, (4, 5, 3), shared=shared)
+    model = random_model(11, table, dataclasses.replace(TINY, history_input=history_input))
+    check_recommender(GeneratorRecommender(model, table), len(table))
+
+
+def test_a_narrow_beam_keeps_it_too() -> None:
+    table = random_table(12, 90, (7, 5, 300))
+    recommender = GeneratorRecommender(random_model(12, table), table, beam=4, batch_size=7)
+    check_recommender(recommender, len(table), exhaustive=False)

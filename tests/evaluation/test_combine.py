@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pressmark.evaluation.combine import combine
+from pressmark.evaluation.figures import PER_LIST
+from pressmark.evaluation.harness import Config, evaluate
+from pressmark.files import read_json
+
+
+@pytest.fixture(scope="module")
+def runs(store: Any, other_store: Any, small: Config, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two model seeds on one split, and two on a split with other cold items."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pressmark.evaluation.page.render", lambda report: ("", {}))
+        return evaluated_runs(store, other_store, small, tmp_path_factory.mktemp("runs"))
+
+
+def evaluated_runs(store: Any, other_store: Any, small: Config, folder: Path) -> list[Path]:
+    folders = []
+    for number, (one, noise) in enumerate([(store, 0), (store, 1), (other_store, 0), (other_store, 1)]):
+        jitter = np.random.default_rng(noise).normal(size=one.affinity.shape) * noise
+        seeded = replace(one, affinity=(one.affinity + jitter).astype(np.float32))
+        folders.append(folder / f"seed{number}")
+        recommenders = {name: seeded.recommenders()[name] for name in ("generator", "popularity")}
+        evaluate(folders[-1], recommenders, one.catalog, one.split, one.vectors, small)
+    return folders
+
+
+def outsiders_hits(run: Path, name: str) -> np.ndarray:
+    """Recall@10 of each kept case of a slice."""
+    cases = pq.read_table(run / "evaluation" / "cases.parquet").to_pylist()
+    rows = pq.read_table(run / "evaluation" / "full" / "generator.parquet").to_pylist()
+    top = {(row["case_id"], row["item_id"]) for row in rows if row["rank"] <= 10}
+    kept = [case for case in cases if not case["target_in_history"] and name in case["slices"]]
+    return np.array([(case["case_id"], case["item_id"]) in top for case in kept], float)
+
+
+def test_one_run_is_its_own_report(runs: list[Path], small: Config) -> None:
+    alone, report = combine(runs[:1], small), read_json(runs[0] / "evaluation" / "report.json")
+    for one in report["protocols"].values():
+        for slices in one["models"].values():
+            for metric in PER_LIST:
+                # Beyond accuracy has no interval over runs.
+                if metric in slices["all"]:
+                    slices["all"][metric].update(low=None, high=None)
+    for name in ("protocols", "paired", "num_cases"):
+        assert alone[name] == report[name]
+
+
+def test_model_seeds_are_averaged_case_by_case(runs: list[Path], small: Config) -> None:
+    combined = combine(runs[:2], small)
+    values = (outsiders_hits(runs[0], "warm") + outsiders_hits(runs[1], "warm")) / 2
+    assert set(values) == {0.0, 0.5, 1.0}
+    found = combined["protocols"]["full"]["models"]["generator"]["warm"]["recall_at_10"]
+    assert combined["num_cases"]["warm"] == len(values)
+    assert found["mean"] == values.mean()
+    drawn = np.random.default_rng(0).integers(0, len(values), (200, len(values)))
+    np.testing.assert_allclose(
+        [found["low"], found["high"]], np.percentile(values[drawn].mean(axis=1), [2.5, 97.5]), rtol=1e-12
+    )
+
+
+def test_cold_item_seeds_are_pooled(runs: list[Path], small: Config) -> None:
+    combined = combine(runs, small, title="Four runs")
+    seeds = [[outsiders_hits(run, "cold") for run in pair] for pair in (runs[:2], runs[2:])]
+    values = np.concatenate([(first + second) / 2 for first, second in seeds])
+    assert combined["num_cases"]["cold"] == len(values)
+    found = combined["protocols"]["full"]["models"]["generator"]["cold"]["recall_at_10"]
+    assert found["mean"] == pytest.approx(values.mean(), rel=1e-15)
+    assert [one["cases_of_split"] for one in combined["statement"]["runs"]] == [0, 0, 1, 1]
+    assert combined["title"] == "Four runs"
+
+
+def test_uneven_seeds_and_models_are_refused(runs: list[Path], small: Config, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="model seeds"):
+        combine(runs[:3], small)
+    with pytest.raises(ValueError, match="no run folder"):
+        combine([], small)
+    copy = shutil.copytree(runs[1], tmp_path / "copy")
+    report = copy / "evaluation" / "report.json"
+    report.write_text(report.read_text("utf-8").replace('"popularity"', '"sasrec"'), "utf-8")
+    with pytest.raises(ValueError, match="sasrec"):
+        combine([runs[0], copy], small)

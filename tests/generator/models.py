@@ -1,0 +1,87 @@
+"""Small random catalogs, tries and models for the generator's tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from pressmark.generator.model import (
+    Config,
+    HistoryInput,
+    build_model,
+    encoder_arguments,
+    history_tokens,
+    item_tokens,
+)
+from pressmark.sids.table import SidTable
+
+TINY = Config(num_layers=2, num_heads=2, d_kv=4, d_model=16, d_ff=24, dropout=0.1)
+
+
+def random_table(
+    seed: int, num_items: int, level_sizes: tuple[int, ...], skew: float = 1.0, shared: bool = False
+) -> SidTable:
+    """Random SIDs; `skew` above 1 crowds low codes, `shared` allows items of one SID."""
+    rng = np.random.default_rng(seed)
+    sids = np.stack([(size * rng.random(num_items) ** skew).astype(np.int64) for size in level_sizes], 1)
+    if not shared:
+        sids = rng.permutation(np.unique(sids, axis=0))
+    return SidTable(sids, level_sizes, "books")
+
+
+def random_model(seed: int, table: SidTable, config: Config = TINY) -> T5ForConditionalGeneration:
+    """A model with random weights, in evaluation mode, whose scores are far from flat."""
+    torch.manual_seed(seed)
+    model = build_model(config, table, history_length=6)
+    for norm in (model.encoder.final_layer_norm, model.decoder.final_layer_norm):
+        norm.weight.data.uniform_(1.0, 3.0)
+    return model.eval()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Histories as encoder input."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+def encode_lists(
+    table: SidTable, histories: list[list[int]], history_input: HistoryInput = "tokens"
+) -> Encoded:
+    """Spells lists of item_index."""
+    width = max(len(one) for one in histories)
+    items = torch.tensor([one + [-1] * (width - len(one)) for one in histories], dtype=torch.int64)
+    items = items.reshape(len(histories), width)
+    lengths = torch.tensor([len(one) for one in histories])
+    return Encoded(*history_tokens(item_tokens(table), items, lengths, history_input))
+
+
+@torch.no_grad()
+def exhaustive_scores(
+    model: T5ForConditionalGeneration, encoded: Encoded, labels: Tensor, level: tuple[int, ...] | None = None
+) -> Tensor:
+    """(B, n) sums of log-probabilities of every label row by plain teacher forcing through HF.
+
+    With `level` (level sizes) each code's probability is relative to its own level's codes.
+    """
+    scores = []
+    for row in range(len(encoded.input_ids)):
+        arguments = encoder_arguments(model.shared.weight, encoded.input_ids[row : row + 1])
+        states = model.encoder(**arguments, attention_mask=encoded.attention_mask[row : row + 1])
+        states.last_hidden_state = states.last_hidden_state.expand(len(labels), -1, -1)
+        mask = encoded.attention_mask[row : row + 1].expand(len(labels), -1)
+        logits = model(encoder_outputs=states, attention_mask=mask, labels=labels).logits
+        if level is not None:
+            first = 2
+            for position, size in enumerate(level):
+                outside = torch.ones(logits.shape[-1], dtype=torch.bool)
+                outside[first : first + size] = False
+                logits[:, position, outside] = -torch.inf
+                first += size
+        scores.append(logits.log_softmax(-1).gather(2, labels[..., None])[..., 0].sum(1))
+    return torch.stack(scores)

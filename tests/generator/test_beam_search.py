@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.generator.models import TINY, Encoded, encode_lists, exhaustive_scores, random_model, random_table
+from torch import Tensor
+from transformers import T5ForConditionalGeneration
+
+from pressmark.generator.beam_search import Beams, SearchTrie, search
+from pressmark.generator.model import encoder_arguments, item_tokens
+from pressmark.generator.t5_decoder import T5Decoder
+from pressmark.sids.table import SidTable
+from pressmark.sids.trie import build_trie, dead_edges
+from pressmark.sids.vocabulary import PAD, Vocabulary
+
+few = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    table: SidTable
+    model: T5ForConditionalGeneration
+    encoded: Encoded
+    excluded: list[set[int]]
+    beam: int
+
+    def beams(self, **options: object) -> Beams:
+        row = [(row, item) for row, items in enumerate(self.excluded) for item in sorted(items)]
+        rows, items = np.array(row, np.int64).reshape(-1, 2).T
+        trie = build_trie(self.table.sids, self.table.level_sizes)
+        return search(
+            T5Decoder(self.model),
+            self.encoded.input_ids,
+            self.encoded.attention_mask,
+            SearchTrie.of(trie),
+            **{"beam": self.beam, "dead": dead_edges(trie, rows, items), **options},
+        )
+
+    def leaf_tokens(self) -> Tensor:
+        """(leaves, L) sid_tokens of the trie's leaves."""
+        sids = np.unique(self.table.sids, axis=0)
+        return torch.from_numpy(Vocabulary(self.table.level_sizes).sid_tokens(sids))
+
+    def live(self) -> Tensor:
+        """(B, leaves) bool: leaves that still hold an item that the user has not excluded."""
+        leaves, leaf = np.unique(self.table.sids, axis=0, return_inverse=True)
+        live = torch.zeros((len(self.excluded), len(leaves)), dtype=torch.bool)
+        for row, gone in enumerate(self.excluded):
+            live[row, [leaf[item] for item in range(len(self.table)) if item not in gone]] = True
+        return live
+
+
+@st.composite
+def cases(draw: st.DrawFn, beams: tuple[int, ...] = (1, 2, 5, 12)) -> Case:
+    shape = draw(st.sampled_from([(4, 4, 4), (1, 7), (300, 3), (6,), (2, 3, 2, 2, 3), (40, 2, 5), (3, 1, 260)]))
+    seed = draw(st.integers(0, 10_000))
+    table = random_table(
+        seed,
+        draw(st.integers(1, 60)),
+        shape,
+        skew=draw(st.sampled_from([1.0, 3.0])),
+        shared=draw(st.booleans()),
+    )
+    config = dataclasses.replace(
+        TINY,
+        history_input=draw(st.sampled_from(["tokens", "items"])),
+        feed_forward=draw(st.sampled_from(["relu", "gated-gelu"])),
+    )
+    item = st.integers(0, len(table) - 1)
+    histories = draw(st.lists(st.lists(item, max_size=6), min_size=1, max_size=4))
+    excluded = [draw(st.sets(item)) for _ in histories]
+    encoded = encode_lists(table, histories, config.history_input)
+    return Case(table, random_model(seed, table, config), encoded, excluded, draw(st.sampled_from(beams)))
+
+
+def hf_beams(case: Case, num_beams: int) -> tuple[Tensor, Tensor]:
+    """(B, num_beams, L) tokens and (B, num_beams) scores of HF's generate with a dict of prefixes."""
+    allowed: list[dict[tuple[int, ...], list[int]]] = []
+    tokens = item_tokens(case.table)[:-1].tolist()
+    for gone in case.excluded:
+        children: dict[tuple[int, ...], set[int]] = {}
+        for item, sid in enumerate(tokens):
+            if item not in gone:
+                for level, token in enumerate(sid):
+                    children.setdefault(tuple(sid[:level]), set()).add(token)
+        allowed.append({prefix: sorted(after) for prefix, after in children.items()})
+    generated = case.model.generate(
+        **encoder_arguments(case.model.shared.weight, case.encoded.input_ids),
+        attention_mask=case.encoded.attention_mask,
+        num_beams=num_beams,
+        num_return_sequences=num_beams,
+        prefix_allowed_tokens_fn=lambda row, sent: allowed[row].get(tuple(sent[1:].tolist()), [PAD]),
+        length_penalty=0.0,
+        max_new_tokens=case.table.num_levels,
+        early_stopping=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    num_users = len(case.excluded)
+    sequences = generated.sequences[:, 1:].reshape(num_users, num_beams, -1)
+    return sequences, generated.sequences_scores.reshape(num_users, num_beams)
+
+
+@few
+@given(cases(beams=(2, 5, 12)))  # with one beam HF gives no scores
+def test_it_finds_what_hf_generate_finds(case: Case) -> None:
+    beams = case.beams()
+    leaf_tokens = case.leaf_tokens()
+    # Behind the valid answers HF puts invalid ones and repeats; we have none.
+    sequences, scores = hf_beams(case, case.beam)
+    for row in range(len(case.excluded)):
+        num = int(beams.num_valid[row])
+        assert num == min(case.beam, int(case.live()[row].sum()))
+        torch.testing.assert_close(beams.score[row, :num], scores[row, :num], atol=1e-4, rtol=0)
+        assert leaf_tokens[beams.leaf[row, :num]].tolist() == sequences[row, :num].tolist()
+
+
+@few
+@given(cases(), st.sampled_from(["full", "level"]))
+def test_a_beam_over_everything_ranks_the_catalog(case: Case, normalizer: str) -> None:
+    beams = case.beams(beam=100, normalizer=normalizer)
+    level = case.table.level_sizes if normalizer == "level" else None
+    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), level)
+    expected[~case.live()] = -torch.inf
+    assert torch.isneginf(beams.pruned).all()
+    for row in range(len(case.excluded)):
+        num = int(beams.num_valid[row])
+        assert num == int(case.live()[row].sum())
+        assert sorted(beams.leaf[row, :num].tolist()) == case.live()[row].nonzero()[:, 0].tolist()
+        torch.testing.assert_close(
+            beams.score[row, :num], expected[row, beams.leaf[row, :num]], atol=1e-4, rtol=0
+        )
+        assert (beams.score[row, :num].diff() <= 0).all()
+        assert (beams.leaf[row, num:] == -1).all()
+        assert torch.isneginf(beams.score[row, num:]).all()
+
+
+@few
+@given(cases())
+def test_nothing_missed_scores_above_the_best_pruned(case: Case) -> None:
+    beams = case.beams()
+    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens())
+    for row, live in enumerate(case.live()):
+        found = set(beams.leaf[row, : beams.num_valid[row]].tolist())
+        missed = [leaf for leaf in live.nonzero()[:, 0].tolist() if leaf not in found]
+        if missed:
+            assert expected[row, missed].max() <= beams.pruned[row] + 1e-4
+        else:
+            # Whatever was pruned on the way, nothing valid was lost.
+            assert beams.num_valid[row] == live.sum()
+
+
+@few
+@given(cases())
+def test_bf16_stays_valid_and_close(case: Case) -> None:
+    decoder = T5Decoder(case.model, torch.bfloat16)
+    trie = SearchTrie.of(build_trie(case.table.sids, case.table.level_sizes))
+    beams = search(decoder, case.encoded.input_ids, case.encoded.attention_mask, trie, case.beam)
+    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens())
+    assert beams.score.dtype == torch.float32
+    for row in range(len(case.excluded)):
+        num = int(beams.num_valid[row])
+        assert num == min(case.beam, expected.shape[1])
+        leaves = beams.leaf[row, :num]
+        assert len(set(leaves.tolist())) == num
+        assert torch.isfinite(beams.score[row, :num]).all()
+        torch.testing.assert_close(beams.score[row, :num], expected[row, leaves], atol=0.5, rtol=0.05)
+
+
+class FlatDecoder:
+    """Finds everything equally likely."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return input_ids
+
+    def cross_kv(self, states: Tensor) -> Tensor:
+        return states
+
+    def step(
+        self, tokens: Tensor, attention_mask: Tensor, cross_kv: Tensor, cache: list[list[Tensor]], rows: slice
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        logits = torch.zeros((*tokens.shape, self.vocab_size))[..., rows]
+        return logits, [*cache, [torch.zeros((tokens.numel(), 1))]]
+
+
+def test_of_equal_scores_the_lowest_sids_win() -> None:
+    table = random_table(0, 200, (5, 40, 3))
+    trie = SearchTrie.of(build_trie(table.sids, table.level_sizes))
+    decoder = FlatDecoder(Vocabulary(table.level_sizes).size)
+    inputs = torch.zeros((2, 1), dtype=torch.int64)
+    beams = search(decoder, inputs, inputs + 1, trie, beam=7)
+    assert beams.leaf.tolist() == [list(range(7))] * 2
+    np.testing.assert_allclose(beams.score.numpy(), -3 * np.log(50), rtol=1e-6)
+    # Something just as good was left out: no proof.
+    assert not (beams.score[:, 0] > beams.pruned).any()
+    level = search(decoder, inputs, inputs + 1, trie, beam=7, normalizer="level")
+    np.testing.assert_allclose(level.score.numpy(), -np.log(5 * 40 * 3), rtol=1e-6)
+
+
+def test_a_trie_without_items_gives_nothing() -> None:
+    table = random_table(0, 20, (5, 4))
+    trie = SearchTrie.of(build_trie(table.sids, table.level_sizes, np.array([], np.int64)))
+    inputs = torch.zeros((2, 1), dtype=torch.int64)
+    beams = search(FlatDecoder(11), inputs, inputs + 1, trie, beam=3)
+    assert beams.num_valid.tolist() == [0, 0]
+    assert beams.leaf.shape == (2, 0)
+
+
+def test_bad_input() -> None:
+    table = random_table(0, 20, (5, 4))
+    trie = SearchTrie.of(build_trie(table.sids, table.level_sizes))
+    inputs = torch.zeros((2, 1), dtype=torch.int64)
+    with pytest.raises(ValueError, match="beam is 0"):
+        search(FlatDecoder(11), inputs, inputs + 1, trie, beam=0)
+    with pytest.raises(ValueError, match="normalizer is 'none'"):
+        search(FlatDecoder(11), inputs, inputs + 1, trie, beam=1, normalizer="none")  # type: ignore[arg-type]

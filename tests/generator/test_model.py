@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from tests.generator.models import TINY, encode_lists, random_model, random_table
+
+from pressmark.generator.model import Config, build_model, embed, encoder_arguments, item_tokens, load_model
+from pressmark.sids.table import SidTable
+from pressmark.sids.vocabulary import EOS, PAD
+
+TABLE = random_table(0, 9, (3, 4))
+
+
+def test_the_default_is_tigers_size() -> None:
+    model = build_model(Config(), random_table(0, 50, (256,) * 4), history_length=20)
+    config = model.config
+    assert (config.num_layers, config.num_decoder_layers, config.num_heads, config.d_kv) == (4, 4, 6, 64)
+    assert (config.d_model, config.d_ff, config.dropout_rate, config.vocab_size) == (128, 1024, 0.1, 1026)
+    assert 4.0e6 < model.num_parameters() < 5.5e6
+    assert not model.generation_config.do_sample
+    assert model.generation_config.length_penalty == 0.0
+    assert model.generation_config.max_new_tokens == 4
+
+
+def test_a_decoder_of_its_own_depth() -> None:
+    model = build_model(dataclasses.replace(TINY, num_layers=1, num_decoder_layers=3), TABLE, 5)
+    assert (len(model.encoder.block), len(model.decoder.block)) == (1, 3)
+    assert len(build_model(dataclasses.replace(TINY, num_layers=1), TABLE, 5).decoder.block) == 1
+
+
+def test_histories_spelled_as_tokens() -> None:
+    sid = item_tokens(TABLE)[:-1].tolist()
+    encoded = encode_lists(TABLE, [[4, 7], [], [2]])
+    assert encoded.input_ids.tolist() == [
+        [*sid[4], *sid[7], EOS],
+        [EOS, PAD, PAD, PAD, PAD],
+        [*sid[2], EOS, PAD, PAD],
+    ]
+    assert encoded.attention_mask.tolist() == [[1] * 5, [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]
+
+
+def test_histories_spelled_as_items() -> None:
+    sid = item_tokens(TABLE)[:-1].tolist()
+    encoded = encode_lists(TABLE, [[4, 7], []], "items")
+    nothing = [PAD, PAD]
+    assert encoded.input_ids.tolist() == [[sid[4], sid[7], [EOS, PAD]], [[EOS, PAD], nothing, nothing]]
+    assert encoded.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+def test_an_item_is_the_sum_of_its_tokens_without_padding() -> None:
+    weight = torch.tensor([[100.0], [1.0], [20.0], [3.0]])
+    assert embed(weight, torch.tensor([[[2, 3], [1, 0]]])).tolist() == [[[23.0], [1.0]]]
+    assert embed(weight, torch.tensor([[2, 0]])).tolist() == [[[20.0], [100.0]]]
+
+
+@pytest.mark.parametrize("history_input", ["tokens", "items"])
+def test_a_saved_model_is_the_same_model(tmp_path: Path, history_input: str) -> None:
+    config = dataclasses.replace(TINY, history_input=history_input)
+    model = random_model(3, TABLE, config)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, TABLE)
+    before, after = model.state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    # Tied before, tied after: training on must move all three alike.
+    assert loaded.lm_head.weight is loaded.shared.weight is loaded.encoder.embed_tokens.weight
+    assert loaded.config.history_length == 6
+    assert loaded.config.history_input == history_input
+    assert not loaded.training
+    encoded = encode_lists(TABLE, [[1, 2], []], history_input)
+    arguments = encoder_arguments(model.shared.weight, encoded.input_ids)
+    labels = item_tokens(TABLE)[[3, 4]]
+    with torch.no_grad():
+        logits = [
+            one(**arguments, attention_mask=encoded.attention_mask, labels=labels).logits
+            for one in (model, loaded)
+        ]
+    assert torch.equal(*logits)
+
+
+def test_a_beam_of_one_can_be_saved_too(tmp_path: Path) -> None:
+    build_model(TINY, TABLE, 5, beam=1).save_pretrained(tmp_path)
+    assert load_model(tmp_path, TABLE).generation_config.num_beams == 1
+
+
+def test_a_model_of_other_codebooks_is_refused(tmp_path: Path) -> None:
+    random_model(3, TABLE).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="codebooks books, the SID table is of codebooks others"):
+        load_model(tmp_path, SidTable(TABLE.sids, TABLE.level_sizes, "others"))
+    with pytest.raises(ValueError, match="level_sizes"):
+        load_model(tmp_path, SidTable(TABLE.sids, (3, 5), "books"))
+    later = SidTable(TABLE.sids[:4], TABLE.level_sizes, "books", version=7)
+    assert load_model(tmp_path, later).config.vocab_size == 9
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Run train_generator first"):
+        load_model(tmp_path, TABLE)

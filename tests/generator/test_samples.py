@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.generator.models import random_table
+
+from pressmark.generator.samples import Collator, Samples, prefix_samples
+from pressmark.interactions.histories import Histories
+from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
+
+TRAIN = Histories.from_lists([[3, 1, 4], [5], [2, 6, 2, 7, 1]])
+TABLE = random_table(0, 12, (3, 4, 5))
+SID = Vocabulary(TABLE.level_sizes).sid_tokens(TABLE.sids).tolist()
+
+
+def spelled(samples: Samples) -> list[tuple[list[int], int]]:
+    return [
+        (samples.values[place - length : place].tolist(), int(samples.values[place]))
+        for place, length in zip(samples.place, samples.length, strict=True)
+    ]
+
+
+def test_every_prefix_is_a_sample() -> None:
+    samples = prefix_samples(TRAIN, 3, empty_histories=False, repeat_targets=True)
+    assert spelled(samples) == [
+        ([3], 1),
+        ([3, 1], 4),
+        ([2], 6),
+        ([2, 6], 2),
+        ([2, 6, 2], 7),
+        ([6, 2, 7], 1),
+    ]
+
+
+def test_first_items_follow_empty_histories() -> None:
+    samples = prefix_samples(TRAIN, 2, empty_histories=True, repeat_targets=True)
+    assert [one for one in spelled(samples) if not one[0]] == [([], 3), ([], 5), ([], 2)]
+    assert len(samples) == 9
+
+
+def test_repeats_can_be_left_out_as_targets() -> None:
+    samples = prefix_samples(TRAIN, 3, empty_histories=True, repeat_targets=False)
+    # User 2's second 2 is gone as a target and stays in the histories; user 0's 1 is no repeat of user 2's.
+    assert spelled(samples)[4:] == [([], 2), ([2], 6), ([2, 6, 2], 7), ([6, 2, 7], 1)]
+    assert len(samples) == 8
+
+
+def test_nothing_to_learn_from() -> None:
+    empty = prefix_samples(Histories.from_lists([]), 3, empty_histories=True, repeat_targets=False)
+    assert len(empty) == 0
+    assert empty.plan(0, 4, 0) == []
+
+
+def many_samples() -> Samples:
+    rng = np.random.default_rng(0)
+    train = Histories.from_lists([rng.integers(0, 12, rng.integers(1, 15)) for _ in range(40)])
+    return prefix_samples(train, 8, empty_histories=True, repeat_targets=True)
+
+
+def test_a_plan_holds_every_sample_once_in_even_batches() -> None:
+    samples = many_samples()
+    plan = samples.plan(epoch=2, batch_size=16, seed=5)
+    assert np.sort(np.concatenate(plan)).tolist() == list(range(len(samples)))
+    sizes = {len(batch) for batch in plan}
+    assert max(sizes) <= 16
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_plan_is_bucketed_and_shuffled() -> None:
+    samples = many_samples()
+    plan = samples.plan(epoch=0, batch_size=16, seed=5)
+    spread = [np.ptp(samples.length[batch]) for batch in plan]
+    assert np.mean(spread) < 1.5
+    shortest_first = sorted(plan, key=lambda batch: samples.length[batch].min())
+    assert any(one is not other for one, other in zip(plan, shortest_first, strict=True))
+
+
+def test_a_plan_is_a_function_of_seed_and_epoch() -> None:
+    samples = many_samples()
+    first, again = samples.plan(3, 16, 5), samples.plan(3, 16, 5)
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    for other in (samples.plan(4, 16, 5), samples.plan(3, 16, 6)):
+        assert not all(np.array_equal(*pair) for pair in zip(first, other, strict=True))
+
+
+def test_a_batch_by_hand() -> None:
+    samples = prefix_samples(TRAIN, 3, empty_histories=True, repeat_targets=True)
+    # Samples: user 0 = 0, 1, 2; user 1 = 3; user 2 = 4 to 8.
+    batch = Collator(samples, TABLE, "tokens")(np.array([2, 3, 8]))
+    assert batch.input_ids.tolist() == [
+        [*SID[3], *SID[1], EOS, PAD, PAD, PAD],
+        [EOS] + [PAD] * 9,
+        [*SID[6], *SID[2], *SID[7], EOS],
+    ]
+    assert batch.attention_mask.tolist() == [[1] * 7 + [0] * 3, [1] + [0] * 9, [1] * 10]
+    assert batch.labels.tolist() == [SID[4], SID[5], SID[1]]
+
+
+def test_a_batch_of_empty_histories() -> None:
+    samples = prefix_samples(TRAIN, 3, empty_histories=True, repeat_targets=True)
+    batch = Collator(samples, TABLE, "items")(np.array([3, 0]))
+    assert batch.input_ids.tolist() == [[[EOS, PAD, PAD]], [[EOS, PAD, PAD]]]
+    assert batch.labels.tolist() == [SID[5], SID[3]]
+
+
+@pytest.mark.parametrize("history_input", ["tokens", "items"])
+def test_collating_many_agrees_with_spelling_each(history_input: str) -> None:
+    samples = many_samples()
+    collate = Collator(samples, TABLE, history_input)
+    numbers = np.random.default_rng(1).permutation(len(samples))[:30]
+    batch = collate(numbers)
+    for row, number in enumerate(numbers):
+        alone = collate(np.array([number]))
+        width = alone.input_ids.shape[1]
+        assert batch.input_ids[row, :width].tolist() == alone.input_ids[0].tolist()
+        assert (batch.input_ids[row, width:] == PAD).all()
+        assert batch.attention_mask[row].sum() == width
+        history, target = spelled(samples)[number]
+        assert alone.labels[0].tolist() == SID[target]
+        tokens = alone.input_ids[0].flatten().tolist()
+        assert tokens[: 3 * len(history)] == [token for item in history for token in SID[item]]

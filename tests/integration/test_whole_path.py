@@ -1,0 +1,184 @@
+"""The whole path on a store of 240 products: every stage, the judge, loading, recommending."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny import REPOSITORY, tiny_arguments
+
+import pressmark
+from pressmark import stages
+from pressmark.cli import main
+from pressmark.experiment import parse
+from pressmark.files import read_json, read_tensors
+
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("tiny")
+    experiment, _ = parse(tiny_arguments(place))
+    stages.evaluate(experiment)
+    return experiment.run
+
+
+def launch(script: str, arguments: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs an entry point under `accelerate launch`, as a user would."""
+    command = [*LAUNCH, *options, str(REPOSITORY / "src" / script), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def test_the_run_folder_is_laid_out_as_documented(run: Path) -> None:
+    expected = [
+        "config.yaml",
+        "data/items.parquet",
+        "data/train.parquet",
+        "data/valid.parquet",
+        "data/test.parquet",
+        "data/cold_items.parquet",
+        "data/split.json",
+        "data/vectors.json",
+        "tokenizer/config.json",
+        "tokenizer/model.safetensors",
+        "tokenizer/codebooks.safetensors",
+        "tokenizer/sids.parquet",
+        "tokenizer/metrics.json",
+        "generator/config.json",
+        "generator/model.safetensors",
+        "generator/metrics.json",
+        "dual_tower/config.json",
+        "dual_tower/model.safetensors",
+        "dual_tower/index.faiss",
+        "dual_tower/metrics.json",
+        "evaluation/report.json",
+        "evaluation/report.html",
+        "evaluation/full/generator.parquet",
+        "evaluation/cold_only/dual_tower.parquet",
+        "evaluation/quota_0.1/popularity.parquet",
+    ]
+    assert [name for name in expected if not (run / name).is_file()] == []
+    assert not list(run.rglob("*.partial*"))
+    assert not [one for one in run.rglob("*") if one.suffix in {".pkl", ".pt", ".bin", ".pickle"}]
+
+
+def test_every_item_has_its_own_sid_cold_ones_too(run: Path) -> None:
+    table = pq.read_table(run / "tokenizer" / "sids.parquet")
+    sids = {tuple(sid) for sid in table.column("sid").to_pylist()}
+    assert len(sids) == table.num_rows == pq.read_table(run / "data" / "items.parquet").num_rows
+
+
+def test_no_stage_saw_a_cold_interaction(run: Path) -> None:
+    cold = set(pq.read_table(run / "data" / "cold_items.parquet").column("item_id").to_pylist())
+    assert cold
+    train = set(pq.read_table(run / "data" / "train.parquet").column("item_id").to_pylist())
+    histories = (
+        pq.read_table(run / "data" / "test.parquet").column("history").combine_chunks().flatten().to_pylist()
+    )
+    assert not cold & (train | set(histories))
+
+
+def test_a_finished_stage_is_not_done_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "generator" / "model.safetensors").stat().st_mtime_ns
+    experiment, _ = parse(tiny_arguments(run.parent))
+    stages.evaluate(experiment)
+    assert (run / "generator" / "model.safetensors").stat().st_mtime_ns == before
+    assert "--- generator" not in capsys.readouterr().out
+
+
+def test_other_settings_in_the_same_run_folder_are_refused(run: Path) -> None:
+    experiment, _ = parse(tiny_arguments(run.parent, **{"tokenizer.contrastive_weight": 0.5}))
+    with pytest.raises(ValueError, match=r"tokenizer.contrastive_weight was .* is 0.5"):
+        stages.train_tokenizer(experiment)
+
+
+@pytest.mark.parametrize("model", ["generator", "dual_tower", "content_neighbours", "popularity"])
+def test_every_model_loads_and_answers_in_item_ids(run: Path, model: str) -> None:
+    shop = pressmark.load(run, model)
+    history = [str(one) for one in shop.catalog.item_id[[5, 9]]]
+    answers = shop.recommend([history, []], k=7)
+    for answer in answers:
+        assert len({one.item_id for one in answer}) == 7
+        assert all(np.isfinite(one.score) for one in answer)
+    assert not set(history) & {one.item_id for one in answers[0]}
+    with pytest.raises(ValueError, match="no-such-item"):
+        shop.recommend([["no-such-item"]])
+
+
+def test_load_names_what_is_missing(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="known models"):
+        pressmark.load(run, "oracel")
+    with pytest.raises(ValueError, match="not a run folder"):
+        pressmark.load(tmp_path)
+
+
+def test_the_command_recommends_to_a_file(run: Path, tmp_path: Path) -> None:
+    items = pq.read_table(run / "data" / "items.parquet").column("item_id").to_pylist()
+    lines = [{"user_id": "a", "history": items[:3]}, {"user_id": "b", "history": []}]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ["recommend", "--run", str(run), "--histories", str(tmp_path / "h.jsonl"), "--k", "4"]
+    main([*arguments, "--out", str(tmp_path / "r.parquet")])
+    table = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    assert [(one["user_id"], one["rank"]) for one in table] == [
+        (user, rank) for user in "ab" for rank in range(1, 5)
+    ]
+    main([*arguments, "--filter", "cold", "--out", str(tmp_path / "c.parquet")])
+    cold = set(pq.read_table(run / "data" / "cold_items.parquet").column("item_id").to_pylist())
+    assert set(pq.read_table(tmp_path / "c.parquet").column("item_id").to_pylist()) <= cold
+
+
+def test_two_processes_train_as_one(run: Path, tmp_path: Path) -> None:
+    """Dropout draws differ between processes, so it is off; everything else must agree."""
+    still = {"generator.model.dropout": 0.0, "run_dir": tmp_path / "two"}
+    one, _ = parse(tiny_arguments(run.parent, **{**still, "run_dir": tmp_path / "one"}))
+    stages.train_generator(one)
+    two = tiny_arguments(run.parent, **still)
+    done = launch("train_generator.py", two, "--config_file", str(REPOSITORY / "configs/accelerate/cpu2.yaml"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for stage in ("tokenizer", "generator"):
+        alone = read_json(tmp_path / "one" / stage / "metrics.json")["training"]
+        together = read_json(tmp_path / "two" / stage / "metrics.json")["training"]
+        assert together["num_processes"] == 2
+        assert together["losses"][:50] == pytest.approx(alone["losses"][:50], rel=1e-5)
+
+
+def test_one_saved_tokenizer_gives_the_same_sids_in_any_batch_size(run: Path) -> None:
+    from pressmark.catalog.embeddings import read_vectors
+    from pressmark.tokenizer.train import load_quantizer
+
+    quantizer, vectors = load_quantizer(run / "tokenizer"), read_vectors(run)
+    whole = np.asarray(quantizer.encode(vectors))
+    pieces = np.concatenate(
+        [np.asarray(quantizer.encode(vectors[start : start + 7])) for start in range(0, len(vectors), 7)]
+    )
+    assert (whole == pieces).all()
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "generator"])
+def test_a_killed_stage_resumes_and_ends_bit_for_bit_the_same(run: Path, tmp_path: Path, stage: str) -> None:
+    place = tmp_path / "run"
+    arguments = tiny_arguments(run.parent, **{"run_dir": place, f"{stage}.training.checkpoint_every": 0})
+    command = [sys.executable, str(REPOSITORY / "src" / f"train_{stage}.py"), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((place / "training" / stage).glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (place / "stages" / f"{stage}.json").exists(), "the kill came too late to test anything"
+    subprocess.run(command, check=True, capture_output=True)
+    whole = read_tensors(run / stage / "model.safetensors")
+    resumed = read_tensors(place / stage / "model.safetensors")
+    assert whole.keys() == resumed.keys()
+    for name, tensor in whole.items():
+        assert (tensor == resumed[name]).all(), name

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pressmark.cli import _read_histories, main
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    assert "recommend" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'"),
+        (
+            ["recommend", "--run", "nowhere", "--histories", "none.jsonl", "--out", "o"],
+            "none.jsonl: no such file",
+        ),
+        (["prepare", "--config", "own.yaml"], "--data.path"),
+        (["prepare", "--config", "own.yaml", "--data.path", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_mistakes_end_with_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"history": "milk"}', "row 2: history is 'milk'"),
+        ('{"history": [1]}', "row 2"),
+        ("{", "row 2: not valid JSON"),
+        ('{"user_id": "u"}', "row 2: history is None"),
+    ],
+)
+def test_a_bad_history_names_its_file_and_row(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"user_id": "a", "history": ["x"]}\n' + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        _read_histories(path)
+
+
+def test_histories_without_a_user_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"history": []}\n\n{"user_id": 7, "history": ["x", "y"]}\n')
+    assert _read_histories(path) == (["1", "7"], [[], ["x", "y"]])

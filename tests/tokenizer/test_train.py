@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pressmark.catalog.items import Catalog, write_catalog
+from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
+from pressmark.files import fingerprint, read_json, read_tensors, write_json, write_tensors
+from pressmark.interactions.cases import Cases, Split
+from pressmark.interactions.histories import Histories
+from pressmark.interactions.split_files import write_split
+from pressmark.sids.table import read_sids
+from pressmark.tokenizer import contrastive, task
+from pressmark.tokenizer.config import Config
+from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig
+from pressmark.tokenizer.task import RQVAETask, batch_similarity, revive
+from pressmark.tokenizer.train import fit_quantizer, load_quantizer, train
+from pressmark.training import loop
+
+# Tensors this small only wait for each other on several threads.
+torch.set_num_threads(1)
+
+NUM_ITEMS, WIDTH = 90, 8
+
+
+def category() -> list[tuple[tuple[str, ...], ...]]:
+    """Three tops, two aisles each, three shelves each; the last items have two paths, or none."""
+    tree = [((f"top{i % 3}", f"aisle{i % 6}", f"shelf{i % 18}"),) for i in range(NUM_ITEMS - 4)]
+    return [*tree, (("top0", "aisle0"), ("top1", "aisle1", "shelf1")), (("top2",),), (), ()]
+
+
+def content(seed: int = 0) -> np.ndarray:
+    """Vectors that follow the tree, with one dead dimension and one pair of equal items."""
+    rng = np.random.default_rng(seed)
+    parts = [rng.normal(size=(count, WIDTH)) * size for count, size in ((3, 4.0), (6, 2.0), (18, 1.0))]
+    vectors = sum(part[np.arange(NUM_ITEMS) % len(part)] for part in parts)
+    vectors = (vectors + 0.5 * rng.normal(size=(NUM_ITEMS, WIDTH))).astype(np.float32)
+    vectors[:, 3] = 2.0
+    vectors[1] = vectors[0]
+    return vectors
+
+
+def config(**changes: object) -> Config:
+    training = loop.Config(
+        learning_rate=5e-3, batch_size=24, num_epochs=3, validate_every=3, mixed_precision="no", log_with=""
+    )
+    small = {"level_sizes": (6, 6, 6), "hidden_sizes": (16,), "latent_dim": 4, "training": training}
+    return Config(**{**small, **changes})  # type: ignore[arg-type]
+
+
+def tree() -> Taxonomy:
+    return build_taxonomy(category())
+
+
+def prepared(folder: Path, vectors: np.ndarray, cold: list[int]) -> Path:
+    names = np.array([f"item{number:03}" for number in range(len(vectors))], object)
+    blank = np.full(len(names), "", object)
+    catalog = Catalog(names, blank, blank, tuple(category()), {})
+    write_catalog(folder / "data" / "items.parquet", catalog)
+    mask = np.isin(np.arange(len(names)), cold)
+    nothing = np.empty(0, np.int64)
+    nobody = Cases(nothing, np.empty(0, object), Histories.from_lists([]), nothing, np.empty(0, bool))
+    history = Histories.from_lists([[2, 3, 4]])
+    unknown = np.full(3, np.nan), np.arange(3)
+    split = Split(history, np.array(["u"], object), *unknown, nobody, nobody, mask, ~mask, {})
+    write_split(folder / "data", split, catalog)
+    write_tensors(folder / "vectors.safetensors", {"vectors": vectors})
+    pointer = {"path": "vectors.safetensors", "fingerprint": fingerprint(vectors)}
+    write_json(folder / "data" / "vectors.json", pointer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = prepared(tmp_path_factory.mktemp("run"), content(), cold=[5, 6, 7])
+    train(folder, config(), seed=0)
+    return folder
+
+
+def item_ids() -> list[str]:
+    return [f"item{number:03}" for number in range(NUM_ITEMS)]
+
+
+def test_the_folder_holds_what_later_stages_read(run: Path) -> None:
+    expected = {"config.json", "model.safetensors", "codebooks.safetensors", "sids.parquet", "metrics.json"}
+    assert {one.name for one in (run / "tokenizer").iterdir()} == expected
+    assert not list(run.glob(".*partial"))
+
+
+def test_every_item_has_a_sid_of_its_own_cold_ones_too(run: Path) -> None:
+    table = read_sids(run / "tokenizer" / "sids.parquet", item_ids())
+    assert table.sids.shape == (NUM_ITEMS, 3)
+    assert table.level_sizes == (6, 6, 6)
+    assert len(np.unique(table.sids, axis=0)) == NUM_ITEMS
+
+
+def test_the_loaded_quantizer_gives_the_saved_sids_but_for_relocated_items(run: Path) -> None:
+    table = read_sids(run / "tokenizer" / "sids.parquet", item_ids())
+    codes = load_quantizer(run / "tokenizer").encode(content())
+    differ = (codes != table.sids).any(axis=1).mean()
+    assert differ == pytest.approx(read_json(run / "tokenizer" / "metrics.json")["sids"]["share_relocated"])
+    assert 0 < differ < 1
+
+
+def test_codebooks_are_the_effective_ones_and_bind_the_table(run: Path) -> None:
+    saved = read_tensors(run / "tokenizer" / "codebooks.safetensors")
+    books = load_quantizer(run / "tokenizer").codebooks()
+    assert sorted(saved) == ["level_0", "level_1", "level_2"]
+    assert all((saved[f"level_{level}"].numpy() == book).all() for level, book in enumerate(books))
+    table = read_sids(run / "tokenizer" / "sids.parquet", item_ids())
+    assert table.codebook_fingerprint == fingerprint(*books)
+
+
+def test_metrics_are_complete_json(run: Path) -> None:
+    metrics = read_json(run / "tokenizer" / "metrics.json")
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert (metrics["num_items"], metrics["num_fitted"], metrics["kind"]) == (NUM_ITEMS, NUM_ITEMS - 3, "rqvae")
+    assert metrics["quality"]["reconstruction_r2"] > 0.6
+    assert metrics["sids"]["num_item_collisions"] == 0
+    assert min(metrics["pairs_in_a_batch"][name]["least"] for name in ("same_leaf", "sibling", "unrelated")) > 0
+    assert len(metrics["training"]["losses"]) == metrics["training"]["step"] > 0
+
+
+def test_cold_items_teach_the_tokenizer_nothing(run: Path, tmp_path: Path) -> None:
+    other = content()
+    other[[5, 6, 7]] = content(seed=9)[[5, 6, 7]] * 3
+    train(prepared(tmp_path, other, cold=[5, 6, 7]), config(), seed=0)
+    ours, theirs = (read_tensors(one / "tokenizer" / "model.safetensors") for one in (run, tmp_path))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_training_lowers_the_loss_and_moves_codebooks_by_seed(tmp_path: Path) -> None:
+    items = np.arange(NUM_ITEMS)
+    longer = config(training=replace(config().training, num_epochs=8))
+    one, record = fit_quantizer(content(), tree(), items, longer, 0, tmp_path / "a")
+    other, _ = fit_quantizer(content(), tree(), items, longer, 1, tmp_path / "b")
+    assert np.mean(record["losses"][-10:]) < 0.8 * np.mean(record["losses"][:10])
+    assert not np.array_equal(one.codebooks()[0], other.codebooks()[0])
+
+
+def test_a_killed_run_ends_where_it_would_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = np.arange(NUM_ITEMS)
+    # Revival nearly every step: usage counts and draws must come back exactly.
+    tough = config(revive_every=2, revive_below=0.6, training=replace(config().training, checkpoint_every=1e-9))
+    whole, record = fit_quantizer(content(), tree(), items, tough, 0, tmp_path / "whole")
+    real = task.revive
+
+    def killed(*arguments: Any) -> int:
+        if arguments[-1][1] == 8:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(task, "revive", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit_quantizer(content(), tree(), items, tough, 0, tmp_path / "cut")
+    monkeypatch.setattr(task, "revive", real)
+    resumed, again = fit_quantizer(content(), tree(), items, tough, 0, tmp_path / "cut")
+    assert again["losses"] == record["losses"]
+    assert isinstance(whole, RQVAE)
+    assert isinstance(resumed, RQVAE)
+    ours, theirs = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_suffix_and_kmeans_by_one_word(tmp_path: Path) -> None:
+    folder = prepared(tmp_path, content(), cold=[])
+    train(folder, config(kind="rqkmeans", collisions="suffix"), seed=0)
+    table = read_sids(folder / "tokenizer" / "sids.parquet", item_ids())
+    quantizer = load_quantizer(folder / "tokenizer")
+    assert type(quantizer).__name__ == "RQKMeans"
+    assert (table.sids[:, :3] == quantizer.encode(content())).all()
+    assert len(np.unique(table.sids, axis=0)) == NUM_ITEMS
+    assert table.level_sizes[:3] == (6, 6, 6)
+    saved = read_tensors(folder / "tokenizer" / "codebooks.safetensors")
+    assert saved["level_3"].shape == (table.level_sizes[3], WIDTH)
+    assert not saved["level_3"].any()
+    metrics = read_json(folder / "tokenizer" / "metrics.json")
+    assert metrics["training"] == {}
+    assert metrics["cold_reconstruction_r2"] is None
+
+
+def test_a_vector_that_is_not_finite_names_the_item(tmp_path: Path) -> None:
+    vectors = content()
+    vectors[12, 0] = np.nan
+    with pytest.raises(ValueError, match="'item012'"):
+        train(prepared(tmp_path, vectors, cold=[]), config(), seed=0)
+
+
+def test_fewer_training_items_than_codes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"5 training items cannot start 6 codes.*at most 5"):
+        fit_quantizer(content(), tree(), np.arange(5), config(), 0, tmp_path)
+
+
+@pytest.mark.parametrize("paths", [[()] * NUM_ITEMS, [(("all",),)] * NUM_ITEMS], ids=["none", "one"])
+def test_a_catalog_without_a_tree_trains_without_the_contrastive_term(paths: list, tmp_path: Path) -> None:
+    _, record = fit_quantizer(content(), build_taxonomy(paths), np.arange(NUM_ITEMS), config(), 0, tmp_path)
+    assert np.isfinite(record["losses"]).all()
+
+
+def test_items_all_alike_still_get_sids_of_their_own(tmp_path: Path) -> None:
+    folder = prepared(tmp_path, np.ones((NUM_ITEMS, WIDTH), np.float32), cold=[])
+    train(folder, config(), seed=0)
+    table = read_sids(folder / "tokenizer" / "sids.parquet", item_ids())
+    assert len(np.unique(table.sids, axis=0)) == NUM_ITEMS
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("level_sizes", ()), ("latent_dim", 0), ("contrastive_weight", -0.1), ("revive_every", 0)],
+)
+def test_wrong_options_are_refused(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=option):
+        config(**{option: value})
+
+
+def test_batch_similarity_is_the_taxonomys() -> None:
+    taxonomy = tree()
+    items = np.array([0, 18, 1, 86, 87, 88, 89, 0])
+    found = batch_similarity(taxonomy, torch.from_numpy(items)).numpy()
+    np.testing.assert_array_equal(found, taxonomy.pairwise_similarity(items))
+
+
+def small_task(**changes: object) -> tuple[RQVAETask, RQVAE]:
+    changed = config(**changes)
+    model = RQVAE(RQVAEConfig(WIDTH, (6, 6, 6), (16,), 4))
+    model.start(content(), "shared", seed=0)
+    return RQVAETask(content(), tree(), np.arange(NUM_ITEMS), changed, seed=0), model
+
+
+def test_the_contrastive_term_reaches_codebooks_and_encoder() -> None:
+    def gradients(weight: float) -> list[torch.Tensor]:
+        one, model = small_task(contrastive_weight=weight)
+        loss, _ = one.loss(model, one.collate(one.plan(0)[0], torch.device("cpu")))
+        loss.backward()
+        return [*(book.grad for book in model.books), model.encoder.linear.weight.grad]
+
+    without, with_term = gradients(0.0), gradients(1.0)
+    assert all((a - b).abs().max() > 1e-3 for a, b in zip(without, with_term, strict=True))
+
+
+def test_two_shares_of_a_batch_have_the_loss_and_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, model = small_task(contrastive_weight=1.0)
+    batch = one.plan(0)[0]
+    assert len(batch) == 24
+    cpu = torch.device("cpu")
+    expected, _ = one.loss(model, one.collate(batch, cpu))
+    expected.backward()
+    gradient = model.books[0].grad.clone()
+    model.zero_grad()
+
+    # Stand in for the other process: its rows are computed here, with gradient, and its loss is added.
+    shares = [batch[0::2], batch[1::2]]
+    order = torch.from_numpy(np.concatenate(shares))
+    total = torch.zeros(())
+    for number, share in enumerate(shares):
+
+        def everybody(rows: torch.Tensor, mine: int = number) -> torch.Tensor:
+            output = model(one.vectors[torch.from_numpy(shares[1 - mine])])
+            latents = output.residuals[:, 0]
+            sums = output.quantized.cumsum(dim=1) + (latents - latents.detach()).unsqueeze(1)
+            other = torch.nn.functional.normalize(sums, dim=2)
+            return torch.cat([rows, other] if mine == 0 else [other, rows])
+
+        monkeypatch.setattr(task, "gather_rows", lambda _: order)
+        monkeypatch.setattr(contrastive, "gather_rows", everybody)
+        monkeypatch.setattr(contrastive, "rank", lambda mine=number: mine)
+        loss, _ = one.loss(model, one.collate(share, cpu))
+        total = total + loss
+    total.backward()
+    torch.testing.assert_close(total, expected.detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(model.books[0].grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_revival_moves_dead_entries_to_residuals_and_leaves_the_others() -> None:
+    _, model = small_task()
+    with torch.no_grad():
+        model.books[1][2] = 1000.0
+        model.usage(1)[2] = 0.0
+    before = [book.detach().clone() for book in model.books]
+    vectors = torch.from_numpy(content())
+    assert revive(model, vectors, np.arange(NUM_ITEMS), 0.1, (0, 7)) == 1
+    residual = torch.from_numpy(model.latents(content()))
+    residual = residual - before[0][torch.from_numpy(model.encode(content())[:, 0])]
+    assert (residual - model.books[1][2]).square().sum(dim=1).min() < 1e-8
+    assert float(model.usage(1)[2]) == pytest.approx(1 / 6)
+    alive = torch.arange(6) != 2
+    assert torch.equal(model.books[1][alive], before[1][alive])
+    assert torch.equal(model.books[0], before[0])
+    assert torch.equal(model.books[2], before[2])
+
+
+def test_revival_depends_on_seed_and_step_alone() -> None:
+    entries = []
+    for step in (7, 7, 8):
+        _, model = small_task()
+        model.usage(0).zero_()
+        torch.rand(3)  # the global generator plays no part
+        revive(model, torch.from_numpy(content()), np.arange(NUM_ITEMS), 0.1, (0, step))
+        entries.append(model.books[0].detach().clone())
+    assert torch.equal(entries[0], entries[1])
+    assert not torch.equal(entries[0], entries[2])
+
+
+def test_usage_follows_the_codes_of_the_step() -> None:
+    one, model = small_task(revive_below=0.0)
+    batch = one.collate(one.plan(0)[0], torch.device("cpu"))
+    codes = model(batch.vectors).codes
+    one.loss(model, batch)
+    one.after_step(model, step=1)
+    share = torch.bincount(codes[:, 0], minlength=6) / len(codes)
+    torch.testing.assert_close(model.usage(0), (1 / 6) + 0.05 * (share - 1 / 6))
