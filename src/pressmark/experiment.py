@@ -121,13 +121,12 @@ def parse(
     for name, options in (extra or {}).items():
         parser.add_argument(f"--{name}", **options)
     parser.add_class_arguments(Experiment)
+    fields = {one.name for one in dataclasses.fields(Experiment)}
     try:
-        values = parser.parse_args(_with_config(arguments))
-        built = parser.instantiate(values)
+        built = parser.instantiate(parser.parse_args(_with_config(arguments)))
+        experiment = Experiment(**{name: built[name] for name in fields})
     except (ArgumentError, ValueError, TypeError) as error:
         _fail(parser, str(error))
-    fields = {one.name for one in dataclasses.fields(Experiment)}
-    experiment = Experiment(**{name: built[name] for name in fields})
     return experiment, {name: built[name.replace("-", "_")] for name in extra or {}}
 
 

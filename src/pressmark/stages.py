@@ -109,8 +109,8 @@ def _statement(experiment: Experiment) -> dict[str, Any]:
         "what each stage saw": (
             "Interactions with cold items are hidden from every stage. Cold items themselves are "
             + ("shown to" if sees else "hidden from")
-            + " whatever is fitted to the catalog (vectors, tokenizer); all get SIDs from the frozen tokenizer, "
-            "and stand in the trie and in every index."
+            + " whatever is fitted to the catalog (vectors, tokenizer). They get SIDs from the frozen "
+            "tokenizer and stand in the trie and in every index."
         ),
     }
 
