@@ -3,9 +3,7 @@
 accelerate launch src/train_tokenizer.py --config configs/grocery.yaml
 """
 
-from accelerate import PartialState
-
-from pressmark import stages
+from pressmark import distributed, stages
 from pressmark.cli import guarded
 from pressmark.experiment import parse
 
@@ -13,7 +11,7 @@ from pressmark.experiment import parse
 def main() -> None:
     """Parses the experiment, then prepares and trains what is missing."""
     experiment, _ = parse(prog="train_tokenizer.py")
-    PartialState()
+    guarded(distributed.start)
     guarded(stages.train_tokenizer, experiment)
 
 

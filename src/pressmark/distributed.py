@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from torch import Tensor
+
+
+def start() -> PartialState:
+    """Joins the process group that a launcher set up; with one process there is none. Safe to call again.
+
+    Raises:
+        ValueError: If the launcher started more processes than found each other: they would train apart.
+    """
+    # Accelerate itself reads this variable only after it has chosen a backend; without it a CPU launch
+    # of two processes ends in two groups of one.
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true" or not torch.cuda.is_available()
+    state = PartialState(cpu=on_cpu) if PartialState._shared_state == {} else PartialState()
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != expected:
+        raise ValueError(
+            f"the launcher started {expected} processes but {state.num_processes} found each other; they would "
+            "train apart. On a CPU use configs/accelerate/cpu2.yaml or torchrun."
+        )
+    return state
 
 
 def is_distributed() -> bool:

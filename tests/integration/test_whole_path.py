@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny import REPOSITORY, tiny_arguments
+from tests.integration.tiny import REPOSITORY, tiny_arguments
 
 import pressmark
 from pressmark import stages

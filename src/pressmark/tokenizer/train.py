@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import nn
 
 from pressmark import files
 from pressmark.catalog.embeddings import read_vectors
 from pressmark.catalog.items import Catalog, read_catalog
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
-from pressmark.distributed import barrier, broadcast, rank
+from pressmark.distributed import barrier, broadcast, rank, start
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.table import SidTable, write_sids
 from pressmark.tokenizer import collisions, quality, sampler
@@ -46,7 +45,7 @@ def fit_quantizer(
     Raises:
         ValueError: If there are fewer items than codes in a level.
     """
-    device = PartialState().device
+    device = start().device
     _check_items(len(items), config.level_sizes)
     torch.manual_seed(seed)
     if config.kind == "rqkmeans":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,11 +16,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pressmark import distributed
 from pressmark.distributed import all_reduce_sum, broadcast_object
 from pressmark.training.checkpoint import Progress, load_weights, read_progress, save_checkpoint
 from pressmark.training.precision import choose_precision, use_all_cores
@@ -195,7 +195,9 @@ class _Run:
             if not progress.finished:
                 batches = self.task.plan(progress.epoch)
         bar.close()
-        self.accelerator.end_training()
+        # Not accelerator.end_training(): that ends the process group too, and more stages may follow.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def _step(self, samples: np.ndarray, total: int) -> None:
         config, progress, accelerator = self.config, self.progress, self.accelerator
@@ -323,13 +325,7 @@ def learning_rate(config: Config, step: int, total: int) -> float:
 
 def _start(config: Config, folder: Path, fingerprint: str) -> tuple[Accelerator, Progress, Path | None]:
     """The accelerator, and the progress and place of a checkpoint to go on from."""
-    state = PartialState()
-    expected = int(os.environ.get("WORLD_SIZE", "1"))
-    if state.num_processes != expected:
-        raise ValueError(
-            f"the launcher started {expected} processes but {state.num_processes} found each other; they would "
-            "train apart. On a CPU use configs/accelerate/cpu2.yaml or torchrun."
-        )
+    state = distributed.start()
     found = read_progress(folder, fingerprint)
     place, progress = found if found else (None, Progress())
     if not found:
@@ -338,7 +334,10 @@ def _start(config: Config, folder: Path, fingerprint: str) -> tuple[Accelerator,
     # Stages that follow each other in one process may differ in precision.
     AcceleratorState._reset_state(reset_partial_state=False)
     accelerator = Accelerator(
-        mixed_precision=progress.precision, log_with=log_with or None, project_dir=str(folder / "logs")
+        cpu=state.device.type == "cpu",
+        mixed_precision=progress.precision,
+        log_with=log_with or None,
+        project_dir=str(folder / "logs"),
     )
     accelerator.wait_for_everyone()
     if log_with:
