@@ -171,7 +171,16 @@ def _train(experiment: Experiment, stage: str, train: Callable[[], None]) -> Non
     _once(experiment, stage, _stage_fingerprint, lambda _: train())
     distributed.barrier()
     if distributed.rank() == 0:
-        shutil.rmtree(experiment.run / "training" / stage, ignore_errors=True)
+        _keep_logs(experiment.run, stage)
+
+
+def _keep_logs(run: Path, stage: str) -> None:
+    """Keeps a finished stage's curves (`tensorboard --logdir <run>/logs`) and drops its checkpoint."""
+    place = run / "training" / stage
+    if (place / "logs").is_dir():
+        with replacing(run / "logs" / stage) as partial:
+            (place / "logs").rename(partial)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
