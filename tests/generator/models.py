@@ -18,6 +18,7 @@ from pressmark.generator.model import (
     item_tokens,
 )
 from pressmark.sids.table import SidTable
+from pressmark.sids.vocabulary import Vocabulary
 
 TINY = Config(num_layers=2, num_heads=2, d_kv=4, d_model=16, d_ff=24, dropout=0.1)
 
@@ -58,7 +59,9 @@ def encode_lists(
     items = torch.tensor([one + [-1] * (width - len(one)) for one in histories], dtype=torch.int64)
     items = items.reshape(len(histories), width)
     lengths = torch.tensor([len(one) for one in histories])
-    return Encoded(*history_tokens(item_tokens(table), items, lengths, history_input))
+    return Encoded(
+        *history_tokens(item_tokens(table), items, lengths, history_input, Vocabulary(table.level_sizes).size)
+    )
 
 
 @torch.no_grad()

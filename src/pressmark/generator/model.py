@@ -31,7 +31,7 @@ class Config:
         feed_forward: "relu" is T5's feed-forward layer, "gated-gelu" that of T5 1.1.
         dropout: T5's dropout, everywhere that T5 has it.
         history_input: "tokens" gives an item L encoder positions, as in TIGER; "items" gives it one, the sum
-            of its tokens' vectors, which trains several times faster.
+            of its tokens' vectors and of one that says how recent it is, which trains several times faster.
     """
 
     num_layers: int = 4
@@ -75,7 +75,8 @@ def build_model(
         "history_input": config.history_input,
     }
     t5 = T5Config(
-        vocab_size=vocabulary.size,
+        # T5's cross-attention knows no positions: without recency tokens a decoder cannot tell the last item.
+        vocab_size=vocabulary.size + (history_length if config.history_input == "items" else 0),
         d_model=config.d_model,
         d_kv=config.d_kv,
         d_ff=config.d_ff,
@@ -136,7 +137,7 @@ def item_tokens(table: SidTable, device: torch.device | str = "cpu") -> Tensor:
 
 
 def history_tokens(
-    tokens: Tensor, items: Tensor, lengths: Tensor, history_input: HistoryInput
+    tokens: Tensor, items: Tensor, lengths: Tensor, history_input: HistoryInput, first_recency: int
 ) -> tuple[Tensor, Tensor]:
     """Spells histories for the encoder: items oldest first, then EOS, then padding.
 
@@ -145,9 +146,11 @@ def history_tokens(
         items: (B, W) int64 item_index, padded with -1 on the right.
         lengths: (B,) int64 items of each history, 0 to W.
         history_input: How an item enters.
+        first_recency: The token of "newest item", behind the vocabulary's own; the one before it has the
+            next token, and so on. Used for "items" alone.
 
     Returns:
-        input_ids: (B, W * L + 1) int64 for "tokens"; (B, W + 1, L) for "items".
+        input_ids: (B, W * L + 1) int64 for "tokens"; (B, W + 1, L + 1) for "items".
         attention_mask: (B, S) int64, 1 for items and EOS. Never empty: EOS is always there.
     """
     num_rows, width = items.shape
@@ -159,7 +162,9 @@ def history_tokens(
         lengths = lengths * num_levels
         input_ids[rows, lengths] = EOS
     else:
-        input_ids = F.pad(spelled, (0, 0, 0, 1), value=PAD)
+        recency = lengths[:, None] - 1 - torch.arange(width, device=items.device)
+        recency = torch.where(recency >= 0, first_recency + recency, PAD)
+        input_ids = F.pad(torch.cat([spelled, recency[..., None]], dim=2), (0, 0, 0, 1), value=PAD)
         input_ids[rows, lengths, 0] = EOS
     column = torch.arange(input_ids.shape[1], device=items.device)
     return input_ids, (column <= lengths[:, None]).long()

@@ -16,6 +16,7 @@ from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests, check_request
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.sids.trie import Trie, build_trie, dead_edges
+from pressmark.sids.vocabulary import Vocabulary
 
 
 class GeneratorRecommender:
@@ -55,6 +56,7 @@ class GeneratorRecommender:
         self.decoder = T5Decoder(model, dtype)
         self.device = model.device
         self._tokens = item_tokens(table, self.device)
+        self._first_recency = Vocabulary(table.level_sizes).size
         self._tries: dict[str | None, tuple[np.ndarray, SearchTrie]] = {}
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
@@ -96,6 +98,7 @@ class GeneratorRecommender:
             torch.from_numpy(items).to(self.device),
             torch.from_numpy(lengths).to(self.device),
             self.history_input,
+            self._first_recency,
         )
         dead = None if banned is None else dead_edges(trie.trie, *banned)
         beams = search(self.decoder, input_ids, attention_mask, trie, beam, dead, self.normalizer)

@@ -12,6 +12,7 @@ from torch import Tensor
 from pressmark.generator.model import HistoryInput, history_tokens, item_tokens
 from pressmark.interactions.histories import Histories
 from pressmark.sids.table import SidTable
+from pressmark.sids.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Collator:
     ) -> None:
         self.samples, self.history_input, self.device = samples, history_input, device
         self.tokens = item_tokens(table, device)
+        self.first_recency = Vocabulary(table.level_sizes).size
         self.values = torch.from_numpy(samples.values).to(device)
 
     def __call__(self, numbers: np.ndarray) -> Batch:
@@ -118,7 +120,9 @@ class Collator:
         items = self.values[torch.from_numpy(window).to(self.device)]
         items[torch.from_numpy(column >= length[:, None]).to(self.device)] = -1
         lengths = torch.from_numpy(length).to(self.device)
-        input_ids, attention_mask = history_tokens(self.tokens, items, lengths, self.history_input)
+        input_ids, attention_mask = history_tokens(
+            self.tokens, items, lengths, self.history_input, self.first_recency
+        )
         return Batch(
             input_ids, attention_mask, self.tokens[self.values[torch.from_numpy(place).to(self.device)]]
         )
