@@ -34,10 +34,12 @@ def random_table(
     return SidTable(sids, level_sizes, "books")
 
 
-def random_model(seed: int, table: SidTable, config: Config = TINY) -> T5ForConditionalGeneration:
+def random_model(
+    seed: int, table: SidTable, config: Config = TINY, history_length: int = 6
+) -> T5ForConditionalGeneration:
     """A model with random weights, in evaluation mode, whose scores are far from flat."""
     torch.manual_seed(seed)
-    model = build_model(config, table, history_length=6)
+    model = build_model(config, table, history_length)
     for norm in (model.encoder.final_layer_norm, model.decoder.final_layer_norm):
         norm.weight.data.uniform_(1.0, 3.0)
     return model.eval()

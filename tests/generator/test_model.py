@@ -9,7 +9,7 @@ from tests.generator.models import TINY, encode_lists, random_model, random_tabl
 
 from pressmark.generator.model import Config, build_model, embed, encoder_arguments, item_tokens, load_model
 from pressmark.sids.table import SidTable
-from pressmark.sids.vocabulary import EOS, PAD
+from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
 TABLE = random_table(0, 9, (3, 4))
 
@@ -45,8 +45,12 @@ def test_histories_spelled_as_tokens() -> None:
 def test_histories_spelled_as_items() -> None:
     sid = item_tokens(TABLE)[:-1].tolist()
     encoded = encode_lists(TABLE, [[4, 7], []], "items")
-    nothing = [PAD, PAD]
-    assert encoded.input_ids.tolist() == [[sid[4], sid[7], [EOS, PAD]], [[EOS, PAD], nothing, nothing]]
+    newest = Vocabulary(TABLE.level_sizes).size
+    end, nothing = [EOS, PAD, PAD], [PAD, PAD, PAD]
+    assert encoded.input_ids.tolist() == [
+        [[*sid[4], newest + 1], [*sid[7], newest], end],
+        [end, nothing, nothing],
+    ]
     assert encoded.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
 
 

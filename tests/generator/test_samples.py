@@ -99,7 +99,7 @@ def test_a_batch_by_hand() -> None:
 def test_a_batch_of_empty_histories() -> None:
     samples = prefix_samples(TRAIN, 3, empty_histories=True, repeat_targets=True)
     batch = Collator(samples, TABLE, "items")(np.array([3, 0]))
-    assert batch.input_ids.tolist() == [[[EOS, PAD, PAD]], [[EOS, PAD, PAD]]]
+    assert batch.input_ids.tolist() == [[[EOS, PAD, PAD, PAD]], [[EOS, PAD, PAD, PAD]]]
     assert batch.labels.tolist() == [SID[5], SID[3]]
 
 
@@ -117,5 +117,10 @@ def test_collating_many_agrees_with_spelling_each(history_input: str) -> None:
         assert batch.attention_mask[row].sum() == width
         history, target = spelled(samples)[number]
         assert alone.labels[0].tolist() == SID[target]
-        tokens = alone.input_ids[0].flatten().tolist()
-        assert tokens[: 3 * len(history)] == [token for item in history for token in SID[item]]
+        newest = Vocabulary(TABLE.level_sizes).size + len(history) - 1
+        expected = [
+            token
+            for age, item in enumerate(history)
+            for token in [*SID[item], *([newest - age] if history_input == "items" else [])]
+        ]
+        assert alone.input_ids[0].flatten().tolist()[: len(expected)] == expected

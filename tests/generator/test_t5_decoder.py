@@ -21,7 +21,7 @@ def test_encoder_and_decoder_are_hfs(feed_forward: str, history_input: str) -> N
     config = dataclasses.replace(
         TINY, feed_forward=feed_forward, history_input=history_input, num_decoder_layers=3
     )
-    model = random_model(2, TABLE, config)
+    model = random_model(2, TABLE, config, max(len(one) for one in HISTORIES))
     encoded = encode_lists(TABLE, HISTORIES, history_input)
     arguments = encoder_arguments(model.shared.weight, encoded.input_ids)
     num_tokens = model.config.vocab_size
