@@ -3,11 +3,20 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.generator.models import TINY, encode_lists, random_model, random_table
 
-from pressmark.generator.model import Config, build_model, embed, encoder_arguments, item_tokens, load_model
+from pressmark.generator.model import (
+    Config,
+    build_model,
+    embed,
+    encoder_arguments,
+    item_tokens,
+    load_model,
+    start_from_codebooks,
+)
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
@@ -88,6 +97,38 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path, history_input: str) -> 
 def test_a_beam_of_one_can_be_saved_too(tmp_path: Path) -> None:
     build_model(TINY, TABLE, 5, beam=1).save_pretrained(tmp_path)
     assert load_model(tmp_path, TABLE).generation_config.num_beams == 1
+
+
+def test_token_vectors_start_from_codebook_entries() -> None:
+    rng = np.random.default_rng(0)
+    narrow = [rng.normal(3.0, 5.0, size=(size, 4)).astype(np.float32) for size in TABLE.level_sizes]
+    narrow[1][:] = 0.0  # a suffix level: nothing to start from
+    model = build_model(TINY, TABLE, 5)
+    before = model.shared.weight.detach().clone()
+    start_from_codebooks(model, narrow)
+    weight = model.shared.weight.detach()
+    started = weight[2:5, :4].numpy()
+    np.testing.assert_allclose(started.mean(0), 0.0, atol=1e-6)
+    assert started.std() == pytest.approx(1.0, abs=1e-5)
+    assert np.corrcoef(started.ravel(), (narrow[0] - narrow[0].mean(0)).ravel())[0, 1] > 0.9999
+    weight[2:5, :4] = before[2:5, :4]
+    assert torch.equal(weight, before)  # special tokens, other columns and the suffix level stay
+
+
+def test_wide_codebook_entries_keep_their_geometry() -> None:
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(6, 40))
+    wide = [(rng.normal(size=(size, 6)) @ plane).astype(np.float32) for size in TABLE.level_sizes]
+    model = build_model(TINY, TABLE, 5)  # d_model 16
+    start_from_codebooks(model, wide)
+    first = 2
+    for book in wide:
+        got = model.shared.weight.detach()[first : first + len(book), :7].numpy()
+        centred = book - book.mean(0)
+        # Seven entries span at most seven axes, so all inner products survive, up to the common scale.
+        scale = np.square(centred).sum() / np.square(got).sum()
+        np.testing.assert_allclose(got @ got.T * scale, centred @ centred.T, rtol=1e-3, atol=1e-3)
+        first += len(book)
 
 
 def test_a_model_of_other_codebooks_is_refused(tmp_path: Path) -> None:

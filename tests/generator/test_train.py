@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pressmark import distributed
 from pressmark.catalog.items import Catalog, write_catalog
-from pressmark.files import read_json
+from pressmark.files import read_json, read_tensors
 from pressmark.generator.model import encoder_arguments, item_tokens
 from pressmark.generator.recommend import load_generator
 from pressmark.generator.samples import Collator, prefix_samples
@@ -20,11 +21,15 @@ from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split
 from pressmark.recommender import Requests
+from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, write_sids
 from pressmark.training import loop
 
 NUM_ITEMS = 24
 SMALL = dataclasses.replace(TINY, num_layers=1, d_model=32, d_kv=8, d_ff=64, dropout=0.0)
+
+
+CODEBOOKS = [np.random.default_rng(level).normal(size=(6, 5)).astype(np.float32) for level in range(2)]
 
 
 def cycle(start: int, length: int) -> list[int]:
@@ -67,12 +72,13 @@ def run(tmp_path: Path) -> Path:
     write_catalog(tmp_path / "data" / "items.parquet", catalog)
     write_split(tmp_path / "data", split, catalog)
     write_sids(tmp_path / "tokenizer" / "sids.parquet", random_sids(), names)
+    write_codebooks(tmp_path / "tokenizer" / "codebooks.safetensors", CODEBOOKS)
     return tmp_path
 
 
 def random_sids() -> SidTable:
     cells = np.random.default_rng(1).choice(6 * 6, NUM_ITEMS, replace=False)
-    return SidTable(np.stack(np.divmod(cells, 6), 1), (6, 6), "books")
+    return SidTable(np.stack(np.divmod(cells, 6), 1), (6, 6), codebook_fingerprint(CODEBOOKS))
 
 
 def quick(**changes: object) -> Config:
@@ -96,11 +102,24 @@ def test_it_learns_what_comes_next(run: Path, history_input: str) -> None:
     assert np.mean(hit) > 0.7  # guessing hits 2 of 21
 
     numbers = read_json(run / "generator" / "metrics.json")
-    assert numbers["codebook_fingerprint"] == "books"
+    assert numbers["codebook_fingerprint"] == codebook_fingerprint(CODEBOOKS)
     assert numbers["num_valid_cases"] == 20
     assert numbers["training"]["validations"][-1]["ndcg_at_10"] > 0.7
     assert not list(run.glob("**/*.bin"))
     assert not list(run.glob("**/*.partial"))
+
+
+def test_training_starts_from_the_codebooks_unless_told_otherwise(run: Path) -> None:
+    def learnt(token_start: str) -> np.ndarray:
+        still = loop.Config(num_epochs=1, max_steps=1, learning_rate=1e-9, mixed_precision="no", log_with="")
+        train(run, quick(model=dataclasses.replace(SMALL, token_start=token_start), training=still), seed=0)
+        shutil.rmtree(run / "training")
+        weights = read_tensors(run / "generator" / "model.safetensors")
+        return weights["shared.weight"].numpy()[2:14, :5]
+
+    entries = np.concatenate([(book - book.mean(0)) / (book - book.mean(0)).std() for book in CODEBOOKS])
+    np.testing.assert_allclose(learnt("codebooks"), entries, atol=1e-5)
+    assert np.abs(learnt("random") - entries).max() > 0.5
 
 
 def test_the_same_seed_gives_the_same_model(run: Path) -> None:

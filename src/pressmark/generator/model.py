@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,6 +34,8 @@ class Config:
         dropout: T5's dropout, everywhere that T5 has it.
         history_input: "tokens" gives an item L encoder positions, as in TIGER; "items" gives it one, the sum
             of its tokens' vectors and of one that says how recent it is, which trains several times faster.
+        token_start: "codebooks" starts a sid_token's vector from its codebook entry, so that near codes are
+            near from the first step; "random" draws it, as TIGER does.
     """
 
     num_layers: int = 4
@@ -43,6 +47,7 @@ class Config:
     feed_forward: Literal["relu", "gated-gelu"] = "relu"
     dropout: float = 0.1
     history_input: HistoryInput = "tokens"
+    token_start: Literal["codebooks", "random"] = "codebooks"
 
 
 def build_model(
@@ -102,6 +107,30 @@ def build_model(
         decoder_start_token_id=PAD,
     )
     return model.train()
+
+
+@torch.no_grad()
+def start_from_codebooks(model: T5ForConditionalGeneration, codebooks: Sequence[np.ndarray]) -> None:
+    """Sets every sid_token's vector to its codebook entry, centred and scaled to unit variance a level.
+
+    Entries wider than d_model are projected to their common principal axes; where they are narrower, the rest
+    of a vector stays random, and so do the tokens of a level whose entries are all alike (a suffix level).
+
+    Args:
+        model: Fresh from `build_model`.
+        codebooks: L arrays (K, d) float32, the effective codebooks.
+    """
+    weight = model.shared.weight
+    centred = [torch.from_numpy(book - book.mean(axis=0)).to(weight) for book in codebooks]
+    if centred[0].shape[1] > weight.shape[1]:
+        axes = torch.linalg.svd(torch.cat(centred), full_matrices=False).Vh[: weight.shape[1]]
+        centred = [book @ axes.T for book in centred]
+    vocabulary = Vocabulary(tuple(len(book) for book in codebooks))
+    for level, book in enumerate(centred):
+        std = book.std(unbiased=False)
+        if std > 0:
+            first = vocabulary.offset(level)
+            weight[first : first + len(book), : book.shape[1]] = book / std
 
 
 def load_model(folder: Path, table: SidTable) -> T5ForConditionalGeneration:

@@ -15,11 +15,12 @@ from transformers import T5ForConditionalGeneration
 from pressmark import distributed, files, metrics
 from pressmark.generator import model as sizes
 from pressmark.generator.dropout import quicken_dropout
-from pressmark.generator.model import build_model, encoder_arguments
+from pressmark.generator.model import build_model, encoder_arguments, start_from_codebooks
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Batch, Collator, Samples, prefix_samples
 from pressmark.interactions.cases import Cases
 from pressmark.recommender import Requests
+from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.training import loop
 
@@ -88,10 +89,19 @@ def train(run: Path, config: Config, seed: int) -> None:
     valid = choose_cases(split.valid, config, seed)
     torch.manual_seed(seed)
     model = build_model(config.model, table, config.history_length, config.beam)
+    if config.model.token_start == "codebooks":
+        start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
     quicken_dropout(model)
     task = GeneratorTask(samples, valid, table, config, seed)
     built_on = files.fingerprint(
-        "generator", asdict(config), seed, split.train.values, split.train.offsets, valid.case_id, table.sids
+        "generator",
+        asdict(config),
+        seed,
+        split.train.values,
+        split.train.offsets,
+        valid.case_id,
+        table.sids,
+        table.codebook_fingerprint,
     )
     record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
     if distributed.rank() == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -104,24 +104,35 @@ def prefix_number(codes: np.ndarray) -> np.ndarray:
     return number
 
 
-def padded_chunks(rows: np.ndarray, device: torch.device) -> Iterator[tuple[Tensor, int]]:
-    """Chunks of exactly CHUNK rows, the last one filled up with zeros, and how many rows of each count."""
+def by_chunks(
+    rows: np.ndarray, out: np.ndarray, device: torch.device, function: Callable[[Tensor], Tensor]
+) -> np.ndarray:
+    """Fills `out` with `function` of `rows`, CHUNK rows at a time, the last chunk filled up with zeros.
+
+    A row's result is then the same to the last bit however many rows come with it.
+
+    Args:
+        rows: (N, ...) to work on.
+        out: (N, ...) for the results.
+        device: Where `function` runs.
+        function: (CHUNK, ...) -> (CHUNK, ...).
+
+    Returns:
+        `out`.
+    """
     for start in range(0, len(rows), CHUNK):
         chunk = torch.from_numpy(np.array(rows[start : start + CHUNK]))
         padded = torch.zeros(CHUNK, *chunk.shape[1:], dtype=chunk.dtype)
         padded[: len(chunk)] = chunk
-        yield padded.to(device), len(chunk)
+        out[start : start + len(chunk)] = function(padded.to(device))[: len(chunk)].cpu().numpy()
+    return out
 
 
 def quantize_rows(latents: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
     """`residual.quantize` on the CPU for numpy arrays of any length: (N, d) float32 -> (N, L) int64."""
     books = [torch.from_numpy(book) for book in codebooks]
     codes = np.empty((len(latents), len(books)), np.int64)
-    start = 0
-    for chunk, count in padded_chunks(latents, torch.device("cpu")):
-        codes[start : start + count] = quantize(chunk, books)[:count].numpy()
-        start += count
-    return codes
+    return by_chunks(latents, codes, torch.device("cpu"), lambda chunk: quantize(chunk, books))
 
 
 def dequantize_rows(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:

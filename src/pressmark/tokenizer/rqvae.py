@@ -14,10 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from pressmark.tokenizer.kmeans import residual_kmeans
 from pressmark.tokenizer.quantizer import (
     MIN_STD,
+    by_chunks,
     check_codes,
     check_vectors,
     dequantize_rows,
-    padded_chunks,
     quantize_rows,
     standardisation,
 )
@@ -207,12 +207,9 @@ class RQVAE(PreTrainedModel):
         """(N, D) float32 -> (N, d) float32, the encoder's output."""
         check_vectors(vectors, self.input_dim)
         out = np.empty((len(vectors), self.config.latent_dim), np.float32)
-        start = 0
-        for chunk, count in padded_chunks(vectors, self.device):
-            latents = self.encoder((chunk - self.mean) / self.scale)
-            out[start : start + count] = latents[:count].cpu().numpy()
-            start += count
-        return out
+        return by_chunks(
+            vectors, out, self.device, lambda chunk: self.encoder((chunk - self.mean) / self.scale)
+        )
 
     def codebooks(self) -> list[np.ndarray]:
         """L arrays (K, d) float32."""
@@ -228,11 +225,7 @@ class RQVAE(PreTrainedModel):
         check_codes(codes, self.level_sizes)
         summed = dequantize_rows(codes, self.codebooks())
         out = np.empty((len(codes), self.input_dim), np.float32)
-        start = 0
-        for chunk, count in padded_chunks(summed, self.device):
-            out[start : start + count] = (self.decoder(chunk) * self.scale + self.mean)[:count].cpu().numpy()
-            start += count
-        return out
+        return by_chunks(summed, out, self.device, lambda chunk: self.decoder(chunk) * self.scale + self.mean)
 
 
 def reconstruction_loss(output: RQVAEOutput) -> Tensor:

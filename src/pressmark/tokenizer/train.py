@@ -16,6 +16,7 @@ from pressmark.catalog.items import Catalog, read_catalog
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
 from pressmark.distributed import barrier, broadcast, rank, start
 from pressmark.interactions.split_files import read_split
+from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, write_sids
 from pressmark.tokenizer import collisions, quality, sampler
 from pressmark.tokenizer.config import Config
@@ -175,17 +176,15 @@ def write_tokenizer(
 ) -> None:
     """Writes a tokenizer folder in one piece.
 
-    Writes config.json, model.safetensors, codebooks.safetensors (float32 `level_0`, `level_1`, ...; the
-    entries of a SID sum up to what it stands for; a suffix level's are zero), sids.parquet and metrics.json.
+    Writes config.json, model.safetensors, codebooks.safetensors (a suffix level's entries are zero),
+    sids.parquet and metrics.json.
     """
     books = quantizer.codebooks()
     books += [np.zeros((size, books[0].shape[1]), np.float32) for size in resolution.level_sizes[len(books) :]]
-    table = SidTable(resolution.sids, resolution.level_sizes, files.fingerprint(*books))
+    table = SidTable(resolution.sids, resolution.level_sizes, codebook_fingerprint(books))
     with files.replacing(folder) as partial:
         quantizer.save_pretrained(partial)
-        files.write_tensors(
-            partial / "codebooks.safetensors", {f"level_{level}": book for level, book in enumerate(books)}
-        )
+        write_codebooks(partial / "codebooks.safetensors", books)
         write_sids(partial / "sids.parquet", table, item_id)
         files.write_json(partial / "metrics.json", metrics)
 
