@@ -5,11 +5,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.interactions.same import assert_same
 
 from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.interactions.cases import Cases, Split
@@ -49,19 +49,6 @@ SPLIT = Split(
 EMPTY = Cases(
     np.zeros(0, np.int64), users(), Histories.from_lists([]), np.zeros(0, np.int64), np.zeros(0, bool)
 )
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """Equal bit by bit, NaN included."""
-    for field in dataclasses.fields(one):
-        a, b = getattr(one, field.name), getattr(other, field.name)
-        if dataclasses.is_dataclass(a):
-            assert_same(a, b)
-        elif isinstance(a, np.ndarray) and a.dtype != object:
-            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), field.name
-            assert b.flags.writeable, field.name
-        else:
-            assert (list(a), type(a)) == (list(b), type(b)), field.name
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 from collections import Counter
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.interactions.same import assert_same
 
 from pressmark.catalog.items import Columns, load_items
 from pressmark.interactions.cases import Cases, Split
@@ -376,18 +376,6 @@ def test_no_future_in_a_temporal_history(log: Log, ties: Any, seed: int) -> None
         item for item, time in first.items() if time >= valid_from
     ]
     assert split.fitted_on[split.train.values].all()
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """Equal bit by bit, NaN included."""
-    for field in dataclasses.fields(one):
-        a, b = getattr(one, field.name), getattr(other, field.name)
-        if dataclasses.is_dataclass(a):
-            assert_same(a, b)
-        elif isinstance(a, np.ndarray) and a.dtype != object:
-            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), field.name
-        else:
-            assert list(a) == list(b), field.name
 
 
 # ---- real data ----

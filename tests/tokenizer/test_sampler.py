@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pressmark.catalog import grocery
+from pressmark.catalog.grocery_products import fill_shelves
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
 from pressmark.tokenizer.sampler import Config, HierarchicalSampler, equal_shares, pair_counts
 
@@ -184,6 +186,14 @@ def test_wrong_options_are_refused(options: dict) -> None:
         replace(Config(), **options)
 
 
+@pytest.mark.parametrize("batch_size", [128, 512])
+def test_grocery_batches_hold_all_three_pair_classes(batch_size: int) -> None:
+    store = grocery.Config()
+    products = fill_shelves(store.num_products, 365, store.seed)
+    taxonomy = build_taxonomy(products.category)
+    assert_every_class(pair_counts(taxonomy, sampler(taxonomy, batch_size).plan(0)))
+
+
 @pytest.mark.skipif(not BEAUTY.exists(), reason="../shared/data is absent")
 @pytest.mark.parametrize("batch_size", [128, 512])
 def test_beauty_batches_hold_all_three_pair_classes(batch_size: int) -> None:
@@ -191,6 +201,9 @@ def test_beauty_batches_hold_all_three_pair_classes(batch_size: int) -> None:
 
     column = pq.read_table(BEAUTY)["category"].to_pylist()
     taxonomy = build_taxonomy([(tuple(path),) if path else () for path in column])
-    counts = pair_counts(taxonomy, sampler(taxonomy, batch_size).plan(0)[:20])
+    assert_every_class(pair_counts(taxonomy, sampler(taxonomy, batch_size).plan(0)[:20]))
+
+
+def assert_every_class(counts: dict[str, list[int]]) -> None:
     for name in ("same_leaf", "sibling", "unrelated"):
         assert min(counts[name]) > 0, name
