@@ -54,6 +54,9 @@ def table(name: str) -> str:
     seeds = ", ".join(map(str, result["seeds"]))
     machine = f"{result['hardware']['cores']} cores of a {result['hardware']['cpu']}"
     source = f"`eval/results/{name}.json`: {counts} cases, seed {seeds}, {machine}, {result['date'][:10]}."
+    cost = [sum(stages.values()) / 60 for stages in result.get("stage_seconds", {}).values()]
+    if cost:
+        source += f" Preparing and training took {sum(cost) / len(cost):.0f} minutes a seed."
     note = "95 % intervals in brackets; item-level hits, history masked."
     return "\n".join(lines) + f"\n\n<sub>{source} {note}</sub>"
 

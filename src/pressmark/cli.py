@@ -113,7 +113,7 @@ def recommend_file(options: argparse.Namespace) -> None:
             )
             rows = list(_rows(user_id[start:stop], answers))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    print(f"{options.out}: {options.k} items for each of {len(histories)} users")
+    print(f"{options.out}: {len(histories)} users, at most {options.k} items each")
 
 
 def _rows(user_id: list[str], answers: list[list[Any]]) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Recommender, Requests
@@ -134,9 +132,12 @@ def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
     needs = {"generator": "generator/config.json", "dual_tower": "dual_tower/config.json"}.get(model)
     if needs and not (run / needs).is_file():
         raise ValueError(f"{run / needs} is missing: train the {model} in this run first.")
+    quiet_libraries()
     return LoadedRecommender(LOADERS[model](run), read_catalog(run / "data" / "items.parquet"))
 
 
-def register_split_filters(recommender: Any, cold: np.ndarray) -> None:
-    """Registers the filters "cold" and "warm" from a (num_items,) bool mask."""
-    recommender.filters["cold"], recommender.filters["warm"] = cold, ~cold
+def quiet_libraries() -> None:
+    """Turns off the bars that transformers draws for loading and saving; ours show the long steps."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

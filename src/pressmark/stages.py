@@ -19,6 +19,7 @@ import yaml
 from pressmark import distributed
 from pressmark.experiment import Experiment, as_dict
 from pressmark.files import fingerprint, read_json, replacing, write_json
+from pressmark.load import LOADERS, quiet_libraries
 from pressmark.recommender import Recommender
 
 _LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "polars", "pyarrow", "scikit-learn")
@@ -59,8 +60,6 @@ def train_dual_tower(experiment: Experiment) -> None:
 
 def models_of(experiment: Experiment) -> dict[str, Recommender]:
     """Every recommender of a finished run, by name; the synthetic store's oracle too."""
-    from pressmark.load import LOADERS
-
     run = experiment.run
     models = {name: loader(run) for name, loader in LOADERS.items()}
     if experiment.data.source == "grocery":
@@ -99,6 +98,13 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
         _statement(experiment),
         f"{experiment.name}: {experiment.split.protocol}, seed {experiment.seed}",
     )
+
+
+def seconds(experiment: Experiment) -> dict[str, float]:
+    """Wall seconds that each finished stage of a run took."""
+    names = ("prepare", "tokenizer", "generator", "dual_tower")
+    stamps = {name: _stamp(experiment, name) for name in names}
+    return {name: read_json(stamp)["seconds"] for name, stamp in stamps.items() if stamp.is_file()}
 
 
 def _statement(experiment: Experiment) -> dict[str, Any]:
@@ -231,7 +237,7 @@ def _once(
     if distributed.rank() == 0:
         print(f"--- {stage}: {experiment.run}", flush=True)
         _write_config(experiment)
-    _quiet_libraries()
+    quiet_libraries()
     work(experiment)
     if distributed.rank() == 0:
         seconds = round(time.perf_counter() - started, 1)
@@ -279,10 +285,3 @@ def _write_config(experiment: Experiment) -> None:
     }
     with replacing(experiment.run / "config.yaml") as partial:
         partial.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), "utf-8")
-
-
-def _quiet_libraries() -> None:
-    """Turns off the bars that transformers draws for loading and saving; ours show the long steps."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

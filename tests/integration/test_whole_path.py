@@ -17,7 +17,7 @@ import pytest
 from tests.integration.tiny import REPOSITORY, tiny_arguments
 
 import pressmark
-from pressmark import stages
+from pressmark import judging, stages
 from pressmark.cli import main
 from pressmark.experiment import parse
 from pressmark.files import read_json, read_tensors
@@ -101,6 +101,25 @@ def test_other_settings_in_the_same_run_folder_are_refused(run: Path) -> None:
     experiment, _ = parse(tiny_arguments(run.parent, **{"tokenizer.contrastive_weight": 0.5}))
     with pytest.raises(ValueError, match=r"tokenizer.contrastive_weight was .* is 0.5"):
         stages.train_tokenizer(experiment)
+
+
+def test_the_judge_puts_a_result_on_record_that_its_files_confirm(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    judging.main("cold_items", tiny_arguments(run.parent, record="true"))
+    result = read_json(tmp_path / "eval" / "results" / "cold_start-tiny.json")
+    assert {"command", "commit", "config", "hardware", "date", "protocols", "paired"} <= result.keys()
+    assert result["seeds"] == [0]
+    assert set(result["stage_seconds"]["0"]) == {"prepare", "tokenizer", "generator", "dual_tower"}
+
+    cases = pq.read_table(run / "evaluation" / "cases.parquet").to_pylist()
+    target = {one["case_id"]: one["item_id"] for one in cases if not one["target_in_history"]}
+    for protocol, model in (("full", "generator"), ("quota_0.3", "dual_tower")):
+        lists = pq.read_table(run / "evaluation" / protocol / f"{model}.parquet").to_pylist()
+        hits = sum(one["rank"] <= 10 and target[one["case_id"]] == one["item_id"] for one in lists)
+        figure = result["protocols"][protocol]["models"][model]["all"]["recall_at_10"]
+        assert figure["mean"] == pytest.approx(hits / len(target))
 
 
 @pytest.mark.parametrize("model", ["generator", "dual_tower", "content_neighbours", "popularity"])
