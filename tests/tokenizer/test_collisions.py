@@ -117,6 +117,42 @@ def test_sids_are_unique_and_do_not_depend_on_the_order(seed: int, num_items: in
         assert (how(latents[order], codes[order], books).sids == resolution.sids[order]).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 36), st.integers(0, 36))
+def test_who_comes_later_takes_what_is_left(seed: int, num_items: int, num_old: int) -> None:
+    latents, books = spread(seed, num_items)
+    codes = quantize_rows(latents, books)
+    old, new = slice(0, min(num_old, num_items)), slice(min(num_old, num_items), num_items)
+    for how in (relocate, suffix):
+        settled = how(latents[old], codes[old], books)
+        later = how(latents[new], codes[new], books, settled.sids)
+        sids = np.concatenate([settled.sids, later.sids])
+        assert len(np.unique(sids, axis=0)) == num_items
+        assert (sids >= 0).all()
+        assert (sids < np.maximum(settled.level_sizes, later.level_sizes)).all()
+        if new.start == 0:
+            assert (later.sids == how(latents, codes, books).sids).all()
+
+
+def test_a_taken_sid_is_not_given_up() -> None:
+    latents = column(0.1)
+    codes = quantize_rows(latents, [TENS, ONES])
+    assert codes.tolist() == [[0, 1]]
+    resolution = relocate(latents, codes, [TENS, ONES], np.array([[0, 1], [0, 2], [1, 0]]))
+    assert resolution.sids.tolist() == [[0, 0]]
+    taken = np.array([[0, 1, 0], [0, 1, 1], [1, 1, 0]])
+    assert suffix(latents, codes, [TENS, ONES], taken).sids.tolist() == [[0, 1, 2]]
+
+
+def test_taken_sids_count_against_the_room() -> None:
+    latents = column(0.0, 1.0)
+    codes = quantize_rows(latents, [TENS, ONES])
+    full = np.array([[0, 0], [0, 1], [0, 2], [1, 0]])
+    assert (relocate(latents, codes, [TENS, ONES], full).sids[:, 0] == 1).all()
+    with pytest.raises(ValueError, match="7 items need their own SIDs"):
+        relocate(latents, codes, [TENS, ONES], np.concatenate([full, [[1, 1]]]))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 5))
 def test_a_cell_is_settled_at_the_least_cost(seed: int, num_items: int) -> None:

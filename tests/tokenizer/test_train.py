@@ -133,6 +133,10 @@ def test_cold_items_teach_the_tokenizer_nothing(run: Path, tmp_path: Path) -> No
     train(prepared(tmp_path, other, cold=[5, 6, 7]), config(), seed=0)
     ours, theirs = (read_tensors(one / "tokenizer" / "model.safetensors") for one in (run, tmp_path))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    ours, theirs = (read_sids(one / "tokenizer" / "sids.parquet", item_ids()).sids for one in (run, tmp_path))
+    warm = np.delete(np.arange(NUM_ITEMS), [5, 6, 7])
+    assert (ours[warm] == theirs[warm]).all()
+    assert (ours[[5, 6, 7]] != theirs[[5, 6, 7]]).any()
 
 
 def test_training_lowers_the_loss_and_moves_codebooks_by_seed(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 `relocate` keeps the number of levels. Within a cell (the items that share all codes but the last) it is an
 assignment problem, solved exactly. `suffix` adds a level that numbers the items of a shared SID.
-Both depend on the items' latents alone, not on the order in which they come.
+Both depend on the items' latents alone, not on the order in which they come. SIDs that are taken stay: items
+that come later, above all the cold ones of an evaluation, must not move those that were there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Resolution:
         return float(self.moved.mean()) if len(self.moved) else 0.0
 
 
-def relocate(latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> Resolution:
+def relocate(
+    latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray], taken: np.ndarray | None = None
+) -> Resolution:
     """Gives every item its own SID without further levels.
 
     1. From the first level down: where more items share a prefix than SIDs begin with it, the items that
@@ -51,14 +54,17 @@ def relocate(latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndar
         latents: (N, d) float32.
         codes: (N, L) int64, nearest codes.
         codebooks: L arrays (K, d) float32.
+        taken: (M, L) int64 distinct SIDs that other items have and keep.
 
     Raises:
         ValueError: If there are more items than SIDs.
     """
     level_sizes = tuple(len(book) for book in codebooks)
-    _check_capacity(len(codes), level_sizes)
+    taken = codes[:0] if taken is None else taken
+    _check_capacity(len(codes) + len(taken), level_sizes)
     order = _canonical_order(latents)
-    sids, rows = codes[order], latents[order]
+    # The items that may move first: whatever has no row in `rows` stays.
+    sids, rows = np.concatenate([codes[order], taken]), latents[order]
     for level in range(len(level_sizes) - 1):
         _drain_full_prefixes(rows, sids, codebooks, level)
     _spread_cells(rows, sids, codebooks)
@@ -70,7 +76,9 @@ def relocate(latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndar
     )
 
 
-def suffix(latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> Resolution:
+def suffix(
+    latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray], taken: np.ndarray | None = None
+) -> Resolution:
     """Appends a level that numbers the items of a shared SID, nearest first.
 
     The level is there even when no SID is shared, with one code. Its codebook is all zeros: it says nothing
@@ -80,16 +88,20 @@ def suffix(latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarra
         latents: (N, d) float32.
         codes: (N, L) int64, nearest codes.
         codebooks: L arrays (K, d) float32.
+        taken: (M, L + 1) int64 SIDs that other items have and keep; numbers go on behind theirs.
     """
+    taken = np.empty((0, codes.shape[1] + 1), np.int64) if taken is None else taken
     order = _canonical_order(latents)
     residual = latents[order] - _summed(codes[order], codebooks)
-    sid = prefix_number(codes[order])
+    both = prefix_number(np.concatenate([codes[order], taken[:, :-1]]))
+    sid, sid_taken = both[: len(order)], both[len(order) :]
     near_first = np.lexsort((np.arange(len(sid)), np.square(residual, dtype=np.float64).sum(axis=1), sid))
-    counts = np.bincount(sid)
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    counts = np.bincount(sid, minlength=int(both.max(initial=-1)) + 1)
+    first = np.zeros(len(counts), np.int64)
+    np.maximum.at(first, sid_taken, taken[:, -1] + 1)
     number = np.empty(len(sid), np.int64)
-    number[order[near_first]] = np.arange(len(sid)) - starts
-    level_sizes = (*(len(book) for book in codebooks), int(counts.max(initial=1)))
+    number[order[near_first]] = np.arange(len(sid)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    level_sizes = (*(len(book) for book in codebooks), int((first + counts).max(initial=1)))
     unmoved = np.zeros(len(codes), bool)
     return Resolution(np.column_stack([codes, number]), level_sizes, unmoved, unmoved.astype(np.float32))
 
@@ -136,7 +148,10 @@ def _extra_distance(
 def _drain_full_prefixes(
     rows: np.ndarray, sids: np.ndarray, codebooks: Sequence[np.ndarray], level: int
 ) -> None:
-    """Moves items, in place, until no prefix of `level` + 1 codes has more items than SIDs."""
+    """Moves items, in place, until no prefix of `level` + 1 codes has more items than SIDs.
+
+    Only the items that stand first in `sids`, those with a row in `rows`, may move; here and below.
+    """
     num_children = len(codebooks[level])
     capacity = math.prod(len(book) for book in codebooks[level + 1 :])
     if len(sids) <= capacity:
@@ -159,7 +174,7 @@ def _drain(
 ) -> None:
     """Settles the items of one parent prefix: cheapest moves first."""
     room = capacity - np.bincount(sids[members, level], minlength=len(codebooks[level]))
-    crowded = members[room[sids[members, level]] < 0]
+    crowded = members[(room[sids[members, level]] < 0) & (members < len(rows))]
     residual = rows[crowded] - _summed(sids[crowded, :level], codebooks)
     distances = _distances(residual, codebooks[level])
     own = sids[crowded, level]
@@ -185,15 +200,15 @@ def _drain(
 def _spread_cells(rows: np.ndarray, sids: np.ndarray, codebooks: Sequence[np.ndarray]) -> None:
     """Assigns, in place, the items that share a SID to last codes of their own."""
     sid, cell = prefix_number(sids), prefix_number(sids[:, :-1])
-    shares = np.bincount(sid)[sid] > 1
-    if not shares.any():
+    moves = (np.bincount(sid)[sid] > 1) & (np.arange(len(sids)) < len(rows))
+    if not moves.any():
         return
-    concerned = np.flatnonzero(np.isin(cell, cell[shares]))
+    concerned = np.flatnonzero(np.isin(cell, cell[moves]))
     concerned = concerned[np.argsort(cell[concerned], kind="stable")]
     for members in np.split(concerned, np.flatnonzero(np.diff(cell[concerned])) + 1):
-        crowded = members[shares[members]]
+        crowded = members[moves[members]]
         free = np.ones(len(codebooks[-1]), bool)
-        free[sids[members[~shares[members]], -1]] = False
+        free[sids[members[~moves[members]], -1]] = False
         candidates = np.flatnonzero(free)
         residual = rows[crowded] - _summed(sids[crowded, :-1], codebooks)
         item, column = linear_sum_assignment(_distances(residual, codebooks[-1][candidates]))

@@ -82,11 +82,28 @@ def _broadcast_state(model: nn.Module) -> None:
         tensor.copy_(broadcast(tensor))
 
 
-def resolve(quantizer: Quantizer, vectors: np.ndarray, how: str) -> tuple[np.ndarray, collisions.Resolution]:
-    """Nearest codes of (N, D) float32 vectors, and the SIDs made of them; see `collisions`."""
+def resolve(
+    quantizer: Quantizer, vectors: np.ndarray, fitted_on: np.ndarray, how: str
+) -> tuple[np.ndarray, collisions.Resolution]:
+    """Nearest codes of (N, D) float32 vectors, and the SIDs made of them; see `collisions`.
+
+    The items of `fitted_on` (N,) bool settle first. The others take what they leave, as products do that come
+    later: were they settled together, a hidden item could change the SID that a generator learns.
+    """
     latents, codebooks = quantizer.latents(vectors), quantizer.codebooks()
     codes = quantizer.encode(vectors)
-    return codes, getattr(collisions, how)(latents, codes, codebooks)
+    settle = getattr(collisions, how)
+    old = settle(latents[fitted_on], codes[fitted_on], codebooks)
+    new = settle(latents[~fitted_on], codes[~fitted_on], codebooks, old.sids)
+
+    def merged(name: str) -> np.ndarray:
+        one = getattr(old, name)
+        both = np.empty((len(vectors), *one.shape[1:]), one.dtype)
+        both[fitted_on], both[~fitted_on] = one, getattr(new, name)
+        return both
+
+    level_sizes = tuple(map(max, old.level_sizes, new.level_sizes))
+    return codes, collisions.Resolution(merged("sids"), level_sizes, merged("moved"), merged("extra_distance"))
 
 
 def train(run: Path, config: Config, seed: int) -> None:
@@ -112,7 +129,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     items = np.flatnonzero(fitted_on)
     quantizer, record = fit_quantizer(vectors, taxonomy, items, config, seed, run / "training" / "tokenizer")
     if rank() == 0:
-        codes, resolution = resolve(quantizer, vectors, config.collisions)
+        codes, resolution = resolve(quantizer, vectors, fitted_on, config.collisions)
         metrics = {
             "kind": config.kind,
             "seed": seed,
