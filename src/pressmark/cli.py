@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pressmark import stages
 from pressmark.experiment import parse
-from pressmark.files import replacing
+from pressmark.files import read_parquet, replacing
 
 _USAGE = """usage: pressmark COMMAND [options]
 
@@ -52,6 +52,8 @@ def guarded(command: Any, *arguments: Any) -> None:
 
 def _prepare(arguments: list[str]) -> None:
     experiment, _ = parse(arguments, prog="pressmark prepare")
+    if stages.is_done(experiment, "prepare"):
+        print(f"{experiment.run}: prepared before")
     stages.prepare(experiment)
 
 
@@ -96,6 +98,7 @@ def recommend_file(options: argparse.Namespace) -> None:
 
     user_id, histories = _read_histories(options.histories)
     model = load(options.run, options.model)
+    histories, num_unknown = _known_items(options.histories, histories, model.catalog.item_id)
     if options.filter:
         cold_path = options.run / "data" / "cold_items.parquet"
         cold = np.zeros(model.num_items, bool)
@@ -114,6 +117,26 @@ def recommend_file(options: argparse.Namespace) -> None:
             rows = list(_rows(user_id[start:stop], answers))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     print(f"{options.out}: {len(histories)} users, at most {options.k} items each")
+    if num_unknown:
+        print(f"{num_unknown:,} history items are not in the run's catalog: left out")
+
+
+def _known_items(path: Path, histories: list[list[str]], item_id: np.ndarray) -> tuple[list[list[str]], int]:
+    """The histories without items that the catalog lacks, and how many those are.
+
+    Raises:
+        ValueError: If not one item of any history is known: then the ids mean something else.
+    """
+    catalog = set(item_id)
+    known = [[item for item in history if item in catalog] for history in histories]
+    given, left = sum(map(len, histories)), sum(map(len, known))
+    if given and not left:
+        row, first = next((row, one[0]) for row, one in enumerate(histories, start=1) if one)
+        raise ValueError(
+            f"{path}: record {row}: item id {first!r}, like all {given:,} others, is not in the run's catalog "
+            f"(which has {str(item_id[0])!r}). Ids are compared letter by letter."
+        )
+    return known, given - left
 
 
 def _rows(user_id: list[str], answers: list[list[Any]]) -> Iterator[dict[str, Any]]:
@@ -130,30 +153,34 @@ def _read_histories(path: Path) -> tuple[list[str], list[list[str]]]:
     """
     if not path.is_file():
         raise ValueError(f"--histories {path}: no such file.")
-    records = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else list(_json_lines(path))
     user_id, histories = [], []
-    for row, record in enumerate(records, start=1):
+    for row, record in _parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path):
         history = record.get("history") if isinstance(record, dict) else None
         if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
             raise ValueError(
                 f"{path}: row {row}: history is {history!r}; it must be a list of item ids (strings), "
                 'such as {"user_id": "u1", "history": ["milk-1", "bread-2"]}.'
             )
-        user_id.append(str(record.get("user_id", row)))
+        user = record.get("user_id")
+        user_id.append(str(row if user is None else user))
         histories.append(history)
     return user_id, histories
 
 
-def _json_lines(path: Path) -> Iterator[Any]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    yield from enumerate(read_parquet(path).to_pylist(), start=1)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields each record with its line number."""
     import json
 
-    with path.open(encoding="utf-8") as lines:
-        for row, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}: row {row}: not valid JSON ({error}).") from error
+    for row, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if line.strip():
+            try:
+                yield row, json.loads(line.decode("utf-8-sig"))
+            except ValueError as error:
+                raise ValueError(f"{path}: row {row}: not valid JSON ({error}).") from error
 
 
 if __name__ == "__main__":

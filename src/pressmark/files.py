@@ -114,6 +114,12 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     return load_file(str(path))
 
 
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint(*parts: Any) -> str:
     """A 16-digit SHA-256 fingerprint of strings, numbers, JSON-like values and numpy arrays, in order.
 

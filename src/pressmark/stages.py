@@ -6,28 +6,34 @@ again is skipped; the same stage with other settings is refused, so nothing trai
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from pressmark import distributed
 from pressmark.experiment import Experiment, as_dict
-from pressmark.files import fingerprint, read_json, replacing, write_json
+from pressmark.files import file_hash, fingerprint, read_json, replacing, write_json
 from pressmark.load import LOADERS, quiet_libraries
 from pressmark.recommender import Recommender
+
+if TYPE_CHECKING:
+    from pressmark.interactions.cases import Split
 
 _LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "polars", "pyarrow", "scikit-learn")
 
 
 def prepare(experiment: Experiment) -> None:
-    """Reads, checks and splits the data and computes the text vectors; on rank 0, the others wait."""
-    if distributed.rank() == 0:
+    """Reads, checks and splits the data and computes the text vectors; on rank 0, the others wait.
+
+    A run folder that was prepared elsewhere trains without its data.
+    """
+    if distributed.rank() == 0 and not _prepared_elsewhere(experiment):
         _once(experiment, "prepare", _prepare_fingerprint, _prepare)
     distributed.barrier()
 
@@ -100,6 +106,11 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
     )
 
 
+def is_done(experiment: Experiment, stage: str) -> bool:
+    """Whether a run has this stage behind it, with whatever settings."""
+    return _stamp(experiment, stage).is_file()
+
+
 def seconds(experiment: Experiment) -> dict[str, float]:
     """Wall seconds that each finished stage of a run took."""
     names = ("prepare", "tokenizer", "generator", "dual_tower")
@@ -139,8 +150,39 @@ def _prepare(experiment: Experiment) -> None:
         write_split(partial, split, catalog)
         write_json(partial / "counts.json", {"items": item_counts, "interactions": log_counts})
     print(summary({**item_counts, **log_counts, **split.counts}))
+    for one in _doubts(experiment, split):
+        print(f"mind: {one}")
     _, vectors_path = embed(catalog, experiment.vectors, experiment.vectors_cache, split.fitted_on)
     point_to_vectors(run, vectors_path)
+
+
+def _prepared_elsewhere(experiment: Experiment) -> bool:
+    """Whether the run folder was prepared and has come to this machine without the data."""
+    stamp = _stamp(experiment, "prepare")
+    if not stamp.is_file() or Path(experiment.data.path).is_dir():
+        return False
+    changed = _differences(read_json(stamp)["settings"], _settings(experiment, "prepare"))
+    if changed := [one for one in changed if not one.startswith("data.path ")]:
+        raise _other_settings(experiment, "prepare", changed)
+    return True
+
+
+def _doubts(experiment: Experiment, split: Split) -> list[str]:
+    """What is allowed, and seldom meant."""
+    doubts = []
+    if experiment.split.protocol == "cold_items" and not split.cold.any():
+        share, targets = experiment.split.cold_share, len(np.unique(split.test.target))
+        doubts.append(
+            f"no item is held out as cold: {share:g} of {targets} distinct test targets rounds to 0. "
+            "Raise split.cold_share, or judge by split.protocol leave_one_out."
+        )
+    fitted, needed = int(split.fitted_on.sum()), max(experiment.tokenizer.level_sizes)
+    if fitted < needed:
+        doubts.append(
+            f"the tokenizer may learn from {fitted} items and a level has {needed} codes: lower "
+            "tokenizer.level_sizes before training."
+        )
+    return doubts
 
 
 def _prepare_fingerprint(experiment: Experiment) -> str:
@@ -153,23 +195,22 @@ def _prepare_fingerprint(experiment: Experiment) -> str:
         raise ValueError(
             "data.path is empty: give the folder that holds items and interactions (--data.path D)."
         )
+    from pressmark.catalog.embeddings import source_fingerprint
+    from pressmark.catalog.tables import find_table
+
     folder = Path(data.path)
     if not folder.is_dir():
         raise ValueError(f"data.path {folder}: no such folder.")
-    files = sorted(one for one in folder.iterdir() if one.stem in {"items", "interactions"})
+    files = [find_table(folder, name) for name in ("items", "interactions")]
     settings = as_dict(experiment)
     return fingerprint(
-        [_file_hash(one) for one in files],
+        [file_hash(one) for one in files],
         settings["data"]["columns"],
         settings["split"],
         settings["vectors"],
+        source_fingerprint(experiment.vectors),
         experiment.seed,
     )
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _train(experiment: Experiment, stage: str, train: Callable[[], None]) -> None:
@@ -227,10 +268,7 @@ def _once(
         distributed.barrier()
     if done and done["fingerprint"] != built:
         changed = _differences(done["settings"], settings) or ["the data or an earlier stage"]
-        raise ValueError(
-            f"{experiment.run}: {stage} was done with other settings: {', '.join(changed)}. "
-            f"Use another --run_dir, or delete {experiment.run} to start again."
-        )
+        raise _other_settings(experiment, stage, changed)
     if done:
         return
     started = time.perf_counter()
@@ -243,6 +281,13 @@ def _once(
         seconds = round(time.perf_counter() - started, 1)
         write_json(stamp, {"fingerprint": built, "seconds": seconds, "settings": settings})
         print(f"--- {stage}: done in {seconds} s", flush=True)
+
+
+def _other_settings(experiment: Experiment, stage: str, changed: list[str]) -> ValueError:
+    return ValueError(
+        f"{experiment.run}: {stage} was done with other settings: {', '.join(changed)}. "
+        f"Use another --run_dir, or delete {experiment.run} to start again."
+    )
 
 
 def _settings(experiment: Experiment, stage: str) -> dict[str, Any]:

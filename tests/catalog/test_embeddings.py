@@ -343,6 +343,19 @@ def test_precomputed_files_that_cannot_be_used(tmp_path: Path) -> None:
     np.save(tmp_path / "n.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(ValueError, match="not a plain array"):
         read("n.npy")
+    np.save(tmp_path / "n.npy", np.zeros((2, 3), complex))
+    with pytest.raises(ValueError, match="real numbers"):
+        read("n.npy")
+    (tmp_path / "n.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"n\.npy: not a plain array"):
+        read("n.npy")
+    np.save(tmp_path / "n.npy", np.zeros((2, 0)))
+    (tmp_path / "n.ids.txt").write_text("i0000\ni0001\n")
+    with pytest.raises(ValueError, match="no numbers in them"):
+        read("n.npy")
+    (tmp_path / "n.ids.txt").write_bytes(b"i0000\ncaf\xe9\n")
+    with pytest.raises(ValueError, match=r"n\.ids\.txt: not UTF-8"):
+        read("n.npy")
 
 
 @pytest.mark.parametrize(
@@ -398,3 +411,35 @@ def test_vectors_that_are_not_the_runs_are_refused(run: Path) -> None:
     pointer.unlink()
     with pytest.raises(ValueError, match=r"vectors\.json is missing"):
         read_vectors(run)
+
+
+def test_ids_beside_an_array_as_tools_write_them(tmp_path: Path) -> None:
+    catalog = Catalog(np.array(["7", "8"], object), *[np.array(["", ""], object)] * 2, ((), ()), {})
+    ours = _precomputed(tmp_path / "n.npy")
+    np.save(tmp_path / "n.npy", np.array([[8.0], [7.0]]))
+    (tmp_path / "n.ids.txt").write_bytes(b"\xef\xbb\xbf8\n7\n")
+    assert embed(catalog, _precomputed(tmp_path / "n.npy"), tmp_path, _all(catalog))[0].tolist() == [
+        [7.0],
+        [8.0],
+    ]
+    (tmp_path / "n.ids.txt").unlink()
+    pq.write_table(pa.table({"item_id": [8.0, 7.0]}), tmp_path / "n.ids.parquet")
+    assert embed(catalog, _precomputed(tmp_path / "n.npy"), tmp_path, _all(catalog))[0].tolist() == [
+        [7.0],
+        [8.0],
+    ]
+    pq.write_table(pa.table({"sku": [8.0, 7.0]}), tmp_path / "n.ids.parquet")
+    with pytest.raises(ValueError, match=r"n\.ids\.parquet: no column 'item_id'"):
+        embed(catalog, ours, tmp_path, _all(catalog))
+    ids = pa.array(["7", "8"]).dictionary_encode()
+    pq.write_table(pa.table({"item_id": ids, "vector": [[7.0], [8.0]]}), tmp_path / "d.parquet")
+    assert embed(catalog, _precomputed(tmp_path / "d.parquet"), tmp_path, _all(catalog))[0][1] == 8.0
+
+
+def test_the_source_of_vectors_is_known_by_its_content(tmp_path: Path) -> None:
+    path = _write(tmp_path / "v.parquet", ["i0000"], [[1.0]])
+    before = embeddings.source_fingerprint(_precomputed(path))
+    assert before == embeddings.source_fingerprint(_precomputed(path))
+    _write(path, ["i0000"], [[2.0]])
+    assert before != embeddings.source_fingerprint(_precomputed(path))
+    assert embeddings.source_fingerprint(Config(model="tfidf")) == ""

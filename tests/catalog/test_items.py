@@ -124,11 +124,40 @@ def test_an_item_without_id_stops_the_run(tmp_path: Path) -> None:
         load_items(folder, COLUMNS)
 
 
+@pytest.mark.parametrize(
+    ("written", "paths"),
+    [
+        ('"[""Drinks"", ""Tea""]"', (("Drinks", "Tea"),)),
+        ("\"['Drinks', 'Tea']\"", (("Drinks", "Tea"),)),
+        ("\"[['Drinks', 'Tea'], ['Gifts']]\"", (("Drinks", "Tea"), ("Gifts",))),
+        ("Drinks>Tea", (("Drinks>Tea",),)),
+    ],
+)
+def test_categories_as_a_csv_may_hold_them(tmp_path: Path, written: str, paths: tuple) -> None:
+    catalog, counts = load_items(csv(tmp_path, f"item_id,title,category\n1,x,{written}\n"), COLUMNS)
+    assert catalog.category == (paths,)
+    assert counts["items_joined_names"] == sum(">" in name for path in paths for name in path)
+
+
+def test_a_list_written_without_commas_stops_the_run(tmp_path: Path) -> None:
+    folder = csv(tmp_path, "item_id,title,category\n1,x,\"['Drinks' 'Tea']\"\n")
+    with pytest.raises(ValueError, match=r"row 1, column 'category'.*a list written as text"):
+        load_items(folder, COLUMNS)
+
+
+def test_half_an_emoji_becomes_one_replacement_character(tmp_path: Path) -> None:
+    line = '{"item_id": "1", "title": "caf\\ud83d", "category": ["A\\udc00"]}'
+    (tmp_path / "items.jsonl").write_text(line)
+    catalog, counts = load_items(tmp_path, COLUMNS)
+    assert (catalog.title[0], catalog.category[0]) == ("caf\ufffd", (("A\ufffd",),))
+    assert counts["items_not_utf8"] == 2
+
+
 @pytest.mark.parametrize("value", [{"a": 1}, [[["A"]]], [["A"], "B"]])
 def test_a_category_of_another_form_stops_the_run(tmp_path: Path, value: object) -> None:
     good = {"item_id": "1", "title": "x", "category": "A"}
     folder = jsonl(tmp_path, good, {**good, "item_id": "2", "category": value})
-    with pytest.raises(ValueError, match=r"items\.jsonl: row 2, column 'category', value .*Write \["):
+    with pytest.raises(ValueError, match=r"items\.jsonl: row 2, column 'category', value .*Write Dairy > Milk"):
         load_items(folder, COLUMNS)
 
 
@@ -149,11 +178,12 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
     folder = parquet(
         tmp_path, sku=[10, 9], name=["x", "y"], path=["A", "B"], maker=[None, "m"], features=[["a", "b"], None]
     )
-    catalog, _ = load_items(folder, columns)
+    catalog, counts = load_items(folder, columns)
     assert catalog.item_id.tolist() == ["10", "9"]  # as strings: "10" < "9"
     assert catalog.brand.tolist() == ["", "m"]
-    assert list(catalog.text) == ["features"]
     assert catalog.text["features"].tolist() == ["a b", ""]
+    assert catalog.text["absent"].tolist() == ["", ""]
+    assert counts["items_absent_columns"] == 1
 
 
 def test_a_text_column_cannot_take_our_names() -> None:

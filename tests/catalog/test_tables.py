@@ -83,7 +83,7 @@ def test_csv_values_stay_strings_and_quotes_protect_commas_and_lines(tmp_path: P
 
 
 def test_an_inch_sign_in_an_unquoted_value_is_a_value(tmp_path: Path) -> None:
-    frame = read(tmp_path, "csv", 'a,b\n1,12" pan\n2,"x, y"\n3\n', "a", "b")
+    frame = read(tmp_path, "csv", 'a,b\n1,12" pan\n2,"x, y"\n3,\n', "a", "b")
     assert frame["b"].to_list() == ['12" pan', "x, y", None]
 
 
@@ -92,6 +92,52 @@ def test_a_row_with_too_many_values_stops_the_run(tmp_path: Path) -> None:
         ValueError, match=r"items\.csv: row 2, .*'c': the header has 2 columns, this row has 3\. Put quotes"
     ):
         read(tmp_path, "csv", "a,b\n1,2\n2,b,c\n", "a")
+
+
+def test_a_row_with_too_few_values_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"items\.csv: row 2, .*'2': the header has 2 columns, this row has 1"):
+        read(tmp_path, "csv", "a,b\n1,x\n2\n", "a")
+
+
+def test_a_stray_quote_cannot_swallow_rows(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"items\.csv: row 1, .*this row has 1"):
+        read(tmp_path, "csv", 'a,b\n"1,x\n2,y"\n3,z\n', "a")
+
+
+@pytest.mark.parametrize("number", [2**63, 2**70])
+def test_integers_of_any_size_are_ids(tmp_path: Path, number: int) -> None:
+    frame = read(tmp_path, "jsonl", f'{{"a": {number}}}\n{{"a": 1}}\n', "a")
+    assert as_text(frame, "a", tmp_path, "a").to_list() == [str(number), "1"]
+
+
+@pytest.mark.parametrize("line", ['{"a": ' + "9" * 5000 + "}", "[" * 100_000])
+def test_what_json_cannot_hold_names_the_line(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ValueError, match=r"items\.jsonl: row 2, column '\(line\)'"):
+        read(tmp_path, "jsonl", '{"a": 1}\n' + line, "a")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "items.parquet").mkdir()
+    with pytest.raises(ValueError, match=r"items\.parquet: a folder"):
+        find_table(tmp_path, "items")
+
+
+def test_what_lies_there_instead_is_named(tmp_path: Path) -> None:
+    (tmp_path / "items.csv.gz").touch()
+    with pytest.raises(ValueError, match=r"but items\.csv\.gz"):
+        find_table(tmp_path, "items")
+
+
+@pytest.mark.parametrize(("text", "hint"), [("a;b\n1;2\n", "seems to be ';'"), ("a\tb\n1\t2,3\n", r"'\\t'")])
+def test_other_separators_are_recognised(tmp_path: Path, text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"no column 'a'.*{hint}"):
+        read(tmp_path, "csv", text, "a")
+
+
+def test_utf16_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes("a,b\n1,2\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="Save it as UTF-8"):
+        read_table(tmp_path / "items.csv", {"a": "a"}, {})
 
 
 def test_an_unclosed_quote_stops_the_run(tmp_path: Path) -> None:

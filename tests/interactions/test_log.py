@@ -130,6 +130,19 @@ def test_unknown_items_and_missing_ids_are_dropped(tmp_path: Path) -> None:
     assert counts["interactions_without_item"] == 1
 
 
+def test_rows_whose_times_cannot_be_read_are_no_duplicates(tmp_path: Path) -> None:
+    rows = [("u", "a", "01.05."), ("u", "a", "02.05."), ("u", "a", "2024-05-03"), ("u", "b", "2024-05-04")]
+    _, counts, _ = load(tmp_path, rows, *TIMED)
+    assert counts["interactions_duplicate"] == 0
+    assert counts["interactions_without_order"] == 2
+
+
+def test_a_log_of_another_catalog_stops_the_run(tmp_path: Path) -> None:
+    rows = [("u", "a", 0)] + [("u", f"0{number}", number) for number in range(20)]
+    with pytest.raises(ValueError, match=r"value '00': 20 of 21 rows name an item that the catalog lacks"):
+        load(tmp_path, rows, *TIMED)
+
+
 def test_short_users_and_items_never_bought_are_counted(tmp_path: Path) -> None:
     rows = [("u", "a", 1), ("v", "a", 1), ("v", "b", 2), ("w", "a", 1), ("w", "b", 2), ("w", "b", 3)]
     _, counts, _ = load(tmp_path, rows, *TIMED)
@@ -182,10 +195,21 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
         ),
         (
             "user_id,item_id,timestamp\nu,a,\nu,b,soon\n",
-            "row 2, column 'timestamp', value 'soon': no time of the whole",
+            "row 2, column 'timestamp', value 'soon': 1 of 2 times cannot be read",
         ),
         ("user_id,item_id,timestamp,position\nu,a,x,1\n", "row 1, column 'timestamp', value 'x'"),
-        ("user_id,item_id,timestamp\nu,x,1\nu,y,2\n", "row 1, column 'item_id', value 'x': not one row"),
+        (
+            "user_id,item_id,timestamp\nu,x,1\nu,y,2\n",
+            "row 1, column 'item_id', value 'x': 2 of 2 rows name an item",
+        ),
+        (
+            "user_id,item_id,timestamp\nu,a,20240531\nu,b,20240601\n",
+            "row 1, column 'timestamp', value '20240531': every time of the file reads as a date",
+        ),
+        (
+            'user_id,item_id,timestamp\n"u,a,1\nu",b,2\n',
+            "row 1, column 'user_id', value 'u,a,1\\nu': an id holds no line break",
+        ),
         ("user_id,item_id,timestamp\nu,a,\nu,b,\n", "not one row has a timestamp or a position"),
         ("user_id,item_id\nu,a\n", "neither a column 'timestamp' nor 'position'"),
         ("user_id,timestamp\nu,1\n", "no column 'item_id'"),

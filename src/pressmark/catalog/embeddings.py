@@ -86,6 +86,17 @@ def embed(catalog: Catalog, config: Config, cache: Path, fitted_on: np.ndarray) 
     return done
 
 
+def source_fingerprint(config: Config) -> str:
+    """Of the files behind the vectors, which may change under the same name; "" where there are none."""
+    if config.model == "tfidf":
+        return ""
+    if config.model != "precomputed":
+        return folder_hash(model_folder(config.model))
+    path = Path(config.path)
+    beside = [path, path.with_suffix(".ids.txt"), path.with_suffix(".ids.parquet")]
+    return files.fingerprint([files.file_hash(one) for one in beside if one.is_file()])
+
+
 def texts_of(catalog: Catalog, columns: Sequence[str]) -> list[str]:
     """One text an item: its columns joined by ". ", missing ones left out.
 

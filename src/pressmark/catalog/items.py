@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,8 @@ from pressmark.files import fingerprint, read_parquet, write_parquet
 if TYPE_CHECKING:
     import polars as pl
 
+# What looks like a separator of category paths that lacks its spaces.
+_JOINED = re.compile(r"[\w)][>|][\w(]")
 _FIXED = ("item_id", "title", "brand", "category")
 
 # What is counted while reading items -> the rule; the summary at the end of `prepare` shows both.
@@ -31,6 +34,8 @@ RULES = {
     "items_several_paths": "items with several category paths: all are kept",
     "items_empty_segment": "empty names in category paths: left out, the path closes up",
     "items_repeated_path": "category paths given twice for an item: one is kept",
+    "items_joined_names": "category names with > or | but no space beside it: kept as one name",
+    "items_absent_columns": "text columns of data.columns.text that the file lacks: taken as empty",
     "items_not_utf8": "values with bytes that are not UTF-8: each such byte became U+FFFD",
 }
 
@@ -44,7 +49,7 @@ class Columns:
         title: Title of an item.
         category: List from root to leaf, a list of such lists, or one string: "Dairy > Milk | Vegan > Drinks".
         brand: Brand; may be absent.
-        text: Further text columns; those absent from the file are left out.
+        text: Further text columns; one that is absent from the file is empty.
         user_id: Who acted.
         timestamp: Seconds since 1970 or ISO 8601; this or `position` must be there.
         position: Order within a user.
@@ -154,8 +159,9 @@ def load_items(folder: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]
     }
     parsed = _parse_categories(frame, file, columns.category)
     category = tuple(one.paths for one in parsed)
-    text = {name: strings[name].to_numpy() for name in columns.text if name in strings}
-    brand = strings["brand"].to_numpy() if "brand" in strings else np.full(len(frame), "", object)
+    empty = np.full(len(frame), "", object)
+    text = {name: strings[name].to_numpy() if name in strings else empty for name in columns.text}
+    brand = strings["brand"].to_numpy() if "brand" in strings else empty
     catalog = Catalog(frame["item_id"].to_numpy(), strings["title"].to_numpy(), brand, category, text)
     counts = {
         "items": len(frame),
@@ -164,6 +170,10 @@ def load_items(folder: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]
         "items_without_brand": int((catalog.brand == "").sum()),
         "items_not_utf8": sum(int(tables.not_utf8(column).sum()) for column in strings.values())
         + sum("\ufffd" in name for paths in category for path in paths for name in path),
+        "items_joined_names": sum(
+            bool(_JOINED.search(name)) for paths in set(category) for path in paths for name in path
+        ),
+        "items_absent_columns": sum(name not in strings for name in columns.text),
         **_count_categories(parsed),
     }
     return catalog, {rule: counts[rule] for rule in RULES}
@@ -187,7 +197,7 @@ def _parse_categories(frame: pl.DataFrame, file: Path, column: str) -> list[Pars
         try:
             parsed.append(parse_category(value))
         except ValueError as error:
-            remedy = 'Write ["Dairy", "Milk"] or "Dairy > Milk".'
+            remedy = "Write Dairy > Milk, or a list of names."
             raise tables.unusable(file, row, column, value, str(error), remedy) from None
     return parsed
 

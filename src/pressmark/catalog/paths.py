@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from typing import Any, NamedTuple
 
@@ -30,7 +32,8 @@ class ParsedCategory(NamedTuple):
 def parse_category(value: Any) -> ParsedCategory:
     """Reads a category: null, a string, a list of names (one path), or a list of such lists.
 
-    Names lose spaces at their ends. In lists nothing is split: a name may hold " > ".
+    Names lose spaces at their ends. In lists nothing is split: a name may hold " > ". A string that holds a
+    list, as '["Dairy", "Milk"]', is that list.
 
     Raises:
         ValueError: If the value has another form; the message is the rule.
@@ -60,12 +63,29 @@ def _raw_paths(value: Any) -> list[list[str]]:
         return []
     if isinstance(value, (str, bytes)):
         text = _name(value)
+        if text.lstrip().startswith("[") and text.rstrip().endswith("]"):
+            return _raw_paths(_written_list(text.strip()))
         return [_LEVEL.split(path) for path in _PATH.split(text)] if text.strip() else []
     if isinstance(value, list):
         if any(isinstance(one, list) for one in value):
             return [[_name(name) for name in path or ()] for path in value if _is_path(path)]
         return [[_name(name) for name in value]]
     return [[_name(value)]]
+
+
+def _written_list(text: str) -> list[Any]:
+    """A list that was written into a text column, as JSON or as Python shows it.
+
+    numpy shows arrays without commas, which Python would read as one long name: refused.
+    """
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError):
+            continue
+        if isinstance(value, list) and not re.search(r"""['"]\s+['"]""", text):
+            return value
+    raise ValueError("a list written as text that cannot be read")
 
 
 def _is_path(path: Any) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pressmark import files
+from pressmark.catalog import tables
 from pressmark.catalog.items import Catalog
 
 _IDS_NAMED = 3
@@ -61,6 +62,8 @@ def _finite(path: Path, vectors: np.ndarray, item_id: np.ndarray) -> np.ndarray:
             f"{path}: the vectors of {bad.sum()} items hold NaN or infinity: {_named(item_id[bad].tolist())}. "
             "Give each item finite numbers."
         )
+    if not vectors.shape[1]:
+        raise ValueError(f"{path}: the vectors have no numbers in them.")
     return np.ascontiguousarray(vectors)
 
 
@@ -69,7 +72,8 @@ def _read_parquet_vectors(path: Path) -> tuple[list[str], np.ndarray]:
     import pyarrow.compute as pc
 
     table = files.read_parquet(path)
-    lists = [field.name for field in table.schema if hasattr(field.type, "value_type")]
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    lists = [field.name for field in table.schema if any(kind(field.type) for kind in kinds)]
     if "item_id" not in table.column_names or len(lists) != 1:
         raise ValueError(
             f"{path}: columns {', '.join(table.column_names)}; expected are item_id and one list column."
@@ -96,17 +100,22 @@ def _read_parquet_vectors(path: Path) -> tuple[list[str], np.ndarray]:
 def _read_npy_vectors(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         vectors = np.load(path, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a plain array of numbers ({error}).") from error
-    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.number):
+    real = np.issubdtype(vectors.dtype, np.integer) or np.issubdtype(vectors.dtype, np.floating)
+    if vectors.ndim != 2 or not real:
         raise ValueError(
-            f"{path}: shape {vectors.shape} of {vectors.dtype}; (items, width) numbers are expected."
+            f"{path}: shape {vectors.shape} of {vectors.dtype}; (items, width) real numbers are expected."
         )
     lines, table = path.with_suffix(".ids.txt"), path.with_suffix(".ids.parquet")
     if lines.exists():
-        item_id = lines.read_text("utf-8").splitlines()
+        try:
+            item_id = lines.read_text("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{lines}: not UTF-8 ({error}). Save the ids as UTF-8.") from error
     elif table.exists():
-        item_id = [str(one) for one in files.read_parquet(table)["item_id"].to_pylist()]
+        frame = tables.read_table(table, {"item_id": "item_id"}, {})
+        item_id = tables.read_ids(frame, "item_id", table, "item_id").to_list()
     else:
         raise ValueError(
             f"{path}: neither {lines.name} nor {table.name} beside it says whose vectors these are."

@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ROW = "#row"
 _REPLACEMENT = "\ufffd"
 _FORMATS = ("parquet", "csv", "jsonl")
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 # Stands for a value that is no text; NUL keeps it apart from anything a file can hold.
 _NOT_TEXT = "\0not text"
 
@@ -34,9 +36,16 @@ def find_table(folder: Path, name: str) -> Path:
     """
     wanted = [Path(folder) / f"{name}.{ending}" for ending in _FORMATS]
     found = [path for path in wanted if path.is_file()]
+    for path in wanted:
+        if path.is_dir():
+            raise ValueError(f"{path}: a folder (Spark writes such); it must be one file. Merge its parts.")
     if not found:
         names = ", ".join(path.name for path in wanted)
-        raise ValueError(f"{folder}: none of {names} is there. Put one of them in this folder (data.path).")
+        there = sorted(path.name for path in Path(folder).glob("*") if not path.name.startswith("."))[:10]
+        raise ValueError(
+            f"{folder}: none of {names} is there, but {', '.join(there) or 'nothing'}. "
+            "Put one of them in this folder (data.path)."
+        )
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         raise ValueError(
@@ -126,23 +135,29 @@ def read_ids(frame: pl.DataFrame, name: str, file: Path, column: str) -> pl.Seri
     """An id column as strings, exactly as written; null for null and "". Arguments as for `as_text`.
 
     Raises:
-        ValueError: For an id that is not UTF-8: replacing its bytes could make two ids one.
+        ValueError: For an id that is not UTF-8 (replacing its bytes could make two ids one), or that holds
+            a line break (a stray quote has swallowed the rows behind it).
     """
     import polars as pl
 
     ids = as_text(frame, name, file, column)
-    bad = not_utf8(ids)
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        remedy = "Save the file as UTF-8."
-        raise unusable(file, int(frame[ROW][row]), column, ids[row], "an id must be valid UTF-8", remedy)
+    for bad, rule, remedy in (
+        (not_utf8(ids), "an id must be valid UTF-8", "Save the file as UTF-8."),
+        (ids.str.contains("\n", literal=True), "an id holds no line break", "Close the quote before it."),
+    ):
+        if bad.any():
+            row = int(bad.arg_true()[0])
+            raise unusable(file, int(frame[ROW][row]), column, ids[row][:80], rule, remedy)
     return ids.to_frame().select(pl.when(pl.col(name) != "").then(pl.col(name))).to_series()
 
 
 def _missing_column(file: Path, name: str, present: Sequence[str]) -> ValueError:
     near = difflib.get_close_matches(name, present, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    comma = " Fields of a CSV are separated by commas." if file.suffix == ".csv" and len(present) == 1 else ""
+    other = next((mark for mark in (";", "\t", "|") if any(mark in one for one in present)), "")
+    comma = f" Fields of a CSV are separated by commas; here it seems to be {other!r}." if other else ""
+    if any("\0" in one or _REPLACEMENT in one for one in present):
+        comma = " Is it UTF-16? Save it as UTF-8."
     return ValueError(
         f"{file}: no column {name!r}; the file has {', '.join(map(repr, present))}.{hint}{comma} "
         "Column names are mapped by data.columns, such as --data.columns.item_id sku."
@@ -188,6 +203,9 @@ def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[list[str], pl.DataFram
     import polars as pl
 
     data = _utf8(file.read_bytes())
+    header = next(csv.reader(io.StringIO(data[:100_000].decode("utf-8-sig", "ignore"))), [])
+    if header and not set(wanted) & set(header):
+        raise _missing_column(file, wanted[0], header)
     try:
         # Every column as strings: "0012" is an id, not the number 12.
         frame = pl.read_csv(io.BytesIO(data), infer_schema=False)
@@ -198,8 +216,22 @@ def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[list[str], pl.DataFram
     for name in wanted:
         if f"{name}_duplicated_0" in frame.columns:
             raise ValueError(f"{file}: two columns are called {name!r}. Rename or delete one of them.")
-    numbered = _with_row_numbers(frame)
-    return frame.columns, numbered.filter(~pl.all_horizontal(pl.exclude(ROW).is_null()))
+    numbered = _with_row_numbers(frame).filter(~pl.all_horizontal(pl.exclude(ROW).is_null()))
+    # polars fills a short row up with nulls.
+    if len(header) > 1 and numbered[header[-1]].null_count():
+        _refuse_short_rows(file, data)
+    return frame.columns, numbered
+
+
+def _refuse_short_rows(file: Path, data: bytes) -> None:
+    """A row with fewer values than the header: a stray quote has swallowed its end, or a value is missing."""
+    records = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    header = next(records)
+    for row, record in enumerate(records, 1):
+        if record and len(record) < len(header):
+            rule = f"the header has {len(header)} columns, this row has {len(record)}"
+            remedy = "Write an empty value for each one that is missing; close every quote."
+            raise unusable(file, row, "(row)", ",".join(record)[:80], rule, remedy)
 
 
 def _tolerant_csv(file: Path, data: bytes) -> pl.DataFrame:
@@ -218,7 +250,9 @@ def _tolerant_csv(file: Path, data: bytes) -> pl.DataFrame:
             rows.append([one or None for one in record] + [None] * (len(header) - len(record)))
     except csv.Error as error:
         rule, remedy = f"not valid CSV ({error})", 'Close every quote; write a quote inside quotes as "".'
-        raise unusable(file, len(rows) + 1, "(row)", "", rule, remedy) from None
+        lines = data.decode("utf-8-sig").splitlines()
+        seen = lines[min(records.line_num, len(lines)) - 1][:80]
+        raise unusable(file, len(rows) + 1, "(row)", seen, rule, remedy) from None
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in header]
     return pl.DataFrame(
         [pl.Series(name, values, pl.String) for name, values in zip(header, columns, strict=True)]
@@ -248,11 +282,22 @@ def _json_object(file: Path, row: int, line: str) -> dict[str, Any]:
     remedy = 'Write one object a line, such as {"item_id": "1"}.'
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise unusable(file, row, "(line)", line[:80], f"not valid JSON ({error})", remedy) from None
     if not isinstance(record, dict):
         raise unusable(file, row, "(line)", line[:80], "not a JSON object", remedy)
-    return record
+    return _without_half_characters(record) if _HALF_CHARACTER.search(line) else record
+
+
+def _without_half_characters(value: Any) -> Any:
+    """Half of a surrogate pair, as a cut-off emoji leaves it, is no UTF-8: it becomes U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_half_characters(one) for one in value]
+    if isinstance(value, dict):
+        return {_without_half_characters(key): _without_half_characters(one) for key, one in value.items()}
+    return value
 
 
 def _json_series(name: str, values: list[Any]) -> pl.Series:
@@ -262,7 +307,7 @@ def _json_series(name: str, values: list[Any]) -> pl.Series:
     dtype = {str: pl.String, int: pl.Int64, float: pl.Float64}.get(kinds.pop()) if len(kinds) == 1 else None
     try:
         return pl.Series(name, values, dtype or pl.Object)
-    except OverflowError:  # an integer beyond 64 bits is still a fine id
+    except (OverflowError, TypeError):  # an integer beyond 64 bits is still a fine id
         return pl.Series(name, values, pl.Object)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,8 +53,7 @@ def folder_hash(folder: Path) -> str:
     """A fingerprint of the content of every file: the model is what its files say, not what it is called."""
     hashes = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+        hashes[path.relative_to(folder).as_posix()] = files.file_hash(path)
     return files.fingerprint(hashes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 
 from pressmark.catalog import items, tables
 from pressmark.catalog.items import Catalog, Columns
-from pressmark.interactions.times import LATEST, parse_times
+from pressmark.interactions.times import LATEST, looks_like_dates, parse_times
 
 if TYPE_CHECKING:
     import polars as pl
+
+MOSTLY = 0.9
+"""A larger share of unknown items, or of times that cannot be read, is a mistake and not a gap: it stops."""
 
 # What is counted while reading interactions -> the rule. Rows are dropped in this order.
 RULES = {
@@ -79,8 +83,9 @@ def load_interactions(folder: Path, columns: Columns, catalog: Catalog) -> tuple
 
     Raises:
         ValueError: For what cannot be used: no file or two, a missing column, no row, an id that is not
-            UTF-8, a position that is no integer from 0 on, times that are not in seconds, or nothing
-            left. The message says file, row, column, value, rule and what to do.
+            UTF-8, a position that is no integer from 0 on, times that are not in seconds or mostly
+            unreadable, items that are mostly unknown, or nothing left. The message says file, row, column,
+            value, rule and what to do.
     """
     file = tables.find_table(folder, "interactions")
     required = {"user_id": columns.user_id, "item_id": columns.item_id}
@@ -163,12 +168,16 @@ def _timestamps(raw: pl.DataFrame, file: Path, column: str, counts: dict[str, in
     seconds = parse_times(given)
     unparsable = seconds.is_null() & given.is_not_null()
     counts["interactions_unparsable_time"] = int(unparsable.sum())
-    if seconds.null_count() == len(seconds):
-        rule = "no time of the whole file can be read"
+    if int(unparsable.sum()) > MOSTLY * int(given.is_not_null().sum()) or seconds.null_count() == len(seconds):
+        rule = f"{int(unparsable.sum()):,} of {len(seconds):,} times cannot be read, this one first"
         remedy = "Write seconds since 1970 or ISO 8601, such as 2024-05-31T12:00:00Z."
         _stop_at_first(unparsable, raw, given, file, column, rule, remedy)
     rule = "a number is seconds since 1970, and this one lies beyond the year 5000"
-    _stop_at_first(seconds.abs() > LATEST, raw, given, file, column, rule, "Divide milliseconds by 1000.")
+    remedy = "If these are milliseconds, divide them by 1000; write dates as 2024-05-31."
+    _stop_at_first(seconds.abs() > LATEST, raw, given, file, column, rule, remedy)
+    if looks_like_dates(seconds):
+        rule = "every time of the file reads as a date without hyphens, or as a second of 1970"
+        _stop_at_first(seconds.is_not_null(), raw, given, file, column, rule, "Write dates as 2024-05-31.")
     return seconds
 
 
@@ -224,11 +233,17 @@ def _known(
     counts["interactions_without_user"] = len(frame) - len(with_user)
     counts["interactions_without_item"] = len(with_user) - len(with_item)
     counts["interactions_unknown_item"] = len(with_item) - len(known)
-    if known.is_empty():
-        value = with_item["item_id"][0] if len(with_item) else None
-        row = int(with_item["row"][0]) if len(with_item) else int(frame["row"][0])
-        remedy = f"Check that both files mean the same ids (the catalog has {str(catalog.item_id[0])!r})."
-        rule = "not one row of the file has a user and an item of the catalog"
+    num_unknown = counts["interactions_unknown_item"]
+    if known.is_empty() or num_unknown > MOSTLY * len(with_item):
+        lost = with_item.join(index, on="item_id", how="anti", maintain_order="left")
+        value = lost["item_id"][0] if len(lost) else None
+        row = int(lost["row"][0]) if len(lost) else int(frame["row"][0])
+        near = difflib.get_close_matches(value or "", catalog.item_id[:10_000].tolist(), 1, 0.0)
+        remedy = (
+            f"Check that both files mean the same ids (the catalog has {near[0]!r}; leading zeros and spaces "
+            "count), or take rows of other products out."
+        )
+        rule = f"{num_unknown:,} of {len(frame):,} rows name an item that the catalog lacks, this one first"
         raise tables.unusable(file, row, columns.item_id, value, rule, remedy)
     return known
 
@@ -251,8 +266,11 @@ def _ordered(frame: pl.DataFrame, file: Path, counts: dict[str, int]) -> pl.Data
         raise ValueError(
             f"{file}: not one row has a timestamp or a position, so nothing can be ordered. Fill one of them."
         )
-    counts["interactions_duplicate"] = len(frame) - len(distinct)
-    counts["interactions_without_order"] = len(distinct) - len(placed)
+    # Rows alike but for times that could not be read are no duplicates; they have no place either.
+    nowhere = pl.all_horizontal(pl.col("timestamp", "position").is_null()).sum()
+    unreadable = frame.select(nowhere).item() - distinct.select(nowhere).item()
+    counts["interactions_duplicate"] = len(frame) - len(distinct) - unreadable
+    counts["interactions_without_order"] = len(distinct) - len(placed) + unreadable
     backwards = pl.col("key") < pl.col("key").cum_max().over("user")
     counts["interactions_unsorted"] = int(placed.select(backwards.sum()).item())
     return placed.sort("user", "place", "timestamp", "item_index")

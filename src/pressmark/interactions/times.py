@@ -41,6 +41,18 @@ def parse_times(column: pl.Series) -> pl.Series:
     return seconds.zip_with(seconds.is_not_null(), _iso_seconds(column))
 
 
+def looks_like_dates(seconds: pl.Series) -> bool:
+    """Whether all numbers are dates such as 20240531: as seconds they would be days of August 1970."""
+    import polars as pl
+
+    known = seconds.drop_nulls()
+    in_range = (known >= 19700101) & (known <= 21001231) & (known % 1 == 0)
+    if known.is_empty() or not in_range.all():
+        return False
+    dates = known.unique().cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False)
+    return dates.null_count() == 0
+
+
 def _iso_seconds(text: pl.Series) -> pl.Series:
     import polars as pl
 
