@@ -73,8 +73,8 @@ def _cell(found: dict[str, Any] | None) -> str:
 def main() -> None:
     """Rewrites README.md, or checks it."""
     old = README.read_text("utf-8")
-    pattern = re.compile(r"(<!-- table ([\w.-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    new = pattern.sub(lambda found: found[1] + table(found[2]) + found[3], old)
+    pattern = re.compile(r"(<!-- table ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+    new = pattern.sub(lambda found: found[1] + table(found[2]) + "\n" + found[3], old)
     if "--check" in sys.argv:
         raise SystemExit(int(new != old))
     README.write_text(new, "utf-8")

@@ -49,8 +49,11 @@ def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any
     if extra["record"]:
         what = {"cold_items": "cold_start"}.get(protocol, protocol)
         dataset = experiment.name + ("-shuffled" if experiment.split.ties == "shuffled" else "")
-        cost = {"stage_seconds": {str(one.seed): stages.seconds(one) for one in runs}}
-        record(what, dataset, report | cost, _command(argv), as_dict(runs[0]), seeds)
+        made = {
+            "stage_seconds": {str(one.seed): stages.stamped(one, "seconds") for one in runs},
+            "stage_commits": {str(one.seed): stages.stamped(one, "commit") for one in runs},
+        }
+        record(what, dataset, report | made, _command(argv), as_dict(runs[0]), seeds)
         print(f"recorded: eval/results/{what}-{dataset}.json")
     return report
 

@@ -6,6 +6,7 @@ again is skipped; the same stage with other settings is refused, so nothing trai
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import shutil
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import yaml
 
 from pressmark import distributed
+from pressmark.evaluation.record import commit
 from pressmark.experiment import Experiment, as_dict
 from pressmark.files import file_hash, fingerprint, read_json, replacing, write_json
 from pressmark.load import LOADERS, quiet_libraries
@@ -111,11 +113,11 @@ def is_done(experiment: Experiment, stage: str) -> bool:
     return _stamp(experiment, stage).is_file()
 
 
-def seconds(experiment: Experiment) -> dict[str, float]:
-    """Wall seconds that each finished stage of a run took."""
+def stamped(experiment: Experiment, key: str) -> dict[str, Any]:
+    """What each finished stage of a run took in wall "seconds", or the "commit" that it was run at."""
     names = ("prepare", "tokenizer", "generator", "dual_tower")
     stamps = {name: _stamp(experiment, name) for name in names}
-    return {name: read_json(stamp)["seconds"] for name, stamp in stamps.items() if stamp.is_file()}
+    return {name: read_json(stamp)[key] for name, stamp in stamps.items() if stamp.is_file()}
 
 
 def _statement(experiment: Experiment) -> dict[str, Any]:
@@ -238,10 +240,18 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
 
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:
+    """Of all that an answer depends on: what the model was built on, and the code that asks it."""
     stage = {"generator": "generator", "dual_tower": "dual_tower"}.get(model, "prepare")
-    return fingerprint(
-        model, read_json(_stamp(experiment, stage))["fingerprint"], as_dict(experiment).get(model)
-    )
+    built_on = read_json(_stamp(experiment, stage))["fingerprint"]
+    # Scores may differ in their last bits by how many requests are answered together.
+    together = experiment.evaluation.batch_size
+    return fingerprint(model, built_on, as_dict(experiment).get(model), together, _code_fingerprint())
+
+
+@functools.cache
+def _code_fingerprint() -> str:
+    here = Path(__file__).parent
+    return fingerprint([file_hash(one) for one in sorted(here.rglob("*.py"))])
 
 
 def _stamp(experiment: Experiment, stage: str) -> Path:
@@ -271,7 +281,7 @@ def _once(
         raise _other_settings(experiment, stage, changed)
     if done:
         return
-    started = time.perf_counter()
+    started, at = time.perf_counter(), commit()
     if distributed.rank() == 0:
         print(f"--- {stage}: {experiment.run}", flush=True)
         _write_config(experiment)
@@ -279,7 +289,8 @@ def _once(
     work(experiment)
     if distributed.rank() == 0:
         seconds = round(time.perf_counter() - started, 1)
-        write_json(stamp, {"fingerprint": built, "seconds": seconds, "settings": settings})
+        made = {"fingerprint": built, "seconds": seconds, "commit": at, "settings": settings}
+        write_json(stamp, made)
         print(f"--- {stage}: done in {seconds} s", flush=True)
 
 

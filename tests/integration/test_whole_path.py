@@ -128,7 +128,8 @@ def test_the_judge_puts_a_result_on_record_that_its_files_confirm(
     result = read_json(tmp_path / "eval" / "results" / "cold_start-tiny.json")
     assert {"command", "commit", "config", "hardware", "date", "protocols", "paired"} <= result.keys()
     assert result["seeds"] == [0]
-    assert set(result["stage_seconds"]["0"]) == {"prepare", "tokenizer", "generator", "dual_tower"}
+    for key in ("stage_seconds", "stage_commits"):
+        assert set(result[key]["0"]) == {"prepare", "tokenizer", "generator", "dual_tower"}
 
     cases = pq.read_table(run / "evaluation" / "cases.parquet").to_pylist()
     target = {one["case_id"]: one["item_id"] for one in cases if not one["target_in_history"]}

@@ -106,6 +106,16 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_checkpoint(tmp_p
     assert [place.name for place in tmp_path.glob("step-*")] == ["step-00000006"]
 
 
+def test_nothing_to_validate_is_no_reason_to_stop(tmp_path: Path) -> None:
+    class Blind(Line):
+        def validate(self, model: nn.Module) -> dict[str, float]:
+            return {}
+
+    record = fit(new_model(), Blind(), quick(patience=1), tmp_path, 0, "f")
+    assert record["epoch"] == 6
+    assert record["best"] is None
+
+
 def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
     class Worse(Line):
         calls = 0

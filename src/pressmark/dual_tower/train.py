@@ -298,9 +298,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     model = new_model(vectors, split.fitted_on, config, seed)
     task = DualTowerTask(split.train, split.valid, vectors, config, seed)
     built_on = _fingerprint(split, vectors, config, seed)
-    # Without validation cases nothing can get better: train to the end and keep the last weights.
-    training = config.training if len(split.valid) else dataclasses.replace(config.training, patience=0)
-    record = loop.fit(model, task, training, run / "training" / "dual_tower", seed, built_on)
+    record = loop.fit(model, task, config.training, run / "training" / "dual_tower", seed, built_on)
     if distributed.rank() == 0:
         save(run / "dual_tower", model.cpu(), vectors, record)
 

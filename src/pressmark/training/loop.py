@@ -269,7 +269,8 @@ class _Run:
         )
         self.accelerator.log({f"valid/{name}": value for name, value in metrics.items()}, step=progress.step)
         value = metrics.get(task.metric)
-        progress.validations_since_best += 1
+        # Nothing measured is no reason to stop.
+        progress.validations_since_best += value is not None
         if value is not None and (progress.best is None or value > progress.best):
             progress.best, progress.best_step, progress.validations_since_best = value, progress.step, 0
             self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
