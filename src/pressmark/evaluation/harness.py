@@ -133,6 +133,7 @@ def evaluate(
         "title": title,
         "statement": reporting.statement(cases, known, split, config, protocols, statement or {}),
         "num_cases": {name: int(inside.sum()) for name, inside in slices.items()},
+        "cases_fingerprint": listing.fingerprint_of(cases, catalog.item_id, split.cold),
         "protocols": protocols,
         "paired": paired,
     }
