@@ -34,6 +34,7 @@ fix: setup
 bench: setup
 	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --record true
+	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --record true
 	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --record true
 
