@@ -72,8 +72,11 @@ def models_of(experiment: Experiment) -> dict[str, Recommender]:
     models = {name: loader(run) for name, loader in LOADERS.items()}
     if experiment.data.source == "grocery":
         from pressmark.baselines.oracle import load_oracle
+        from pressmark.catalog.grocery import write_grocery
         from pressmark.catalog.items import read_catalog
 
+        # A run that was prepared elsewhere has come without the store; the same settings give it again.
+        write_grocery(Path(experiment.data.path), experiment.data.grocery)
         item_id = read_catalog(run / "data" / "items.parquet").item_id
         models["oracle"] = load_oracle(experiment.data.path, item_id)
     return models

@@ -116,6 +116,15 @@ def test_what_json_cannot_hold_names_the_line(tmp_path: Path, line: str) -> None
         read(tmp_path, "jsonl", '{"a": 1}\n' + line, "a")
 
 
+def test_a_quote_that_swallows_the_file_is_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"items\.csv: cannot be read as csv"):
+        read(tmp_path, "csv", 'a,b\n1,"' + "x,\n" * 100_000 + '"\n2\n', "a")
+
+
+def test_a_header_that_ends_in_a_comma(tmp_path: Path) -> None:
+    assert read(tmp_path, "csv", "a,b,\n1,2,\n", "a", "b")["b"].to_list() == ["2"]
+
+
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "items.parquet").mkdir()
     with pytest.raises(ValueError, match=r"items\.parquet: a folder"):

@@ -211,6 +211,10 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
             "row 1, column 'user_id', value 'u,a,1\\nu': an id holds no line break",
         ),
         ("user_id,item_id,timestamp\nu,a,\nu,b,\n", "not one row has a timestamp or a position"),
+        (
+            "user_id,item_id,timestamp\n,a,1\nu,,2\n",
+            "row 1, column 'item_id', value None: not one row of the file",
+        ),
         ("user_id,item_id\nu,a\n", "neither a column 'timestamp' nor 'position'"),
         ("user_id,timestamp\nu,1\n", "no column 'item_id'"),
         ("user_id,item_id,timestamp\n", "no row"),

@@ -76,7 +76,7 @@ def read_table(file: Path, required: Mapping[str, str], optional: Mapping[str, s
     reader = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_jsonl}[file.suffix]
     try:
         present, frame = reader(file, [*required.values(), *optional.values()])
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, csv.Error, OSError) as error:
         raise ValueError(
             f"{file}: cannot be read as {file.suffix[1:]} ({str(error).splitlines()[0]})."
         ) from error

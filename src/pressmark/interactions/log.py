@@ -234,11 +234,13 @@ def _known(
     counts["interactions_without_item"] = len(with_user) - len(with_item)
     counts["interactions_unknown_item"] = len(with_item) - len(known)
     num_unknown = counts["interactions_unknown_item"]
+    if with_item.is_empty():
+        rule, remedy = "not one row of the file has both a user and an item", "Fill both columns."
+        raise tables.unusable(file, int(frame["row"][0]), columns.item_id, None, rule, remedy)
     if known.is_empty() or num_unknown > MOSTLY * len(with_item):
         lost = with_item.join(index, on="item_id", how="anti", maintain_order="left")
-        value = lost["item_id"][0] if len(lost) else None
-        row = int(lost["row"][0]) if len(lost) else int(frame["row"][0])
-        near = difflib.get_close_matches(value or "", catalog.item_id[:10_000].tolist(), 1, 0.0)
+        value, row = lost["item_id"][0], int(lost["row"][0])
+        near = difflib.get_close_matches(value, catalog.item_id[:10_000].tolist(), 1, 0.0)
         remedy = (
             f"Check that both files mean the same ids (the catalog has {near[0]!r}; leading zeros and spaces "
             "count), or take rows of other products out."
