@@ -29,6 +29,7 @@ FLOORS = {
     "experiment": 5,
     "stages": 5,
     "judging": 5,
+    "living": 5,
     "cli": 5,
 }
 # Imports between rooms of one floor that have a direction: the seam is made of histories, the log of a

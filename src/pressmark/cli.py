@@ -1,4 +1,4 @@
-"""The `pressmark` command: prepare, run, recommend."""
+"""The `pressmark` command: prepare, run, recommend, tokenize, churn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pressmark import stages
+from pressmark import living, stages
 from pressmark.experiment import parse
 from pressmark.files import read_parquet, replacing
 
@@ -22,6 +22,8 @@ _USAGE = """usage: pressmark COMMAND [options]
   prepare     read, check and split the data, compute text vectors
   run         every stage in order, then the comparison table; a finished stage is not done again
   recommend   next items for a file of histories
+  tokenize    SIDs for new products of a trained run; or removes products
+  churn       which share of the products changed its SID from one version or run to another
 
 pressmark COMMAND --help lists the options of a command.
 """
@@ -31,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `pressmark` command."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    commands = {"prepare": _prepare, "run": _run, "recommend": _recommend}
+    commands = {
+        "prepare": _prepare,
+        "run": _run,
+        "recommend": _recommend,
+        "tokenize": living.tokenize,
+        "churn": living.churn,
+    }
     if command in {"--help", "-h"}:
         print(_USAGE, end="")
         return
@@ -82,7 +90,9 @@ def _recommend(arguments: list[str]) -> None:
     parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
     parser.add_argument("--model", default="generator", help="a model of the run (default: generator)")
     parser.add_argument(
-        "--filter", choices=["cold", "warm"], help="recommend only items of one side of the split"
+        "--filter",
+        choices=["cold", "warm", "appended"],
+        help="cold: hidden from training, or appended since; warm: the others; appended: these alone",
     )
     parser.add_argument("--keep-history", action="store_true", help="allow items that the history holds")
     parser.add_argument("--batch-size", type=int, default=1024, help="users at a time (default: 1024)")
@@ -101,9 +111,15 @@ def recommend_file(options: argparse.Namespace) -> None:
     histories, num_unknown = _known_items(options.histories, histories, model.catalog.item_id)
     if options.filter:
         cold_path = options.run / "data" / "cold_items.parquet"
-        cold = np.zeros(model.num_items, bool)
+        cold = model.appended.copy()
         cold[model.catalog.index_of(pq.read_table(cold_path).column("item_id").to_pylist())] = True
-        model.filters[options.filter] = cold if options.filter == "cold" else ~cold
+        masks = {"cold": cold, "warm": ~cold, "appended": model.appended}
+        if options.filter == "appended" and not model.appended.any():
+            raise ValueError(
+                f"--filter appended: the model {options.model} of {options.run} knows no appended item. "
+                "Append some; the models generator and content_neighbours know them."
+            )
+        model.filters[options.filter] = masks[options.filter]
     schema = pa.schema(
         [("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string()), ("score", pa.float32())]
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
+
+import numpy as np
 
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Recommender, Requests
@@ -23,14 +26,37 @@ class Recommended(NamedTuple):
 class LoadedRecommender:
     """A recommender with its catalog: answers in item ids, or in arrays.
 
+    Removed products are never recommended, whatever the filter; histories may name them.
+
     Attributes:
-        catalog: The run's products.
+        catalog: The run's products (item_index as in the run) and behind them, where the model can score them,
+            those that were appended, in order of arrival.
         recommender: The model itself; arrays in, arrays out.
+        appended: (num_items,) bool: the products that were appended.
     """
 
-    def __init__(self, recommender: Recommender, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        catalog: Catalog,
+        listed: np.ndarray | None = None,
+        num_own: int | None = None,
+        unread: frozenset[str] = frozenset(),
+    ) -> None:
+        """Puts both together.
+
+        Args:
+            recommender: Of N items.
+            catalog: The same N items.
+            listed: (N,) bool: False for removed products; None where nothing was removed.
+            num_own: Items of the run itself, the first ones; None for all.
+            unread: Ids of products that the model cannot read: left out of histories.
+        """
         self.recommender, self.catalog = recommender, catalog
         self.num_items, self.filters = recommender.num_items, recommender.filters
+        self.appended = np.arange(len(catalog)) >= (len(catalog) if num_own is None else num_own)
+        self._listed = None if listed is None or listed.all() else listed
+        self._unread = unread
 
     @overload
     def recommend(self, histories: Requests, k: int = 10) -> Recommendations: ...
@@ -66,11 +92,12 @@ class LoadedRecommender:
             ValueError: For an unknown item id, naming it.
         """
         if isinstance(histories, Requests):
-            return self.recommender.recommend(histories, k)
+            return self._answer(histories, k)
         if isinstance(histories, str) or any(isinstance(one, str) for one in histories):
             raise ValueError("histories must be a list of lists of item ids, such as [['milk-1', 'bread-2']].")
-        packed = Histories.from_lists([self.catalog.index_of(list(one)).tolist() for one in histories])
-        answer = self.recommender.recommend(Requests(packed, filter, mask_history), k)
+        readable = [[item for item in one if item not in self._unread] for one in histories]
+        packed = Histories.from_lists([self.catalog.index_of(one).tolist() for one in readable])
+        answer = self._answer(Requests(packed, filter, mask_history), k)
         return [
             [
                 Recommended(str(self.catalog.item_id[item]), float(score))
@@ -78,6 +105,23 @@ class LoadedRecommender:
             ]
             for items, scores, valid in zip(answer.item_index, answer.scores, answer.num_valid, strict=True)
         ]
+
+    def _answer(self, requests: Requests, k: int) -> Recommendations:
+        """Asks the model, under a filter that removed products do not pass."""
+        if self._listed is None:
+            return self.recommender.recommend(requests, k)
+        name = requests.filter
+        # An unknown name, or a mask of the wrong shape, is the model's to refuse.
+        mask = self._listed if name is None else self.filters.get(name)
+        if mask is None or mask.shape != self._listed.shape:
+            return self.recommender.recommend(requests, k)
+        # Registered for this call alone: `filters` shows what the user put there.
+        listed = "listed items" if name is None else f"listed items of {name}"
+        self.filters[listed] = mask & self._listed
+        try:
+            return self.recommender.recommend(replace(requests, filter=listed), k)
+        finally:
+            del self.filters[listed]
 
 
 def _generator(run: Path) -> Recommender:
@@ -122,8 +166,6 @@ def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
     Raises:
         ValueError: If the folder is no run, the model is unknown or has not been trained there.
     """
-    from pressmark.catalog.items import read_catalog
-
     run = Path(run_folder)
     if model not in LOADERS:
         raise ValueError(f"model is {model!r}; known models: {', '.join(LOADERS)}.")
@@ -133,7 +175,33 @@ def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
     if needs and not (run / needs).is_file():
         raise ValueError(f"{run / needs} is missing: train the {model} in this run first.")
     quiet_libraries()
-    return LoadedRecommender(LOADERS[model](run), read_catalog(run / "data" / "items.parquet"))
+    return _with_appended(run, model)
+
+
+def _with_appended(run: Path, model: str) -> LoadedRecommender:
+    """A model over the run's catalog as it stands today.
+
+    The generator spells the SIDs of appended products and content neighbours compare their text; the other
+    models know the run's own products alone. `LOADERS` give every model over the latter: an evaluation is
+    about data/, whatever was appended or removed since.
+    """
+    from pressmark.generator.recommend import load_generator
+    from pressmark.tokenizer.state import read_living
+
+    living = read_living(run)
+    shop, num_own = living.catalog, living.num_own
+    if len(shop) == num_own:
+        return LoadedRecommender(LOADERS[model](run), shop, living.listed)
+    if model == "generator":
+        return LoadedRecommender(load_generator(run, item_id=shop.item_id), shop, living.listed, num_own)
+    if model == "content_neighbours":
+        from pressmark.baselines.content_neighbours import load_content_neighbours, with_items
+
+        neighbours = with_items(load_content_neighbours(run), living.appended_vectors)
+        return LoadedRecommender(neighbours, shop, living.listed, num_own)
+    own = shop.take(np.arange(num_own))
+    unread = frozenset(shop.item_id[num_own:])
+    return LoadedRecommender(LOADERS[model](run), own, living.listed[:num_own], unread=unread)
 
 
 def quiet_libraries() -> None:

@@ -89,6 +89,7 @@ def item_ids() -> list[str]:
 
 def test_the_folder_holds_what_later_stages_read(run: Path) -> None:
     expected = {"config.json", "model.safetensors", "codebooks.safetensors", "sids.parquet", "metrics.json"}
+    expected |= {"manifest.json", "drift.safetensors"}
     assert {one.name for one in (run / "tokenizer").iterdir()} == expected
     assert not list(run.glob(".*partial"))
 

@@ -74,6 +74,20 @@ class ContentNeighbours:
         return scores
 
 
+def with_items(model: ContentNeighbours, vectors: np.ndarray) -> ContentNeighbours:
+    """The same model with n more items behind its own, which nobody has bought.
+
+    Args:
+        model: Over N items.
+        vectors: (n, D) float32 of the new ones.
+    """
+    return ContentNeighbours(
+        np.concatenate([model.vectors, unit_rows(vectors)]),
+        np.append(model.popularity, np.zeros(len(vectors), np.float32)),
+        model.decay,
+    )
+
+
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Scales (N, D) rows to length 1 as float32; rows of zeros stay."""
     vectors = np.asarray(vectors, np.float32)

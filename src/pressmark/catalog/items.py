@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,22 @@ class Catalog:
                 "Item ids are compared letter by letter, as strings."
             ) from None
 
+    def content(self, row: int) -> dict[str, Any]:
+        """All that an item is, but its id: column -> value."""
+        texts = {name: self.text[name][row] for name in sorted(self.text)}
+        return {
+            "title": self.title[row],
+            "brand": self.brand[row],
+            "category": self.category[row],
+            **texts,
+        }
+
+    def take(self, rows: np.ndarray) -> Catalog:
+        """The items at `rows`, in that order."""
+        text = {name: column[rows] for name, column in self.text.items()}
+        category = tuple(self.category[row] for row in rows)
+        return Catalog(self.item_id[rows], self.title[rows], self.brand[rows], category, text)
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change with any value of the catalog."""
@@ -146,7 +163,16 @@ def load_items(folder: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]
             id or with one that is not UTF-8, a category of another form. The message says file, row,
             column, value, rule and what to do.
     """
-    file = tables.find_table(folder, "items")
+    return load_items_file(tables.find_table(folder, "items"), columns)
+
+
+def load_items_file(file: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]:
+    """`load_items` for one file, whatever its name; .parquet, .csv or .jsonl.
+
+    Raises:
+        ValueError: As `load_items`.
+    """
+    tables.check_format(file)
     required = {"item_id": columns.item_id, "title": columns.title, "category": columns.category}
     optional = {"brand": columns.brand, **{name: name for name in columns.text}}
     frame = tables.read_table(file, required, optional)
@@ -177,6 +203,28 @@ def load_items(folder: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]
         **_count_categories(parsed),
     }
     return catalog, {rule: counts[rule] for rule in RULES}
+
+
+def join_catalogs(*catalogs: Catalog) -> Catalog:
+    """The items of one catalog after another: sorted by item_id no longer, but every row keeps its place.
+
+    Raises:
+        ValueError: If their text columns differ.
+    """
+    names = [sorted(one.text) for one in catalogs]
+    for other in names:
+        if other != names[0]:
+            raise ValueError(
+                f"catalogs have the text columns {', '.join(names[0]) or 'none'} and "
+                f"{', '.join(other) or 'none'}: read both with the same data.columns.text."
+            )
+    return Catalog(
+        np.concatenate([one.item_id for one in catalogs]),
+        np.concatenate([one.title for one in catalogs]),
+        np.concatenate([one.brand for one in catalogs]),
+        tuple(chain.from_iterable(one.category for one in catalogs)),
+        {name: np.concatenate([one.text[name] for one in catalogs]) for name in catalogs[0].text},
+    )
 
 
 def _distinct_items(frame: pl.DataFrame, file: Path, columns: Columns) -> pl.DataFrame:

@@ -54,6 +54,14 @@ def find_table(folder: Path, name: str) -> Path:
     return found[0]
 
 
+def check_format(file: Path) -> None:
+    """Raises ValueError unless `file` is there and of a form that `read_table` reads."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file.")
+    if file.suffix[1:] not in _FORMATS:
+        raise ValueError(f"{file}: the name must end in .{', .'.join(_FORMATS)}.")
+
+
 def read_table(file: Path, required: Mapping[str, str], optional: Mapping[str, str]) -> pl.DataFrame:
     """Reads columns of a parquet, CSV or JSONL file; no value is changed but undecodable bytes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,11 @@ class GeneratorRecommender:
 
 
 def load_generator(
-    run: Path, beam: int = 0, batch_size: int = 64, device: str = "auto"
+    run: Path,
+    beam: int = 0,
+    batch_size: int = 64,
+    device: str = "auto",
+    item_id: Sequence[str] | np.ndarray | None = None,
 ) -> GeneratorRecommender:
     """Loads the generator of a run.
 
@@ -133,14 +138,17 @@ def load_generator(
         beam: Beams a user; 0 takes what the generator was saved with.
         batch_size: Users decoded together.
         device: "auto" takes a GPU where there is one.
+        item_id: The items to recommend, row = item_index; None takes data/items.parquet. Appended items
+            have SIDs too and may stand behind those.
 
     Raises:
         ValueError: If something is missing, or generator and SIDs are of different codebooks.
     """
     from pressmark.catalog.items import read_catalog
 
-    catalog = read_catalog(run / "data" / "items.parquet")
-    table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
+    if item_id is None:
+        item_id = read_catalog(run / "data" / "items.parquet").item_id
+    table = read_sids(run / "tokenizer" / "sids.parquet", item_id)
     model = load_model(run / "generator", table)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

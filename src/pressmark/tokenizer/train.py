@@ -17,8 +17,8 @@ from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
 from pressmark.distributed import barrier, broadcast, rank, start
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
-from pressmark.sids.table import SidTable, write_sids
-from pressmark.tokenizer import collisions, quality, sampler
+from pressmark.sids.table import SidTable, read_register, write_sids
+from pressmark.tokenizer import collisions, drift, manifest, quality, sampler
 from pressmark.tokenizer.config import Config
 from pressmark.tokenizer.quantizer import Quantizer
 from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
@@ -121,6 +121,7 @@ def train(run: Path, config: Config, seed: int) -> None:
         ValueError: For vectors or a catalog that cannot be tokenized; the message says what to change.
     """
     run = Path(run)
+    manifest.refuse_to_replace(run / "tokenizer")
     catalog = read_catalog(run / "data" / "items.parquet")
     fitted_on = read_split(run / "data", catalog).fitted_on
     vectors = read_vectors(run)
@@ -143,8 +144,23 @@ def train(run: Path, config: Config, seed: int) -> None:
             "pairs_in_a_batch": _pairs(taxonomy, items, config, seed),
             "training": record,
         }
-        write_tokenizer(run / "tokenizer", quantizer, resolution, catalog.item_id, metrics)
+        added = {"items": catalog.fingerprint, "vectors": files.fingerprint(vectors)}
+        reference = drift_reference(quantizer, vectors, codes, fitted_on)
+        write_tokenizer(run / "tokenizer", quantizer, resolution, catalog.item_id, metrics, added, reference)
     barrier()
+
+
+def drift_reference(
+    quantizer: Quantizer, vectors: np.ndarray, codes: np.ndarray, fitted_on: np.ndarray
+) -> drift.Reference:
+    """What appended items will be compared with: errors and use of the nearest (N, L) codes of training."""
+    errors = reconstruction_errors(vectors, quantizer.decode(codes))
+    return drift.make_reference(errors, codes, fitted_on, quantizer.level_sizes)
+
+
+def reconstruction_errors(vectors: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """(N,) float32 squared distances of (N, D) vectors to what their codes say."""
+    return np.square(vectors - decoded).sum(axis=1)
 
 
 def _check_finite(vectors: np.ndarray, catalog: Catalog) -> None:
@@ -190,11 +206,14 @@ def write_tokenizer(
     resolution: collisions.Resolution,
     item_id: np.ndarray,
     metrics: dict[str, Any],
+    added: dict[str, str],
+    reference: drift.Reference,
 ) -> None:
     """Writes a tokenizer folder in one piece.
 
     Writes config.json, model.safetensors, codebooks.safetensors (a suffix level's entries are zero),
-    sids.parquet and metrics.json.
+    sids.parquet, metrics.json, and for later appends manifest.json (with the fingerprints `added` of items and
+    vectors) and drift.safetensors.
     """
     books = quantizer.codebooks()
     books += [np.zeros((size, books[0].shape[1]), np.float32) for size in resolution.level_sizes[len(books) :]]
@@ -204,6 +223,9 @@ def write_tokenizer(
         write_codebooks(partial / "codebooks.safetensors", books)
         write_sids(partial / "sids.parquet", table, item_id)
         files.write_json(partial / "metrics.json", metrics)
+        register = read_register(partial / "sids.parquet")
+        manifest.write_manifest(partial, [manifest.entry(register, "train", {"items": len(register)}, added)])
+        drift.write_reference(partial / "drift.safetensors", reference)
 
 
 def load_quantizer(folder: Path) -> Quantizer:

@@ -1,0 +1,189 @@
+"""The commands for a catalog that lives: `pressmark tokenize` and `pressmark churn`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pressmark.files import read_json, write_json
+from pressmark.tokenizer import drift
+
+
+def tokenize(arguments: list[str]) -> None:
+    """`pressmark tokenize --run R (--items FILE --append | --remove FILE)`."""
+    parser = argparse.ArgumentParser(
+        prog="pressmark tokenize",
+        description="SIDs for new products of a trained run, without touching an old one; or removes products.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run folder with a trained tokenizer")
+    parser.add_argument("--items", type=Path, help="new products, columns as the run's: .parquet, .csv, .jsonl")
+    parser.add_argument("--append", action="store_true", help="give the products of --items SIDs")
+    parser.add_argument(
+        "--vectors", type=Path, help="vectors of the new products, where the run's are precomputed"
+    )
+    parser.add_argument(
+        "--keep-changed",
+        action="store_true",
+        help="pass over known products whose content has changed",
+    )
+    parser.add_argument(
+        "--remove", type=Path, help="products to withdraw: .txt, one id a line, or a table with their ids"
+    )
+    parser.add_argument("--free", action="store_true", help="with --remove: let new products have their SIDs")
+    for one in fields(drift.Thresholds):
+        kind = type(one.default)
+        parser.add_argument(f"--drift.{one.name}", type=kind, default=one.default, metavar=kind.__name__)
+    options = parser.parse_args(arguments)
+    if bool(options.items) != options.append:
+        raise ValueError("--items FILE and --append go together: new products are appended, nothing else.")
+    if bool(options.items) == bool(options.remove):
+        raise ValueError("give either --items FILE --append or --remove FILE.")
+    for name, with_it in (("free", "remove"), ("vectors", "items"), ("keep_changed", "items")):
+        if getattr(options, name) and not getattr(options, with_it):
+            raise ValueError(f"--{name.replace('_', '-')} goes with --{with_it} only.")
+    if options.items:
+        _append(options)
+    else:
+        _remove(options)
+
+
+def churn(arguments: list[str]) -> None:
+    """`pressmark churn --old A --new B`."""
+    from pressmark.tokenizer.churn import churn as compare
+    from pressmark.tokenizer.churn import find_register, table_of
+
+    parser = argparse.ArgumentParser(
+        prog="pressmark churn", description="Which share of the products changed its SID, by prefix length."
+    )
+    for side in ("old", "new"):
+        parser.add_argument(
+            f"--{side}", type=Path, required=True, help="run folder, tokenizer folder or sids.parquet"
+        )
+        parser.add_argument(f"--{side}-version", type=int, help="version of it (default: the latest)")
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    options = parser.parse_args(arguments)
+    report = compare(
+        find_register(options.old, options.old_version), find_register(options.new, options.new_version)
+    )
+    if options.out:
+        write_json(options.out, {"old": str(options.old), "new": str(options.new), **report})
+    print(table_of(report))
+
+
+def _append(options: argparse.Namespace) -> None:
+    from pressmark.catalog.embeddings import read_vectors
+    from pressmark.catalog.items import Catalog, load_items_file, read_catalog
+    from pressmark.catalog.later_vectors import embed_later
+    from pressmark.experiment import read_run
+    from pressmark.interactions.split_files import read_split
+    from pressmark.load import quiet_libraries
+    from pressmark.tokenizer.lifecycle import append
+
+    limits = drift.Thresholds(
+        **{one.name: getattr(options, f"drift.{one.name}") for one in fields(drift.Thresholds)}
+    )
+    run = options.run
+    columns, vectors = read_run(run)
+    items, rules = load_items_file(options.items, columns)
+
+    def embed(new: Catalog) -> np.ndarray:
+        own = read_catalog(run / "data" / "items.parquet")
+        fitted_on = read_split(run / "data", own).fitted_on
+        # The run's own vectors say where the cache of its catalog lies.
+        cache = (run / read_json(run / "data" / "vectors.json")["path"]).parent
+        return embed_later(new, own, read_vectors(run), fitted_on, vectors, cache, options.vectors)
+
+    quiet_libraries()
+    version = append(run, items, embed, limits, options.keep_changed)
+    counts = version.counts
+    if not counts["appended"] and not counts["restored"]:
+        print(f"{run}: nothing to append, still version {version.version} ({_passed_over(counts)})")
+        return
+    print(
+        f"{run}: version {version.version}, {counts['appended']:,} products appended, "
+        f"{version.num_listed:,} listed" + (f" ({_passed_over(counts)})" if _passed_over(counts) else "")
+    )
+    for rule in ("items_duplicate_id", "items_without_title", "items_without_category"):
+        if rules[rule]:
+            print(f"mind: {rules[rule]:,} {rule.removeprefix('items_').replace('_', ' ')} in {options.items}")
+    if "drift" in version.details:
+        print(_drift_table(version.details["drift"]))
+
+
+def _passed_over(counts: dict[str, int]) -> str:
+    parts = [
+        f"{counts['skipped']:,} skipped, they have SIDs" if counts["skipped"] else "",
+        f"{counts['changed']:,} kept as they were, their content changed" if counts["changed"] else "",
+        f"{counts['restored']:,} listed again under their old SIDs" if counts["restored"] else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def _drift_table(found: dict[str, Any]) -> str:
+    this, total = found["this_append"], found["all_appended"]
+    levels = range(1, sum(name.startswith("usage_most_") for name in this) + 1)
+    rows = [
+        ("products", "num_items", "", "{:,}"),
+        ("median error, of training's", "error_median", "chance_median", "{:.2f}"),
+        ("90 % quantile of the error", "error_q90", "chance_q90", "{:.2f}"),
+        ("beyond training's 99 %", "share_beyond", "", "{:.1%}"),
+        ("nearest SID was taken", "share_relocated", "", "{:.1%}"),
+        *((f"code use, level {one}, bits", f"usage_{one}", f"usage_most_{one}", "{:.2f}") for one in levels),
+    ]
+    lines = [f"{'':30}{'this append':>12}{'all appended':>14}{'chance, at most':>17}"]
+    for words, name, chance, form in rows:
+        most = form.format(this[chance]) if chance else ""
+        lines.append(
+            f"{words:30}{form.format(this[name]):>12}{form.format(total[name]):>14}{most:>17}".rstrip()
+        )
+    lines.append(f"(training's: its {found['compared_with']})")
+    return "\n".join([*lines, f"verdict: {found['verdict']}", *(f"- {one}" for one in found["reasons"])])
+
+
+def _remove(options: argparse.Namespace) -> None:
+    from pressmark.tokenizer.lifecycle import remove
+
+    version = remove(options.run, _read_ids(options.remove), options.free)
+    counts = version.counts
+    if not version.details:
+        print(f"{options.run}: nothing to remove, still version {version.version}")
+        return
+    print(
+        f"{options.run}: version {version.version}, {counts['removed']:,} products removed, "
+        f"{counts['removed_before']:,} were before; {version.num_listed:,} listed"
+    )
+    freed = version.details["freed"]
+    if not freed:
+        print("their SIDs stay reserved (--free gives them to new products)")
+    for item_id, sid in list(freed.items())[:20]:
+        print(f"freed: {sid} (was {item_id})")
+    if len(freed) > 20:
+        print(f"freed: {len(freed) - 20:,} more, named in {options.run / 'tokenizer' / 'manifest.json'}")
+
+
+def _read_ids(path: Path) -> list[str]:
+    """Item ids of a text file, one a line, or of a table's item_id column.
+
+    Raises:
+        ValueError: If there is no such file, or no id in it.
+    """
+    from pressmark.catalog import tables
+
+    if path.suffix != ".txt":
+        tables.check_format(path)
+        frame = tables.read_table(path, {"item_id": "item_id"}, {})
+        ids = tables.read_ids(frame, "item_id", path, "item_id").drop_nulls().to_list()
+    elif not path.is_file():
+        raise ValueError(f"--remove {path}: no such file.")
+    else:
+        try:
+            ids = [line for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--remove {path}: not UTF-8 ({error}). Save the ids as UTF-8.") from error
+    if not ids:
+        raise ValueError(f"--remove {path}: no id in it; write one item_id a line.")
+    return [one.removesuffix("\r") for one in ids]
