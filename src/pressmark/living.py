@@ -128,19 +128,22 @@ def _drift_table(found: dict[str, Any]) -> str:
     levels = range(1, sum(name.startswith("usage_most_") for name in this) + 1)
     rows = [
         ("products", "num_items", "", "{:,}"),
-        ("median error, of training's", "error_median", "chance_median", "{:.2f}"),
+        ("median error, times training's", "error_median", "chance_median", "{:.2f}"),
         ("90 % quantile of the error", "error_q90", "chance_q90", "{:.2f}"),
-        ("beyond training's 99 %", "share_beyond", "", "{:.1%}"),
-        ("nearest SID was taken", "share_relocated", "", "{:.1%}"),
-        *((f"code use, level {one}, bits", f"usage_{one}", f"usage_most_{one}", "{:.2f}") for one in levels),
+        ("beyond training's 99 %", "share_beyond", "expected_beyond", "{:.1%}"),
+        ("nearest SID was taken", "share_relocated", "expected_relocated", "{:.1%}"),
+        *((f"code use, level {one}, in bits", f"usage_{one}", f"usage_most_{one}", "{:.2f}") for one in levels),
     ]
-    lines = [f"{'':30}{'this append':>12}{'all appended':>14}{'chance, at most':>17}"]
-    for words, name, chance, form in rows:
-        most = form.format(this[chance]) if chance else ""
-        lines.append(
-            f"{words:30}{form.format(this[name]):>12}{form.format(total[name]):>14}{most:>17}".rstrip()
-        )
-    lines.append(f"(training's: its {found['compared_with']})")
+    lines = [f"{'':32}{'this append':>12}{'all appended':>14}{'as training':>15}"]
+    for words, name, known, form in rows:
+        as_training = form.format(this[known]) if known else ""
+        if known and not known.startswith("expected"):
+            as_training = "up to " + as_training
+        line = f"{words:32}{form.format(this[name]):>12}{form.format(total[name]):>14}{as_training:>15}"
+        lines.append(line.rstrip())
+    lines.append(
+        f"(as training: what {this['num_items']:,} items like its {found['compared_with']} would show)"
+    )
     return "\n".join([*lines, f"verdict: {found['verdict']}", *(f"- {one}" for one in found["reasons"])])
 
 

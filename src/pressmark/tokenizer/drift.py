@@ -168,9 +168,10 @@ def measure(
 
     Returns:
         num_items; error_median, error_q90: ratios to the reference's; chance_median, chance_q90: the largest
-        ratio among 500 draws from the reference; share_beyond (the fitted items' 99 % quantile);
-        share_relocated; usage_<level>: Jensen-Shannon divergence in bits, usage_chance_<level> its mean and
-        usage_most_<level> its largest value over 500 draws from training. Levels count from 1.
+        ratio among 500 draws from the reference; share_beyond (the fitted items' 99 % quantile) and
+        share_relocated, with expected_beyond and expected_relocated; usage_<level>: Jensen-Shannon divergence
+        in bits, usage_chance_<level> its mean and usage_most_<level> its largest value over 500 draws from
+        training. Levels count from 1.
     """
     rng = np.random.default_rng(seed)
     figures: dict[str, float] = {"num_items": len(errors)}
@@ -179,7 +180,9 @@ def measure(
         figures[f"error_{name}"] = float(np.quantile(errors, share)) / base
         figures[f"chance_{name}"] = _largest_ratio(reference, len(errors), share, rng)
     figures["share_beyond"] = float((errors > reference.fitted[99]).mean())
+    figures["expected_beyond"] = reference.share_beyond
     figures["share_relocated"] = float(moved.mean())
+    figures["expected_relocated"] = reference.share_taken
     for level, counts in enumerate(reference.usage):
         known = counts / counts.sum()
         found = np.bincount(codes[:, level], minlength=len(counts)) / len(codes)
@@ -272,16 +275,19 @@ def _other_use(reference: Reference, figures: dict[str, float], limits: Threshol
 
 
 def _largest_ratio(reference: Reference, num_items: int, share: float, rng: np.random.Generator) -> float:
-    """The largest ratio of a quantile of n items to that of m, both drawn from the reference."""
+    """The largest of 500 ratios of a quantile of n items to that of m, both drawn from the reference.
+
+    The k-th smallest of n uniform numbers has the distribution Beta(k, n + 1 - k), so one number is drawn for
+    each quantile and looked up among the reference's.
+    """
     grid = np.linspace(0, 1, 101)
-    largest = 0.0
-    for _ in range(NUM_DRAWS):
-        one, other = (
-            np.quantile(np.interp(rng.random(min(count, _MOST_DRAWN)), grid, reference.quantiles), share)
-            for count in (num_items, reference.num_compared)
-        )
-        largest = max(largest, float(one) / max(float(other), 1e-12))
-    return largest
+
+    def drawn(num: int) -> np.ndarray:
+        place = share * (num - 1) + 1
+        return np.interp(rng.beta(place, num + 1 - place, NUM_DRAWS), grid, reference.quantiles)
+
+    one, other = drawn(num_items), drawn(reference.num_compared)
+    return float((one / np.maximum(other, 1e-12)).max())
 
 
 def _by_chance(found: float, num_items: float, expected: float) -> bool:
