@@ -7,7 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pressmark.catalog.items import RULES, Catalog, Columns, load_items, read_catalog, write_catalog
+from pressmark.catalog.items import (
+    RULES,
+    Catalog,
+    Columns,
+    join_catalogs,
+    load_items,
+    read_catalog,
+    write_catalog,
+)
 
 COLUMNS = Columns()
 
@@ -236,3 +244,16 @@ def test_a_foreign_parquet_is_no_catalog(tmp_path: Path) -> None:
     pl.DataFrame({"item_id": ["1"]}).write_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="no column 'title'"):
         read_catalog(tmp_path / "x.parquet")
+
+
+def test_joined_catalogs_keep_every_row_and_need_the_same_text_columns(tmp_path: Path) -> None:
+    first, _ = load_items(csv(tmp_path, "item_id,title,category\nb,x,A > B\nc,,\n"), Columns(text=("size",)))
+    second, _ = load_items(csv(tmp_path, "item_id,title,category,size\na,y,C,12\n"), Columns(text=("size",)))
+    joined = join_catalogs(first, second)
+    assert joined.item_id.tolist() == ["b", "c", "a"]
+    assert joined.content(2) == {"title": "y", "brand": "", "category": (("C",),), "size": "12"}
+    assert joined.index_of(["a", "b"]).tolist() == [2, 0]
+    assert joined.take(np.array([2, 0])).item_id.tolist() == ["a", "b"]
+    other, _ = load_items(csv(tmp_path, "item_id,title,category\nz,x,A\n"), Columns(text=()))
+    with pytest.raises(ValueError, match="text columns size and none"):
+        join_catalogs(first, other)

@@ -98,6 +98,10 @@ def test_appended_products_are_recommended_and_nothing_else_changes(
     assert shop.catalog.item_id[200:].tolist() == in_order
     assert shop.catalog.item_id[:200].tolist() == pressmark.load(place / "run").catalog.item_id.tolist()
     assert len(shop.recommend([later[:3]], k=240)[0]) == 237
+    history = shop.catalog.item_id[:3].tolist()
+    now, then = (dict(one.recommend([history], k=240)[0]) for one in (shop, pressmark.load(place / "run")))
+    assert len(then) == 197
+    assert {item: now[item] for item in then} == pytest.approx(then, abs=1e-4)
     for model in ("generator", "content_neighbours"):
         found = recommended(run, tmp_path, "--filter", "appended", "--model", model, history=later[:3])
         assert len(found) == 10

@@ -7,7 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pressmark.sids.table import SidTable, read_sids, write_sids
+from pressmark.files import fingerprint
+from pressmark.sids.table import (
+    FREED,
+    LISTED,
+    Register,
+    SidTable,
+    read_register,
+    read_sids,
+    write_register,
+    write_sids,
+)
 
 ITEM_ID = ["apple", "bread", "cheese"]
 
@@ -73,3 +83,28 @@ def test_one_id_an_item(tmp_path: Path) -> None:
 def test_impossible_sids_are_refused(sids: list[list[int]], level_sizes: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SidTable(np.array(sids), level_sizes, "abc")
+
+
+def test_the_register_keeps_every_row_and_the_catalog_reads_its_own(tmp_path: Path) -> None:
+    sids = SidTable(np.array([[1, 299], [0, 0], [1, 2], [0, 0]]), (2, 300), "abc", version=2)
+    status = np.array([LISTED, FREED, LISTED, LISTED], object)
+    one = Register(np.array([*ITEM_ID, "durian"], object), sids, np.array([0, 0, 0, 2]), status)
+    write_register(tmp_path / "sids.parquet", one)
+    read = read_register(tmp_path / "sids.parquet")
+    assert read.item_id.tolist() == [*ITEM_ID, "durian"]
+    assert (read.since.tolist(), read.status.tolist()) == ([0, 0, 0, 2], status.tolist())
+    assert read.fingerprint == one.fingerprint
+    assert read.at(1).item_id.tolist() == ITEM_ID
+    assert read.at(1).fingerprint == fingerprint(np.array(ITEM_ID, object), sids.sids[:3])
+    assert read_sids(tmp_path / "sids.parquet", ITEM_ID).sids.tolist() == sids.sids[:3].tolist()
+    assert read_sids(tmp_path / "sids.parquet", [*ITEM_ID, "durian"]).sids.tolist() == sids.sids.tolist()
+    with pytest.raises(ValueError, match="'apple' is not in the catalog"):
+        read_sids(tmp_path / "sids.parquet", [*ITEM_ID[1:], "durian"])
+
+
+def test_a_table_from_before_the_register_is_read(tmp_path: Path) -> None:
+    write_sids(tmp_path / "sids.parquet", table(), ITEM_ID)
+    old = pq.read_table(tmp_path / "sids.parquet").drop_columns(["since", "status"])
+    pq.write_table(old, tmp_path / "sids.parquet")
+    read = read_register(tmp_path / "sids.parquet")
+    assert (read.since.tolist(), read.status.tolist()) == ([0, 0, 0], [LISTED] * 3)

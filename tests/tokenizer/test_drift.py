@@ -109,6 +109,13 @@ def test_code_use_is_judged_once_the_appended_items_are_a_share_of_the_catalog()
     assert "the use of level 1's codes" in reasons[0]
 
 
+def test_a_tight_limit_still_lets_chance_pass() -> None:
+    tight = Thresholds(max_usage_divergence=1e-9, min_share_for_usage=1e-9)
+    like = [sample(20, seed=seed) for seed in range(20)]
+    assert any(one["usage_1"] > one["usage_chance_1"] for one in like)
+    assert {verdict(reference(), one, one, tight)[0] for one in like} == {"fine"}
+
+
 def test_chance_shrinks_with_numbers() -> None:
     few, many = sample(20), sample(2000)
     assert few["usage_chance_1"] > 5 * many["usage_chance_1"]

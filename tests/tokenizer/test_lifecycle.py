@@ -283,7 +283,7 @@ def test_a_kill_at_any_rename_leaves_one_version_and_a_second_try_goes_on(
 
 def test_two_commands_at_once_are_refused(run: Path) -> None:
     held = os.open(run / "tokenizer", os.O_RDONLY)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    fcntl.flock(held, fcntl.LOCK_SH)
     try:
         with pytest.raises(ValueError, match="another `pressmark tokenize` is at work"):
             append(run, products("a"), embed)
