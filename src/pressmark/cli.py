@@ -1,4 +1,4 @@
-"""The `pressmark` command: prepare, run, recommend, tokenize, churn."""
+"""The `pressmark` command: prepare, run, recommend, doctor, tokenize, churn."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _USAGE = """usage: pressmark COMMAND [options]
   prepare     read, check and split the data, compute text vectors
   run         every stage in order, then the comparison table; a finished stage is not done again
   recommend   next items for a file of histories
+  doctor      what is good and what is wrong with the SIDs of a run, and what to change
   tokenize    SIDs for new products of a trained run; or removes products
   churn       which share of the products changed its SID from one version or run to another
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "prepare": _prepare,
         "run": _run,
         "recommend": _recommend,
+        "doctor": _doctor,
         "tokenize": living.tokenize,
         "churn": living.churn,
     }
@@ -72,6 +74,14 @@ def _run(arguments: list[str]) -> None:
     report = stages.evaluate(experiment)
     print(terminal_table(report))
     print(f"\nreport: {experiment.run / 'evaluation' / 'report.html'}")
+
+
+def _doctor(arguments: list[str]) -> None:
+    from pressmark.insight.command import doctor
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    raise SystemExit(doctor(arguments))
 
 
 def _recommend(arguments: list[str]) -> None:

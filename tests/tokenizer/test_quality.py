@@ -35,6 +35,7 @@ def test_branches_are_the_ways_in_which_a_prefix_goes_on() -> None:
     assert (use["branches_1"], use["branches_2"]) == (pytest.approx(2), pytest.approx(2))
     use = quality.code_use(np.array([[0, 0], [0, 0], [1, 1], [1, 1]]), (2, 4))
     assert use["branches_2"] == pytest.approx(1)
+    assert (use["num_prefixes_1"], use["num_prefixes_2"]) == (2, 2)
 
 
 def test_a_sandglass_is_a_middle_below_both_ends() -> None:

@@ -38,7 +38,6 @@ def tree_agreement(codes: np.ndarray, taxonomy: Taxonomy, length: int = 1, seed:
         purity<length>_<d>_chance, nmi<length>_<d>_chance: the same with categories shuffled over the items, so
             with groups of the same sizes. Both figures rise by themselves as prefixes get longer: read
             (figure - chance) / (1 - chance), the share of what chance leaves open (`above_chance`).
-        num_prefixes_<length>: groups that there are, among all N items.
 
         {} for a tree without a node.
     """
@@ -46,10 +45,10 @@ def tree_agreement(codes: np.ndarray, taxonomy: Taxonomy, length: int = 1, seed:
     if len(known) == 0:
         return {}
     group = prefix_number(codes[known, :length])
-    found: dict[str, float] = {f"num_prefixes_{length}": int(prefix_number(codes[:, :length]).max()) + 1}
+    found: dict[str, float] = {}
     rng = np.random.default_rng((seed, length))
     shuffles = [rng.permutation(len(known)) for _ in range(max(1, SHUFFLED_ITEMS // len(known)))]
-    for name, label in _categories(taxonomy, known).items():
+    for name, label in tree_categories(taxonomy, known).items():
         purity, nmi = _agreement(group, label)
         chance = np.array([_agreement(group, label[order]) for order in shuffles]).mean(axis=0)
         found[f"purity{length}_{name}"], found[f"purity{length}_{name}_chance"] = purity, float(chance[0])
@@ -66,7 +65,7 @@ def above_chance(figure: float, chance: float) -> float:
     return (figure - chance) / (1 - chance) if chance < 1 else 0.0
 
 
-def _categories(taxonomy: Taxonomy, items: np.ndarray) -> dict[str, np.ndarray]:
+def tree_categories(taxonomy: Taxonomy, items: np.ndarray) -> dict[str, np.ndarray]:
     """Depth name -> (n,) int64 node of each item."""
     nodes, leaf = taxonomy.item_nodes[items, 0], taxonomy.item_leaf[items, 0]
     by_depth = {

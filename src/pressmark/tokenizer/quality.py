@@ -36,6 +36,7 @@ def code_use(codes: np.ndarray, level_sizes: Sequence[int]) -> dict[str, float]:
         gini_<level>: Gini coefficient of items a code, unused codes included; 0 if all are used alike.
         largest_share_<level>: share of the items on the level's commonest code.
         branches_<level>: perplexity of the code given the codes before it: how many ways a prefix goes on.
+        num_prefixes_<level>: distinct prefixes up to this level.
         sandglass: see `sandglass`; for three levels or more.
     """
     use, before = {}, 0.0
@@ -47,6 +48,7 @@ def code_use(codes: np.ndarray, level_sizes: Sequence[int]) -> dict[str, float]:
         use[f"gini_{level + 1}"] = _gini(counts)
         use[f"largest_share_{level + 1}"] = float(counts.max() / max(1, len(codes)))
         use[f"branches_{level + 1}"] = float(np.exp(_entropy(prefixes) - before))
+        use[f"num_prefixes_{level + 1}"] = len(prefixes)
         before = _entropy(prefixes)
     if len(level_sizes) > 2:
         use["sandglass"] = sandglass(

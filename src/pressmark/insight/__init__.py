@@ -1,0 +1,1 @@
+"""Looking into a run: the doctor of its tokenizer."""
