@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pressmark import files
-from pressmark.insight.definitions import DEFINITIONS
+from pressmark.insight.definitions import definition_of
 from pressmark.insight.doctor import Diagnosis, as_json, diagnose, read_patient
 from pressmark.insight.rules import GRADES, Rule
 from pressmark.insight.verdicts import Verdict
@@ -81,7 +81,7 @@ def terminal_table(diagnosis: Diagnosis, explain: bool = False) -> str:
     for one, values in zip(diagnosis.verdicts, shown, strict=True):
         lines.append(f"{one.grade:5}  {one.rule.title:{title}}  {values:{width}}  {_limit(one.rule)}".rstrip())
         if explain:
-            lines += _wrapped(DEFINITIONS[one.rule.figure].capitalize() + ".")
+            lines += _wrapped(definition_of(next(iter(one.values))).capitalize() + ".")
             lines += _wrapped(f"Limits: {one.rule.source}.")
         if explain or one.grade != "good":
             lines += _wrapped(one.rule.why)

@@ -75,17 +75,15 @@ def _code_usage(patient: Patient, diagnosis: Diagnosis) -> Figure:
         figures = diagnosis.figures
         panel.set_title(f"Level {level + 1}", loc="left", fontsize=11, fontweight="bold", color=INK)
         panel.text(
-            0.97,
-            0.965,
+            0.05,
+            0.05,
             f"perplexity {figures[f'perplexity_{level + 1}']:.0f} of {len(load)}\n"
             f"Gini {figures[f'gini_{level + 1}']:.2f}" + (f"\n{num_dead} unused" if num_dead else ""),
             transform=panel.transAxes,
-            ha="right",
-            va="top",
+            va="bottom",
             fontsize=9,
             color=INK,
             linespacing=1.4,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5},
         )
         panel.set_xlabel("codes, commonest first", fontsize=9, color=QUIET)
         if level % columns == 0:
