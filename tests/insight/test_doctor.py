@@ -167,6 +167,9 @@ def test_what_cannot_be_looked_at_says_why(
     assert "gone.safetensors is missing" in capsys.readouterr().err
     write_json(untrained / "data" / "vectors.json", pointer)
 
+    (tmp_path / "taken").write_text("")
+    assert status("--run", untrained, "--out", tmp_path / "taken") == 2
+    assert "taken: is a file" in capsys.readouterr().err
     assert status("--run", untrained, "--seed", "-1") == 2
     assert "--seed is -1" in capsys.readouterr().err
     assert not (untrained / "doctor").exists()

@@ -14,9 +14,9 @@ from pressmark.insight.sizes import LEAST_SIDS_PER_ITEM, suggest
         (240, (16,) * 4),
         (4_000, (64,) * 4),
         (12_101, (256,) * 4),
-        (50_000, (1024,) * 3),
-        (1_000_000, (4096,) * 3),
-        (10_000_000, (4096,) * 4),  # 3 levels make 6,872 SIDs an item
+        (50_000, (1024,) * 4),
+        (200_000, (4096,) * 3),  # 343,597 SIDs an item
+        (1_000_000, (4096,) * 4),  # 3 levels would make 68,719
     ],
 )
 def test_the_rule_by_hand(num_items: int, level_sizes: tuple[int, ...]) -> None:

@@ -28,10 +28,12 @@ def doctor(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.seed < 0:
         raise ValueError(f"--seed is {options.seed}; it must be 0 or more.")
+    out = options.out or options.run / "doctor"
+    if out.is_file():
+        raise ValueError(f"--out {out}: is a file; name a folder.")
     patient = read_patient(options.run)
     diagnosis = diagnose(options.run, patient, options.seed)
     print(terminal_table(diagnosis, options.explain))
-    out = options.out or options.run / "doctor"
     files.write_json(out / "doctor.json", as_json(diagnosis))
     written = ["doctor.json"]
     if options.plots:
@@ -81,7 +83,8 @@ def terminal_table(diagnosis: Diagnosis, explain: bool = False) -> str:
     for one, values in zip(diagnosis.verdicts, shown, strict=True):
         lines.append(f"{one.grade:5}  {one.rule.title:{title}}  {values:{width}}  {_limit(one.rule)}".rstrip())
         if explain:
-            lines += _wrapped(definition_of(next(iter(one.values))).capitalize() + ".")
+            definition = definition_of(next(iter(one.values)))
+            lines += _wrapped(f"{definition[0].upper()}{definition[1:]}.")
             lines += _wrapped(f"Limits: {one.rule.source}.")
         if explain or one.grade != "good":
             lines += _wrapped(one.rule.why)

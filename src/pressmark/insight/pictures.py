@@ -170,13 +170,12 @@ def _by_category(
     node = patient.taxonomy.item_nodes[items, 0, 0]
     colours = top_colours(patient.taxonomy)
     rest = ~np.isin(node, list(colours))
-    if rest.any():
-        panel.scatter(place[rest, 0], place[rest, 1], c=OTHER, label="other or none", zorder=1, **dot)
     for one, colour in colours.items():
-        here = node == one
-        panel.scatter(
-            place[here, 0], place[here, 1], c=colour, label=plain(patient.taxonomy.node_path[one][-1]), **dot
-        )
+        here, name = node == one, plain(patient.taxonomy.node_path[one][-1])
+        if here.any():
+            panel.scatter(place[here, 0], place[here, 1], c=colour, label=name, **dot)
+    if rest.any():
+        panel.scatter(place[rest, 0], place[rest, 1], c=OTHER, label="other or none", zorder=0.5, **dot)
     legend = panel.legend(
         loc="upper center",
         bbox_to_anchor=(0.5, 0.0),

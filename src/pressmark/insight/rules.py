@@ -274,12 +274,12 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "Room: SIDs an item",
         "sids_per_item",
+        100_000,
         1_000,
-        10,
         "high",
         "Content is clumped, so room runs out locally long before it does in total; new products need room.",
         (_ADD_LEVEL,),
-        f"{_OURS}: 1,400 leave 14 % of the items without codes of their own, 350,000 leave 5 %",
+        "items without codes of their own: Beauty 14 % at 1,400 and 5 % at 350,000, Instacart 8 % at 86,000",
     ),
     Rule(
         "Sample: items a code",

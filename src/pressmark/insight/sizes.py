@@ -9,9 +9,10 @@ from dataclasses import dataclass
 # FAISS warns below so many points a centroid: fewer, and k-means fits an entry to single items.
 ITEMS_PER_CODE = 39
 LEAST_CODES, MOST_CODES = 16, 4096
-# Content is clumped, so there must be far more SIDs than items: of Beauty's 12,101 items 3 x 256 codes (1,400
-# SIDs an item) leave one in seven without nearest codes of its own, 4 x 256 (350,000) one in twenty.
-SIDS_PER_ITEM = 10_000
+# Content is clumped, so there must be far more SIDs than items. Items without nearest codes of their own, by
+# SIDs an item: Instacart 3 x 256 25 % (340), Beauty 3 x 256 14 % (1,400), Instacart 4 x 256 8 % (86,000),
+# Beauty 4 x 256 5 % (350,000).
+SIDS_PER_ITEM = 100_000
 USUAL_LEVELS = 4
 # What may never be undercut: with fewer, relocation has nowhere to go and the catalog no room to grow.
 LEAST_SIDS_PER_ITEM = 10
@@ -46,8 +47,8 @@ def suggest(num_items: int, num_fitted: int | None = None) -> Suggestion:
 
     1. Codes a level: the largest power of two with at least 39 fitted items a code, within 16 and 4,096; fewer
        than 16 only where there are fewer fitted items than that.
-    2. Levels: the fewest, two at least, that make 10,000 SIDs an item; four at most, unless even
-       ten SIDs an item take more.
+    2. Levels: the fewest, two at least, that make 100,000 SIDs an item; four at most, unless even ten SIDs an
+       item take more.
 
     Args:
         num_items: N >= 1.
@@ -57,7 +58,7 @@ def suggest(num_items: int, num_fitted: int | None = None) -> Suggestion:
         ValueError: If a number is below 1.
 
     >>> suggest(12_101).level_sizes, suggest(1_000_000).level_sizes
-    ((256, 256, 256, 256), (4096, 4096, 4096))
+    ((256, 256, 256, 256), (4096, 4096, 4096, 4096))
     """
     num_fitted = num_items if num_fitted is None else num_fitted
     if num_items < 1 or num_fitted < 1:
@@ -73,9 +74,9 @@ def suggest(num_items: int, num_fitted: int | None = None) -> Suggestion:
     sizes = (codes,) * levels
     found = sids_per_item(sizes, num_items)
     reason = (
-        f"{codes:,} codes a level leave {num_fitted / codes:,.0f} fitted items to each "
-        f"(at least {ITEMS_PER_CODE} make a stable k-means entry); {levels} levels make {_many(found)} SIDs an "
-        "item, and content is clumped: most of that room is never near any item."
+        f"{codes:,} codes a level leave {num_fitted / codes:,.0f} fitted items to each (an entry of k-means "
+        f"wants {ITEMS_PER_CODE}); {levels} levels make {_many(found)} SIDs an item (content is clumped: with "
+        f"{SIDS_PER_ITEM:,} some 5-10 % of the items still have to be moved)."
     )
     return Suggestion(
         num_items,

@@ -6,8 +6,11 @@ import numpy as np
 
 from pressmark.catalog.taxonomy import Taxonomy
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+# Okabe and Ito's colours, which stay apart for colour-blind readers, then four of Tol's.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F"),
+    *("#882255", "#332288", "#44AA99", "#999933"),
+)
 INK, QUIET, GRID, OTHER = "#24292f", "#57606a", "#e3e6ea", "#c3c9d0"
 
 
