@@ -61,22 +61,42 @@ class Rule:
         return "watch" if sign * value >= sign * self.watch else "bad"
 
 
+# What each change does was tried on Beauty, one at a time (RQ-VAE for five epochs, RQ-KMeans; one seed).
 _TO_RQVAE = Change("tokenizer.kind", "set rqvae: it learns a space in which all levels fill", "rqkmeans")
+_TO_TREE = Change(
+    "tokenizer.kind", "set rqvae: it knows the categories (tokenizer.contrastive_weight)", "rqkmeans"
+)
 _REVIVE = Change(
-    "tokenizer.revive_below", "raise, to 0.3 say: little-used codes move to where items are", "rqvae"
+    "tokenizer.revive_below",
+    "keep within 0.03 and 0.1: above, codes move before they settle; at 0 they die",
+    "rqvae",
+)
+_NARROWER = Change(
+    "tokenizer.latent_dim",
+    "lower, to half say: levels fill better, and new items are described better",
+    "rqvae",
+)
+_WIDER = Change(
+    "tokenizer.latent_dim",
+    "raise, to twice say: near items share more codes, at a cost in reconstruction",
+    "rqvae",
 )
 _FEWER_CODES = Change("tokenizer.level_sizes", "lower the sizes of the levels that are not filled")
-_MORE_TREE = Change(
-    "tokenizer.contrastive_weight", "raise, in steps of 3x: the tree draws codes together", "rqvae"
+_LOWER_FIRST = Change(
+    "tokenizer.level_sizes", "lower the first size: coarser groups hold more of what is alike"
 )
-_LESS_TREE = Change(
-    "tokenizer.contrastive_weight", "lower, or 0: the tree draws codes off the vectors", "rqvae"
+_RAISE_FIRST = Change(
+    "tokenizer.level_sizes", "raise the first size: tighter groups cut fewer neighbours apart"
 )
 _ADD_LEVEL = Change("tokenizer.level_sizes", "add a level, or raise the last one")
-_LONGER = Change("tokenizer.training.num_epochs", "raise", "rqvae")
+_MORE_TREE = Change(
+    "tokenizer.contrastive_weight",
+    "raise a little, to 0.02 say, and watch reconstruction, which 0.1 can break",
+    "rqvae",
+)
+_LESS_TREE = Change("tokenizer.contrastive_weight", "lower: the tree draws codes off the vectors", "rqvae")
+_LONGER = Change("tokenizer.training.num_epochs", "raise: 5 epochs gave .49, 20 gave .59", "rqvae")
 _TEXT = Change("vectors.columns", "name more text columns: what the vector lacks no code can tell")
-_WIDER = Change("tokenizer.latent_dim", "raise: the codes describe this space alone", "rqvae")
-_FIRST_LEVEL = Change("tokenizer.level_sizes", "lower the first size: coarser groups keep neighbours together")
 
 _OURS = "our measurement on Beauty"
 
@@ -88,7 +108,7 @@ RULES: tuple[Rule, ...] = (
         0.90,
         "high",
         "A code that no item has is room paid for, and a token that the generator must learn never to say.",
-        (_REVIVE, _FEWER_CODES),
+        (_REVIVE, _NARROWER, _FEWER_CODES),
         "target of this project; published RQ-VAEs without revival keep 12 % alive at 4,096 codes",
     ),
     Rule(
@@ -98,7 +118,7 @@ RULES: tuple[Rule, ...] = (
         0.50,
         "high",
         "Full usage can hide a collapse: one code may hold most items, and the level then says little.",
-        (_REVIVE, _TO_RQVAE, _FEWER_CODES),
+        (_REVIVE, _TO_RQVAE, _NARROWER, _FEWER_CODES),
         "target: 200 of 256; RQ-KMeans on Beauty .81 .37 .33 .23 at its four levels",
     ),
     Rule(
@@ -108,7 +128,7 @@ RULES: tuple[Rule, ...] = (
         0.60,
         "low",
         "Uneven codes make crowded and empty neighbourhoods: a generator learns the head and guesses the rest.",
-        (_REVIVE, _TO_RQVAE, _FEWER_CODES),
+        (_REVIVE, _TO_RQVAE, _NARROWER, _FEWER_CODES),
         f"{_OURS}: RQ-VAE .31-.37 a level, RQ-KMeans .36 .73 .76 .82",
     ),
     Rule(
@@ -129,7 +149,7 @@ RULES: tuple[Rule, ...] = (
         0.20,
         "low",
         "Items that the codes cannot tell apart have to be moved to codes that fit them less.",
-        (_TO_RQVAE, _ADD_LEVEL, _TEXT),
+        (_TO_RQVAE, _NARROWER, _ADD_LEVEL, _TEXT),
         "Beauty 4x256: RQ-VAE 8.3-8.6 %, RQ-KMeans 10-13 %, GRID's RK-Means 21.6 %",
     ),
     Rule(
@@ -149,7 +169,12 @@ RULES: tuple[Rule, ...] = (
         0.10,
         "low",
         "A relocated item's last code no longer describes it, and likenesses of that level are lost.",
-        (_ADD_LEVEL, _TO_RQVAE, Change("tokenizer.collisions", "set suffix: a number tells equal codes apart")),
+        (
+            _TO_RQVAE,
+            _NARROWER,
+            _ADD_LEVEL,
+            Change("tokenizer.collisions", "set suffix: a number tells equal codes apart"),
+        ),
         "target of this project; 4.7 % on Beauty",
     ),
     Rule(
@@ -159,7 +184,7 @@ RULES: tuple[Rule, ...] = (
         0.40,
         "high",
         "What the codes do not say of the vector the generator cannot know of a product that is new to it.",
-        (_LONGER, _WIDER, _ADD_LEVEL, _LESS_TREE),
+        (_LONGER, _LESS_TREE, _ADD_LEVEL),
         f"{_OURS}: RQ-VAE .59-.60, RQ-KMeans .64-.65, at .1 of contrastive weight .48",
     ),
     Rule(
@@ -169,7 +194,7 @@ RULES: tuple[Rule, ...] = (
         0.05,
         "high",
         "Products that look alike should share more codes than products that do not.",
-        (_FIRST_LEVEL, _LESS_TREE),
+        (_LOWER_FIRST,),
         "Beauty .12-.16: RQ-KMeans, RQ-VAE, LETTER; a production catalog, defined otherwise, .69-.84",
     ),
     Rule(
@@ -179,7 +204,7 @@ RULES: tuple[Rule, ...] = (
         0.30,
         "high",
         "Among near products the nearer should share more codes: then a generator's near miss still fits.",
-        (_FIRST_LEVEL, _LESS_TREE),
+        (_RAISE_FIRST, _WIDER),
         f"{_OURS}: RQ-KMeans .40, RQ-VAE .37-.38",
     ),
     Rule(
@@ -189,7 +214,7 @@ RULES: tuple[Rule, ...] = (
         0.95,
         "high",
         "Near twins with different first codes are strangers to the generator from the first step on.",
-        (_FIRST_LEVEL, _LESS_TREE),
+        (_RAISE_FIRST, _WIDER),
         "target of this project; a production catalog reports 98-99 %, RQ-KMeans on Beauty 96 %, LETTER 76 %",
     ),
     Rule(
@@ -199,7 +224,7 @@ RULES: tuple[Rule, ...] = (
         0.50,
         "high",
         "A first code that stands for one kind of product transfers to products nobody has bought yet.",
-        (_MORE_TREE, _TO_RQVAE, _TEXT),
+        (_MORE_TREE, _NARROWER, _TO_TREE, _TEXT),
         f"{_OURS} at depth 3: RQ-KMeans and RQ-VAE .72, with 30 % of the gap to 1 closed .80; LETTER .43",
     ),
     Rule(
@@ -211,7 +236,7 @@ RULES: tuple[Rule, ...] = (
         "Purity alone is blind to a category that is torn over many codes; mutual information is not.",
         (
             _MORE_TREE,
-            Change("tokenizer.level_sizes", "bring the first size nearer to the number of leaf categories"),
+            Change("tokenizer.level_sizes", "lower the first size, towards the number of leaf categories"),
         ),
         f"{_OURS}: .57; Instacart .89",
     ),
@@ -222,7 +247,7 @@ RULES: tuple[Rule, ...] = (
         1.2,
         "high",
         "If what people take next often stays within a code, the first code of the next item is easy to say.",
-        (_MORE_TREE, _TEXT),
+        (_RAISE_FIRST, _TEXT),
         "Beauty: RQ-KMeans 16, its leaf categories 5.9; Instacart 4.7",
     ),
     Rule(
@@ -232,13 +257,7 @@ RULES: tuple[Rule, ...] = (
         0.15,
         "low",
         "New products that the codebooks describe worse get SIDs that mean less, on their first day.",
-        (
-            Change(
-                "tokenizer.training.num_epochs", "lower: the tokenizer fits the items that it has seen", "rqvae"
-            ),
-            Change("tokenizer.hidden_sizes", "set [] for a linear encoder, which overfits less", "rqvae"),
-            _FEWER_CODES,
-        ),
+        (_NARROWER, _LOWER_FIRST),
         f"{_OURS}: RQ-VAE .05, RQ-KMeans .07",
     ),
     Rule(
@@ -248,7 +267,7 @@ RULES: tuple[Rule, ...] = (
         0.95,
         "high",
         "The generator has never said a first code that no warm item has: it cannot find what lies behind it.",
-        (_REVIVE, _FIRST_LEVEL),
+        (_LOWER_FIRST,),
         f"{_OURS}: 1.00",
     ),
     Rule(
@@ -258,7 +277,7 @@ RULES: tuple[Rule, ...] = (
         0.15,
         "low",
         "Cold items that stand on paths of their own are out of reach of what was learned on warm ones.",
-        (_FIRST_LEVEL, _MORE_TREE),
+        (_LOWER_FIRST,),
         f"{_OURS}: -.04 (71 % of cold items share two codes with a warm one)",
     ),
     Rule(
@@ -268,7 +287,7 @@ RULES: tuple[Rule, ...] = (
         0.15,
         "low",
         "A new product should stand among its own kind as the others do.",
-        (_MORE_TREE, _TEXT),
+        (_MORE_TREE, _TO_TREE, _TEXT),
         f"{_OURS}: -.02",
     ),
     Rule(
