@@ -92,12 +92,13 @@ def test_zero_vectors_and_one_sid_for_all_leave_figures_out() -> None:
     assert quality.neighbour_agreement(vectors, np.zeros((4, 2), np.int64), 0) == {"num_anchors": 4}
 
 
-def test_every_item_is_an_anchor_unless_asked_otherwise() -> None:
+@pytest.mark.parametrize("num_neighbours", [5, 40])  # of 40 some are further than a vector of zeros would be
+def test_every_item_is_an_anchor_unless_asked_otherwise(num_neighbours: int) -> None:
     """Against a loop over all ordered pairs."""
     rng = np.random.default_rng(3)
     vectors, codes = rng.normal(size=(60, 3)).astype(np.float32), rng.integers(3, size=(60, 2))
     vectors[7] = 0
-    found = quality.neighbour_agreement(vectors, codes, 0, num_neighbours=5)
+    found = quality.neighbour_agreement(vectors, codes, 0, num_neighbours=num_neighbours)
     assert found["num_anchors"] == 59
 
     known = [item for item in range(60) if item != 7]
@@ -107,7 +108,11 @@ def test_every_item_is_an_anchor_unless_asked_otherwise() -> None:
         for b in known
         if a != b
     }
-    near = [(a, b) for a in known for b in sorted(known, key=lambda b: -cosine.get((a, b), -np.inf))[:5]]
+    near = [
+        (a, b)
+        for a in known
+        for b in sorted(known, key=lambda b: -cosine.get((a, b), -np.inf))[:num_neighbours]
+    ]
     shared = [int(codes[a, 0] == codes[b, 0]) * (1 + int(codes[a, 1] == codes[b, 1])) for a, b in near]
     expected = scipy.stats.spearmanr([cosine[pair] for pair in near], shared).statistic
     assert found["spearman_neighbours"] == pytest.approx(expected, abs=1e-6)
