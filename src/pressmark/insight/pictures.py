@@ -64,7 +64,7 @@ def _code_usage(patient: Patient, diagnosis: Diagnosis) -> Figure:
         panel.fill_between(place, bottom, heights, step="post", color=COLOURS[0], alpha=0.22, linewidth=0)
         panel.step(place, heights, where="post", color=COLOURS[0], linewidth=1.6)
         panel.axhline(1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        num_dead = int((load == 0).sum())
+        figures, num_dead = diagnosis.figures, int((load == 0).sum())
         if num_dead:
             panel.axvspan(len(load) - num_dead, len(load), color=COLOURS[1], alpha=0.25, linewidth=0)
         panel.set_yscale("log")
@@ -72,18 +72,17 @@ def _code_usage(patient: Patient, diagnosis: Diagnosis) -> Figure:
         panel.set_xlim(0, len(load))
         panel.set_yticks(_powers(bottom, top), [f"{one:g}x" for one in _powers(bottom, top)])
         panel.set_yticks([], minor=True)
-        figures = diagnosis.figures
-        panel.set_title(f"Level {level + 1}", loc="left", fontsize=11, fontweight="bold", color=INK)
-        panel.text(
-            0.05,
-            0.05,
-            f"perplexity {figures[f'perplexity_{level + 1}']:.0f} of {len(load)}\n"
-            f"Gini {figures[f'gini_{level + 1}']:.2f}" + (f"\n{num_dead} unused" if num_dead else ""),
-            transform=panel.transAxes,
-            va="bottom",
-            fontsize=9,
-            color=INK,
-            linespacing=1.4,
+        panel.set_title(f"Level {level + 1}", loc="left", fontsize=11, fontweight="bold", color=INK, pad=20)
+        unused = f", {num_dead} unused" if num_dead else ""
+        panel.annotate(
+            f"perplexity {figures[f'perplexity_{level + 1}']:.0f} of {len(load)}, "
+            f"Gini {figures[f'gini_{level + 1}']:.2f}{unused}",
+            (0, 1),
+            (0, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8.5,
+            color=QUIET,
         )
         panel.set_xlabel("codes, commonest first", fontsize=9, color=QUIET)
         if level % columns == 0:
