@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pressmark.tokenizer.residual import nearest, squared_distances
+from pressmark.tokenizer.residual import lowest, nearest, squared_distances
 
 CHUNK = 65_536
+ROWS_PER_CLUSTER = 256
+"""More rows than this a cluster move its mean by less than a sixteenth of the cluster's own spread."""
 
 
 def kmeans(
-    rows: Tensor, num_clusters: int, seed: int, iterations: int = 20, max_rows_per_cluster: int = 256
+    rows: Tensor,
+    num_clusters: int,
+    seed: int,
+    iterations: int = 20,
+    max_rows_per_cluster: int = ROWS_PER_CLUSTER,
 ) -> Tensor:
     """Cluster centres.
 
@@ -51,8 +58,12 @@ def kmeans(
 def _plus_plus(rows: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:
     """Starting centres by k-means++ (Arthur and Vassilvitskii 2007): far rows are likelier."""
     first = int(torch.randint(len(rows), (1,), generator=generator))
-    centres = rows[first : first + 1]
-    closest = squared_distances(rows, centres).squeeze(1).clamp_min(0)
+    norms = rows.square().sum(dim=1)
+
+    def distances(row: int) -> Tensor:
+        return torch.addmv(norms + norms[row], rows, rows[row], alpha=-2.0).clamp_min_(0)
+
+    closest = distances(first)
     chosen = [first]
     for _ in range(num_clusters - 1):
         # float64 on the CPU: one generator serves every device, and the sum stays exact enough.
@@ -60,14 +71,18 @@ def _plus_plus(rows: Tensor, num_clusters: int, generator: torch.Generator) -> T
         draw = torch.rand(1, generator=generator, dtype=torch.float64) * cumulative[-1]
         row = min(int(torch.searchsorted(cumulative, draw, right=True)), len(rows) - 1)
         chosen.append(row)
-        closest = torch.minimum(closest, squared_distances(rows, rows[row : row + 1]).squeeze(1).clamp_min(0))
+        closest = torch.minimum(closest, distances(row))
     return rows[torch.tensor(chosen, device=rows.device)].clone()
 
 
 def _assign(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Each row's nearest centre (N,) int64 and its squared distance (N,)."""
-    pairs = [squared_distances(chunk, centres).min(dim=1) for chunk in rows.split(CHUNK)]
-    return torch.cat([pair.indices for pair in pairs]), torch.cat([pair.values for pair in pairs])
+    assigned, distance = [], []
+    for chunk in rows.split(CHUNK):
+        distances = squared_distances(chunk, centres)
+        assigned.append(lowest(distances))
+        distance.append(distances.gather(1, assigned[-1].unsqueeze(1)).squeeze(1))
+    return torch.cat(assigned), torch.cat(distance)
 
 
 def _means(rows: Tensor, assigned: Tensor, distance: Tensor, centres: Tensor) -> Tensor:
@@ -79,6 +94,18 @@ def _means(rows: Tensor, assigned: Tensor, distance: Tensor, centres: Tensor) ->
     if len(empty):
         means[empty] = rows[distance.argsort(descending=True, stable=True)[: len(empty)]]
     return means
+
+
+def sample_rows(vectors: np.ndarray, level_sizes: tuple[int, ...], seed: int) -> np.ndarray:
+    """At most four times the rows that `kmeans` reads for the largest level, in the order they stand.
+
+    Each level draws its own rows from these; what a catalog of millions holds beyond them would cost memory
+    and no centre would show it.
+    """
+    most = 4 * ROWS_PER_CLUSTER * max(level_sizes)
+    if len(vectors) <= most:
+        return vectors
+    return vectors[np.sort(np.random.default_rng(seed).choice(len(vectors), most, replace=False))]
 
 
 def residual_kmeans(
