@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pressmark.tokenizer.residual import lowest, nearest, squared_distances
+from pressmark.tokenizer.residual import nearest
 
-CHUNK = 65_536
+CHUNK = 4096
+"""Rows of one matrix product: their distances stay in the cache."""
 ROWS_PER_CLUSTER = 256
-"""More rows than this a cluster move its mean by less than a sixteenth of the cluster's own spread."""
+"""A mean of this many rows is off by a sixteenth of the cluster's own spread; more would not show."""
+START_ROWS_PER_CLUSTER = 64
+"""The same for the draw of the starting centres, which Lloyd's steps then move."""
 
 
 def kmeans(
@@ -44,13 +47,14 @@ def kmeans(
     if len(rows) > num_clusters * max_rows_per_cluster:
         chosen = torch.randperm(len(rows), generator=generator)[: num_clusters * max_rows_per_cluster]
         rows = rows[chosen.sort().values.to(rows.device)]
-    centres = _plus_plus(rows, num_clusters, generator)
+    few = torch.randperm(len(rows), generator=generator)[: num_clusters * START_ROWS_PER_CLUSTER]
+    centres = _plus_plus(rows[few.to(rows.device)], num_clusters, generator)
     previous = None
     for _ in range(iterations):
-        assigned, distance = _assign(rows, centres)
+        assigned = torch.cat([nearest(chunk, centres) for chunk in rows.split(CHUNK)])
         if previous is not None and torch.equal(assigned, previous):
             break
-        centres = _means(rows, assigned, distance, centres)
+        centres = _means(rows, assigned, centres)
         previous = assigned
     return centres
 
@@ -75,23 +79,19 @@ def _plus_plus(rows: Tensor, num_clusters: int, generator: torch.Generator) -> T
     return rows[torch.tensor(chosen, device=rows.device)].clone()
 
 
-def _assign(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row's nearest centre (N,) int64 and its squared distance (N,)."""
-    assigned, distance = [], []
-    for chunk in rows.split(CHUNK):
-        distances = squared_distances(chunk, centres)
-        assigned.append(lowest(distances))
-        distance.append(distances.gather(1, assigned[-1].unsqueeze(1)).squeeze(1))
-    return torch.cat(assigned), torch.cat(distance)
-
-
-def _means(rows: Tensor, assigned: Tensor, distance: Tensor, centres: Tensor) -> Tensor:
+def _means(rows: Tensor, assigned: Tensor, centres: Tensor) -> Tensor:
     """The clusters' means; a cluster left empty takes one of the rows that are served worst."""
     counts = torch.bincount(assigned, minlength=len(centres))
     sums = torch.zeros_like(centres).index_add_(0, assigned, rows)
     means = sums / counts.clamp_min(1).unsqueeze(1)
     empty = (counts == 0).nonzero().squeeze(1)
     if len(empty):
+        distance = torch.cat(
+            [
+                (chunk - centres[own]).square().sum(dim=1)
+                for chunk, own in zip(rows.split(CHUNK), assigned.split(CHUNK), strict=True)
+            ]
+        )
         means[empty] = rows[distance.argsort(descending=True, stable=True)[: len(empty)]]
     return means
 
