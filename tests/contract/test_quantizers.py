@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pressmark import files
-from pressmark.tokenizer.quantizer import Quantizer
+from pressmark.tokenizer.quantizer import CHUNK, Quantizer
 from pressmark.tokenizer.residual import quantize
 from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig
@@ -95,6 +95,34 @@ def test_codes_do_not_depend_on_the_batch(build: Build) -> None:
     for size in (1, 7, 240):
         parts = [quantizer.encode(vectors[start : start + size]) for start in range(0, 42, size)]
         assert (np.concatenate(parts)[:42] == whole[:42]).all()
+
+
+def test_codes_do_not_depend_on_the_threads_or_where_the_vectors_stand(build: Build, tmp_path: Path) -> None:
+    import torch
+
+    vectors = heaps(5 * CHUNK + 3)
+    quantizer = build(vectors[:240])
+    np.save(tmp_path / "vectors.npy", vectors)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone, latents = quantizer.encode(vectors), quantizer.latents(vectors)
+        torch.set_num_threads(4)
+        mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+        assert (quantizer.encode(mapped) == alone).all()
+        assert (quantizer.latents(vectors[1:]) == latents[1:]).all()
+        assert torch.get_num_threads() == 4
+        vectors[[2 * CHUNK + 1, 4 * CHUNK]] = np.nan
+        with pytest.raises(ValueError, match=f"item_index {2 * CHUNK + 1} "):
+            quantizer.encode(vectors)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_half_precision_vectors_that_sum_to_infinity_are_finite(build: Build) -> None:
+    quantizer = build(heaps())
+    assert (quantizer.encode(np.full((2, WIDTH), 60_000, np.float16)) >= 0).all()
 
 
 def test_saving_and_loading_gives_the_same_codes(build: Build, tmp_path: Path) -> None:

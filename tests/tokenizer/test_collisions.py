@@ -172,3 +172,65 @@ def test_a_cell_is_settled_at_the_least_cost(seed: int, num_items: int) -> None:
         for choice in itertools.permutations(free, len(crowded))
     )
     assert cost[crowded, sids[crowded]].sum() == pytest.approx(least, abs=1e-4)
+
+
+def crowded(seed: int, num_items: int, size: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Few different latents, most of them in one place, for `size` ** 3 SIDs."""
+    rng = np.random.default_rng(seed)
+    books = [rng.normal(size=(size, 2)).astype(np.float32) * scale for scale in (4, 2, 1)]
+    places = rng.normal(size=(3, 2)).astype(np.float32)
+    return places[np.minimum(rng.geometric(0.7, num_items) - 1, 2)], books
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 3), st.data())
+def test_skewed_catalogs_fill_up_to_the_last_sid(seed: int, size: int, data: st.DataObject) -> None:
+    num_items = data.draw(st.integers(1, size**3))
+    latents, books = crowded(seed, num_items, size)
+    codes = quantize_rows(latents, books)
+    everything = np.array(list(itertools.product(range(size), repeat=3)))
+    num_taken = data.draw(st.integers(0, size**3 - num_items))
+    taken = everything[np.random.default_rng(seed).permutation(size**3)[:num_taken]]
+    resolution = relocate(latents, codes, books, taken)
+    assert len(np.unique(np.concatenate([resolution.sids, taken]), axis=0)) == num_items + num_taken
+    assert ((resolution.sids >= 0) & (resolution.sids < size)).all()
+    assert (resolution.moved == (resolution.sids != codes).any(axis=1)).all()
+    assert (resolution.extra_distance[~resolution.moved] == 0).all()
+    # Whoever is alone on a free SID of a prefix that is not too full stays.
+    sid, count = np.unique(np.concatenate([codes, taken]), axis=0, return_counts=True)
+    alone = np.array([count[(sid == one).all(axis=1)][0] == 1 for one in codes])
+    tight = any(
+        (
+            np.unique(np.concatenate([codes, taken])[:, :level], axis=0, return_counts=True)[1]
+            > size ** (3 - level)
+        ).any()
+        for level in (1, 2)
+    )
+    assert tight or not resolution.moved[alone].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 4))
+def test_cells_are_settled_at_the_least_cost_around_what_is_taken(
+    seed: int, num_items: int, num_taken: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    books = [np.array([[-50.0, 0.0], [50.0, 0.0]], np.float32), rng.normal(size=(4, 2)).astype(np.float32)]
+    # One cell, far from the other: nobody may leave it as long as it has room.
+    num_taken = min(num_taken, 4 - num_items)
+    latents = (books[0][0] + 0.1 * rng.normal(size=(num_items, 2))).astype(np.float32)
+    codes = quantize_rows(latents, books)
+    taken = np.column_stack([np.zeros(num_taken, np.int64), rng.permutation(4)[:num_taken]])
+    resolution = relocate(latents, codes, books, taken)
+
+    held = np.concatenate([codes[:, 1], taken[:, 1]])
+    alone = np.bincount(held, minlength=4)[codes[:, 1]] == 1
+    assert (resolution.sids[alone] == codes[alone]).all()
+    movers = np.flatnonzero(~alone)
+    free = sorted(set(range(4)) - set(codes[alone, 1].tolist()) - set(taken[:, 1].tolist()))
+    cost = np.square(latents[:, None] - books[0][0] - books[1][None]).sum(axis=2)
+    least = min(
+        sum(cost[item, code] for item, code in zip(movers, choice, strict=True))
+        for choice in itertools.permutations(free, len(movers))
+    )
+    assert cost[movers, resolution.sids[movers, 1]].sum() == pytest.approx(least, abs=1e-4)

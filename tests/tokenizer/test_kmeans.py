@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from pressmark.tokenizer.kmeans import kmeans, residual_kmeans
+from pressmark.tokenizer.kmeans import ROWS_PER_CLUSTER, kmeans, residual_kmeans, sample_rows
 
 
 def test_finds_the_means_of_separate_heaps() -> None:
@@ -43,3 +44,12 @@ def test_levels_code_what_is_left_over() -> None:
     first, second = residual_kmeans(rows, (2, 2), seed=0)
     assert sorted(first.squeeze(1).tolist()) == [-10.0, 10.0]
     assert sorted(second.squeeze(1).tolist()) == [-1.0, 1.0]
+
+
+def test_a_large_catalog_is_sampled_once_and_keeps_its_order() -> None:
+    vectors = np.arange(5000, dtype=np.float32)[:, None]
+    sample = sample_rows(vectors, (4, 2), seed=0)
+    assert sample.shape == (4 * ROWS_PER_CLUSTER * 4, 1)
+    assert (np.diff(sample[:, 0]) > 0).all()
+    assert (sample_rows(vectors, (4, 2), seed=0) == sample).all()
+    assert sample_rows(vectors, (5, 2), seed=0) is vectors

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pressmark.catalog import grocery
 from pressmark.catalog.grocery_products import fill_shelves
-from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
+from pressmark.catalog.taxonomy import COUSIN, SIBLING, UNRELATED, Taxonomy, build_taxonomy
 from pressmark.tokenizer.sampler import Config, HierarchicalSampler, equal_shares, pair_counts
 
 BEAUTY = Path(__file__).parents[3] / "shared/data/amazon2014-beauty/items.parquet"
@@ -30,7 +32,9 @@ def shop(num_tops: int = 3, num_aisles: int = 3, num_shelves: int = 4, per_shelf
     return build_taxonomy(category)
 
 
-def sampler(taxonomy: Taxonomy, batch_size: int = 32, seed: int = 0, **options: float) -> HierarchicalSampler:
+def sampler(
+    taxonomy: Taxonomy, batch_size: int = 32, seed: int = 0, **options: float | str
+) -> HierarchicalSampler:
     items = np.arange(len(taxonomy.item_leaf))
     return HierarchicalSampler(taxonomy, items, batch_size, replace(Config(), **options), seed)  # type: ignore[arg-type]
 
@@ -164,6 +168,117 @@ def test_pair_counts_by_hand() -> None:
     assert pair_counts(taxonomy, [np.arange(6)]) == {
         "same_leaf": [1], "sibling": [2], "cousin": [3], "unrelated": [4], "unknown": [5]
     }  # fmt: skip
+
+
+def ragged(seed: int, num_items: int = 120) -> Taxonomy:
+    """Random paths of one to four names, so that inner nodes hold items and parents have one child or many."""
+    rng = np.random.default_rng(seed)
+    names = [tuple(map(str, rng.integers(3, size=rng.integers(1, 5)))) for _ in range(num_items // 4)]
+    return build_taxonomy([(names[pick],) for pick in rng.integers(len(names), size=num_items)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["far", "near", "any"]), st.sampled_from(["skip", "climb"]))
+def test_negatives_stand_where_they_should(seed: int, negatives: str, single_child: str) -> None:
+    taxonomy = ragged(seed)
+    one = sampler(taxonomy, negatives=negatives, single_child=single_child)
+    for number, children in enumerate(one._children):
+        found = one._negative_leaves(np.random.default_rng(seed), np.full(40, number))
+        own = np.array([taxonomy.items_of_leaf(node)[0] for node in one.leaf_node[children]])
+        other = np.array([taxonomy.items_of_leaf(node)[0] for node in one.leaf_node])
+        # The closest that each leaf of the tree is to any child of the parent.
+        closest = taxonomy.relation(own[:, None], other).max(axis=0)
+        allowed = {"far": closest == UNRELATED, "near": closest == COUSIN, "any": closest < SIBLING}[negatives]
+        if negatives == "near" and not allowed.any():
+            allowed = closest == UNRELATED
+        assert allowed[found].all()
+        # 40 draws reach at least one of the leaves that may come, if there is any.
+        assert len(found) == (40 if allowed.any() else 0)
+
+
+def test_near_negatives_are_cousins_in_the_batch() -> None:
+    taxonomy = shop(num_tops=2, num_aisles=4, per_shelf=8)
+    far = pair_counts(taxonomy, sampler(taxonomy, slots_per_parent=4, negatives="far").plan(0))
+    near = pair_counts(taxonomy, sampler(taxonomy, slots_per_parent=4, negatives="near").plan(0))
+    assert np.mean(near["cousin"]) > 1.3 * np.mean(far["cousin"])
+
+
+def first_parents(power: float, num_batches: int = 2000) -> np.ndarray:
+    """How often each of three parents of 6, 12 and 54 products is drawn first."""
+    category = [((f"top{top}", f"leaf{leaf}"),) for top, size in enumerate((3, 6, 27)) for leaf in (0, 1)
+                for _ in range(size)]  # fmt: skip
+    one = sampler(build_taxonomy(category), 8, parent_size_power=power)
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(num_batches):
+        taken, parents = one._siblings(rng, one._pair_item)
+        one._mask[np.concatenate(taken)] = False
+        drawn.append(parents[0])
+    return np.bincount(drawn, minlength=3) / num_batches
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_parents_are_drawn_by_a_power_of_their_size(power: float) -> None:
+    expected = np.array([6.0, 12.0, 54.0]) ** power
+    # Four standard deviations of a share of 2,000 draws are at most 0.045.
+    np.testing.assert_allclose(first_parents(power), expected / expected.sum(), atol=0.045)
+
+
+def test_slots_hold_as_many_products_as_asked() -> None:
+    taxonomy = shop(per_shelf=20)
+    for per_slot in (2, 8):
+        batch = sampler(taxonomy, 64, products_per_slot=per_slot, leaf_size_power=0.0).plan(0)[0]
+        siblings = taxonomy.item_leaf[batch[16:48], 0]
+        assert len(np.unique(siblings)) == 32 // per_slot
+
+
+def test_a_leaf_without_siblings_is_skipped_or_climbs() -> None:
+    # One shelf below aisle "lonely": its nearest company is the shelf that stands straight below the top.
+    category = (
+        [(("a", "lonely", "shelf"),)] * 4 + [(("a", "b"),)] * 4 + [(("c", "d"),)] * 4 + [(("c", "e"),)] * 4
+    )
+    taxonomy = build_taxonomy(category)
+
+    def parents(single_child: str) -> list[list[tuple[str, ...]]]:
+        one = sampler(taxonomy, 8, single_child=single_child)
+        return [[taxonomy.node_path[node] for node in one.leaf_node[leaves]] for leaves in one._children]
+
+    assert parents("skip") == [[("c", "d"), ("c", "e")]]
+    assert parents("climb") == [[("a", "b"), ("a", "lonely", "shelf")], [("c", "d"), ("c", "e")]]
+
+
+def test_lonely_leaves_meet_where_their_paths_do() -> None:
+    category = [(("a", "x", "y", "1"),)] * 3 + [(("a", "x", "z", "2"),)] * 3 + [(("b",),)] * 3
+    one = sampler(build_taxonomy(category), 8, single_child="climb")
+    # 1 and 2 climb to x and stay; b has nowhere to go.
+    assert [leaves.tolist() for leaves in one._children] == [[0, 1]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([1, 2, 3, 4]), st.sampled_from(["far", "near", "any"]))
+def test_the_shares_of_all_processes_are_the_batch_of_one(seed: int, world: int, negatives: str) -> None:
+    taxonomy = shop()
+    plan = sampler(taxonomy, 24, seed, negatives=negatives).plan(1)
+    for whole, batch in zip(plan, equal_shares(plan, world), strict=True):
+        shares = [batch[rank::world] for rank in range(world)]
+        assert len({len(share) for share in shares}) == 1
+        assert sorted(np.concatenate(shares).tolist()) == sorted(whole.tolist())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["far", "near", "any"]), st.sampled_from(["skip", "climb"]),
+       st.integers(2, 6), st.integers(2, 4), st.sampled_from([0.0, 0.3, 0.7]), st.integers(2, 60))  # fmt: skip
+def test_any_options_on_any_tree_give_full_batches_and_every_item(
+    seed: int, negatives: str, single_child: str, per_slot: int, slots: int, share: float, batch_size: int
+) -> None:
+    taxonomy = ragged(seed)
+    plan = sampler(
+        taxonomy, batch_size, seed, negatives=negatives, single_child=single_child, products_per_slot=per_slot,
+        slots_per_parent=slots, sibling_share=share,
+    ).plan(0)  # fmt: skip
+    assert {len(batch) for batch in plan} == {batch_size}
+    assert all(len(np.unique(batch)) == batch_size for batch in plan)
+    assert len(np.unique(np.concatenate(plan))) == 120
 
 
 def test_shares_are_equal_for_every_number_of_processes() -> None:

@@ -134,15 +134,23 @@ def _summed(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _distances(rows: np.ndarray, entries: np.ndarray) -> np.ndarray:
-    """(n, K) float64 squared distances, without a matrix product, whose rounding depends on the other rows."""
-    return np.stack([np.square(entries - row, dtype=np.float64).sum(axis=1) for row in rows])
+    """(n, K) float32 squared distances, without a matrix product, whose rounding depends on the other rows."""
+    out = np.empty((len(rows), len(entries)), np.float32)
+    step = max(1, 2**18 // entries.size)  # differences that stay in the cache
+    for start in range(0, len(rows), step):
+        difference = rows[start : start + step, None] - entries
+        np.einsum("nkd,nkd->nk", difference, difference, out=out[start : start + step])
+    return out
 
 
 def _extra_distance(
     latents: np.ndarray, sids: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray]
 ) -> np.ndarray:
-    now = np.square(latents - _summed(sids, codebooks)).sum(axis=1)
-    return now - np.square(latents - _summed(codes, codebooks)).sum(axis=1)
+    extra = np.zeros(len(latents), np.float32)
+    moved = np.flatnonzero((sids != codes).any(axis=1))
+    now = np.square(latents[moved] - _summed(sids[moved], codebooks)).sum(axis=1)
+    extra[moved] = now - np.square(latents[moved] - _summed(codes[moved], codebooks)).sum(axis=1)
+    return extra
 
 
 def _drain_full_prefixes(
@@ -203,6 +211,9 @@ def _spread_cells(rows: np.ndarray, sids: np.ndarray, codebooks: Sequence[np.nda
     moves = (np.bincount(sid)[sid] > 1) & (np.arange(len(sids)) < len(rows))
     if not moves.any():
         return
+    residual = np.empty_like(rows)
+    movers = np.flatnonzero(moves)
+    residual[movers] = rows[movers] - _summed(sids[movers, :-1], codebooks)
     concerned = np.flatnonzero(np.isin(cell, cell[moves]))
     concerned = concerned[np.argsort(cell[concerned], kind="stable")]
     for members in np.split(concerned, np.flatnonzero(np.diff(cell[concerned])) + 1):
@@ -210,6 +221,5 @@ def _spread_cells(rows: np.ndarray, sids: np.ndarray, codebooks: Sequence[np.nda
         free = np.ones(len(codebooks[-1]), bool)
         free[sids[members[~moves[members]], -1]] = False
         candidates = np.flatnonzero(free)
-        residual = rows[crowded] - _summed(sids[crowded, :-1], codebooks)
-        item, column = linear_sum_assignment(_distances(residual, codebooks[-1][candidates]))
+        item, column = linear_sum_assignment(_distances(residual[crowded], codebooks[-1][candidates]))
         sids[crowded[item], -1] = candidates[column]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pressmark.tokenizer.residual import dequantize, quantize
+from pressmark.tokenizer.residual import quantize
 
-# Rows of one matrix product. Every chunk is padded to it, so that a row meets the same arithmetic in
-# whatever batch it comes: an item's codes must not depend on its company.
-CHUNK = 2048
+# Rows of one matrix product. The last chunk is filled up to it, so that a row meets the same arithmetic in
+# whatever batch it comes: an item's codes must not depend on its company. 1,024 rows keep the intermediate
+# results in the cache and the products long.
+CHUNK = 1024
 MIN_STD = 1e-6
 
 
@@ -43,7 +47,9 @@ class Quantizer(Protocol):
         ...
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """Nearest codes: (N, D) float32 -> (N, L) int64. The same for any split into batches.
+        """Nearest codes: (N, D) float32 -> (N, L) int64. The same for any split into batches or threads.
+
+        A memory-mapped array is read a chunk at a time; memory beyond it does not grow but for the codes.
 
         Raises:
             ValueError: As `latents`.
@@ -65,18 +71,31 @@ class Quantizer(Protocol):
 
 def check_vectors(vectors: np.ndarray, input_dim: int) -> None:
     """Raises ValueError for vectors that cannot be encoded; names the first bad row."""
+    check_width(vectors, input_dim)
+    for start in range(0, len(vectors), CHUNK):
+        check_finite(vectors[start : start + CHUNK], start)
+
+
+def check_width(vectors: np.ndarray, input_dim: int) -> None:
+    """Raises ValueError for vectors of another width."""
     if vectors.ndim != 2 or vectors.shape[1] != input_dim:
         raise ValueError(
             f"vectors have shape {vectors.shape}; this tokenizer reads (items, {input_dim}). "
             "It was trained on other text vectors: embed with the same model, or train it again."
         )
-    for start in range(0, len(vectors), 65_536):
-        bad = ~np.isfinite(vectors[start : start + 65_536]).all(axis=1)
-        if bad.any():
-            row = start + int(bad.argmax())
-            raise ValueError(
-                f"the vector of item_index {row} holds NaN or an infinite value. Embed this item again."
-            )
+
+
+def check_finite(rows: np.ndarray, start: int) -> None:
+    """Raises ValueError if one of (n, D) rows is not finite; `start` is the item_index of the first."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(rows.sum()):  # one pass without a temporary; a sum that overflows is looked at closely
+            return
+    bad = ~np.isfinite(rows).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"the vector of item_index {start + int(bad.argmax())} holds NaN or an infinite value. "
+            "Embed this item again."
+        )
 
 
 def check_codes(codes: np.ndarray, level_sizes: Sequence[int]) -> None:
@@ -107,25 +126,61 @@ def prefix_number(codes: np.ndarray) -> np.ndarray:
 def by_chunks(
     rows: np.ndarray, out: np.ndarray, device: torch.device, function: Callable[[Tensor], Tensor]
 ) -> np.ndarray:
-    """Fills `out` with `function` of `rows`, CHUNK rows at a time, the last chunk filled up with zeros.
+    """Fills `out` with `function` of `rows`, CHUNK rows at a time.
 
-    A row's result is then the same to the last bit however many rows come with it.
+    A row's result is the same to the last bit however many rows come with it, and for any number of threads:
+    each thread takes chunks of its own, and no product is split.
 
     Args:
-        rows: (N, ...) to work on.
+        rows: (N, w) float or int, also memory-mapped. Copied as float32 or int64.
         out: (N, ...) for the results.
         device: Where `function` runs.
-        function: (CHUNK, ...) -> (CHUNK, ...).
+        function: (CHUNK, w) -> (CHUNK, ...), row by row. It may overwrite its argument.
 
     Returns:
         `out`.
+
+    Raises:
+        ValueError: If a row is not finite; names the first.
     """
-    for start in range(0, len(rows), CHUNK):
-        chunk = torch.from_numpy(np.array(rows[start : start + CHUNK]))
-        padded = torch.zeros(CHUNK, *chunk.shape[1:], dtype=chunk.dtype)
-        padded[: len(chunk)] = chunk
-        out[start : start + len(chunk)] = function(padded.to(device))[: len(chunk)].cpu().numpy()
+    num_chunks = -(-len(rows) // CHUNK)
+    num_threads = torch.get_num_threads()
+    num_workers = max(1, min(num_threads if device.type == "cpu" else 1, num_chunks))
+    # Runs of whole chunks, in order: the first error raised is then that of the first bad row.
+    bounds = [CHUNK * (num_chunks * worker // num_workers) for worker in range(num_workers + 1)]
+    torch.set_num_threads(1)  # also of threads that start from here on
+    try:
+        if num_workers == 1:
+            _fill(rows, out, device, function, 0, len(rows))
+        else:
+            with ThreadPoolExecutor(num_workers) as pool:
+                for done in [
+                    pool.submit(_fill, rows, out, device, function, start, min(stop, len(rows)))
+                    for start, stop in pairwise(bounds)
+                ]:
+                    done.result()
+    finally:
+        torch.set_num_threads(num_threads)
     return out
+
+
+@torch.no_grad()
+def _fill(
+    rows: np.ndarray,
+    out: np.ndarray,
+    device: torch.device,
+    function: Callable[[Tensor], Tensor],
+    first: int,
+    last: int,
+) -> None:
+    """`by_chunks` for rows `first` to `last` - 1 in this thread, always from the same piece of memory."""
+    chunk = torch.zeros(CHUNK, rows.shape[1], dtype=torch.float32 if rows.dtype.kind == "f" else torch.int64)
+    for start in range(first, last, CHUNK):
+        count = min(CHUNK, last - start)
+        held = chunk.numpy()[:count]
+        held[...] = rows[start : start + count]
+        check_finite(held, start)
+        out[start : start + count] = function(chunk.to(device))[:count].cpu().numpy()
 
 
 def quantize_rows(latents: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
@@ -133,11 +188,6 @@ def quantize_rows(latents: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.nd
     books = [torch.from_numpy(book) for book in codebooks]
     codes = np.empty((len(latents), len(books)), np.int64)
     return by_chunks(latents, codes, torch.device("cpu"), lambda chunk: quantize(chunk, books))
-
-
-def dequantize_rows(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
-    """`residual.dequantize` for numpy arrays: (N, L) int64 -> (N, d) float32."""
-    return dequantize(torch.from_numpy(codes), [torch.from_numpy(book) for book in codebooks]).numpy()
 
 
 def standardisation(vectors: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +203,9 @@ def standardisation(vectors: np.ndarray, scaling: str) -> tuple[np.ndarray, np.n
         scale: (D,) float32, above 0. A dimension whose standard deviation is below 1e-6 is dead: MiniLM
             has three. Dividing by it would blow rounding noise up, so its scale is 1.
     """
-    mean = vectors.mean(axis=0, dtype=np.float64)
-    variance = vectors.var(axis=0, dtype=np.float64)
+    # A chunk at a time: numpy would make a float64 copy of all vectors.
+    chunks = [slice(start, start + 65_536) for start in range(0, len(vectors), 65_536)]
+    mean = sum(vectors[chunk].sum(axis=0, dtype=np.float64) for chunk in chunks) / len(vectors)
+    variance = sum(np.square(vectors[chunk] - mean).sum(axis=0) for chunk in chunks) / len(vectors)
     std = np.sqrt(np.full_like(variance, variance.mean()) if scaling == "shared" else variance)
     return mean.astype(np.float32), np.where(std < MIN_STD, 1.0, std).astype(np.float32)

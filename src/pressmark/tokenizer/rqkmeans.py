@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from pressmark.tokenizer.kmeans import residual_kmeans
+from pressmark.tokenizer.kmeans import residual_kmeans, sample_rows
 from pressmark.tokenizer.quantizer import (
+    by_chunks,
     check_codes,
     check_vectors,
-    dequantize_rows,
-    quantize_rows,
+    check_width,
     standardisation,
 )
+from pressmark.tokenizer.residual import dequantize, quantize
 
 
 class RQKMeansConfig(PreTrainedConfig):
@@ -76,7 +77,7 @@ class RQKMeans(PreTrainedModel):
         mean, scale = standardisation(vectors, scaling)
         self.mean.copy_(torch.from_numpy(mean))
         self.scale.copy_(torch.from_numpy(scale))
-        rows = torch.from_numpy(self.latents(vectors)).to(self.device)
+        rows = torch.from_numpy(self.latents(sample_rows(vectors, self.level_sizes, seed))).to(self.device)
         for book, centres in zip(
             self.books, residual_kmeans(rows, self.level_sizes, seed, iterations), strict=True
         ):
@@ -84,8 +85,12 @@ class RQKMeans(PreTrainedModel):
 
     def latents(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) float32 -> (N, D) float32, standardised."""
-        check_vectors(vectors, self.input_dim)
-        return (vectors - self.mean.cpu().numpy()) / self.scale.cpu().numpy()
+        check_width(vectors, self.input_dim)
+        return by_chunks(vectors, np.empty(vectors.shape, np.float32), self.device, self._standardise)
+
+    def _standardise(self, chunk: Tensor) -> Tensor:
+        """In place."""
+        return chunk.sub_(self.mean).div_(self.scale)
 
     def codebooks(self) -> list[np.ndarray]:
         """L arrays (K, D) float32, in standardised units."""
@@ -93,10 +98,14 @@ class RQKMeans(PreTrainedModel):
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) float32 -> (N, L) int64 nearest codes."""
-        return quantize_rows(self.latents(vectors), self.codebooks())
+        check_width(vectors, self.input_dim)
+        codes, books = np.empty((len(vectors), len(self.books)), np.int64), list(self.books)
+        return by_chunks(vectors, codes, self.device, lambda chunk: quantize(self._standardise(chunk), books))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """(N, L) int64 -> (N, D) float32 in the units of the input."""
         check_codes(codes, self.level_sizes)
-        summed = dequantize_rows(codes, self.codebooks())
-        return summed * self.scale.cpu().numpy() + self.mean.cpu().numpy()
+        out, books = np.empty((len(codes), self.input_dim), np.float32), list(self.books)
+        return by_chunks(
+            codes, out, self.device, lambda chunk: dequantize(chunk, books) * self.scale + self.mean
+        )

@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from pressmark.tokenizer.kmeans import residual_kmeans
+from pressmark.tokenizer.kmeans import residual_kmeans, sample_rows
 from pressmark.tokenizer.quantizer import (
     MIN_STD,
     by_chunks,
     check_codes,
     check_vectors,
-    dequantize_rows,
-    quantize_rows,
+    check_width,
     standardisation,
 )
-from pressmark.tokenizer.residual import squared_distances
+from pressmark.tokenizer.residual import dequantize, lowest, quantize, squared_distances
 
 # Root mean square of a latent dimension at the start. Small, so that the quantization terms are light beside
 # reconstruction at first: with unit latents they shrink the space around a few late codes (perplexity 60 of
@@ -148,7 +147,7 @@ class RQVAE(PreTrainedModel):
             codes, residuals, quantized, distances = [], [], [], []
             for book in self.books:
                 distance = squared_distances(residual, book)
-                code = distance.detach().argmin(dim=1)
+                code = lowest(distance)
                 entry = nn.functional.embedding(code, book)
                 codes.append(code)
                 residuals.append(residual)
@@ -190,26 +189,28 @@ class RQVAE(PreTrainedModel):
         mean, scale = standardisation(vectors, scaling)
         self.mean.copy_(torch.from_numpy(mean))
         self.scale.copy_(torch.from_numpy(scale))
-        axes, std = _principal_axes((vectors - mean) / scale, self.config.latent_dim)
+        axes, std = _principal_axes(vectors, mean, scale, self.config.latent_dim)
         shrink = LATENT_STD / max(std, MIN_STD)
         self.encoder.linear.weight.copy_(torch.from_numpy(axes * shrink))
         self.decoder.linear.weight.copy_(torch.from_numpy(axes.T / shrink))
         for linear in (self.encoder.linear, self.decoder.linear):
             linear.bias.zero_()
-        latents = torch.from_numpy(self.latents(vectors)).to(self.device)
+        sample = sample_rows(vectors, self.level_sizes, seed)
+        latents = torch.from_numpy(self.latents(sample)).to(self.device)
         for book, centres in zip(
             self.books, residual_kmeans(latents, self.level_sizes, seed, iterations), strict=True
         ):
             book.copy_(centres)
 
-    @torch.no_grad()
     def latents(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) float32 -> (N, d) float32, the encoder's output."""
-        check_vectors(vectors, self.input_dim)
+        check_width(vectors, self.input_dim)
         out = np.empty((len(vectors), self.config.latent_dim), np.float32)
-        return by_chunks(
-            vectors, out, self.device, lambda chunk: self.encoder((chunk - self.mean) / self.scale)
-        )
+        return by_chunks(vectors, out, self.device, self._latents)
+
+    def _latents(self, chunk: Tensor) -> Tensor:
+        """Overwrites its argument."""
+        return self.encoder(chunk.sub_(self.mean).div_(self.scale))
 
     def codebooks(self) -> list[np.ndarray]:
         """L arrays (K, d) float32."""
@@ -217,15 +218,19 @@ class RQVAE(PreTrainedModel):
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) float32 -> (N, L) int64 nearest codes."""
-        return quantize_rows(self.latents(vectors), self.codebooks())
+        check_width(vectors, self.input_dim)
+        codes, books = np.empty((len(vectors), len(self.books)), np.int64), list(self.books)
+        return by_chunks(vectors, codes, self.device, lambda chunk: quantize(self._latents(chunk), books))
 
-    @torch.no_grad()
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """(N, L) int64 -> (N, D) float32 in the units of the input."""
         check_codes(codes, self.level_sizes)
-        summed = dequantize_rows(codes, self.codebooks())
-        out = np.empty((len(codes), self.input_dim), np.float32)
-        return by_chunks(summed, out, self.device, lambda chunk: self.decoder(chunk) * self.scale + self.mean)
+        out, books = np.empty((len(codes), self.input_dim), np.float32), list(self.books)
+
+        def decoded(chunk: Tensor) -> Tensor:
+            return self.decoder(dequantize(chunk, books)) * self.scale + self.mean
+
+        return by_chunks(codes, out, self.device, decoded)
 
 
 def reconstruction_loss(output: RQVAEOutput) -> Tensor:
@@ -246,23 +251,27 @@ def quantization_loss(output: RQVAEOutput, commitment_weight: float) -> Tensor:
     return (codebook + commitment_weight * commitment).sum(dim=1)
 
 
-def _principal_axes(rows: np.ndarray, num_axes: int) -> tuple[np.ndarray, float]:
-    """The first principal axes, and the root mean square of the projections on them.
+def _principal_axes(
+    vectors: np.ndarray, mean: np.ndarray, scale: np.ndarray, num_axes: int
+) -> tuple[np.ndarray, float]:
+    """First principal axes of the standardised vectors, and the root mean square of the projections on them.
 
     Args:
-        rows: (N, D) float32, centred.
+        vectors: (N, D) float32.
+        mean: (D,) float32.
+        scale: (D,) float32.
         num_axes: d; axes beyond D are zero.
 
     Returns:
         (d, D) float32 orthonormal rows, each with its largest entry positive so that the sign is settled.
     """
-    covariance = np.zeros((rows.shape[1], rows.shape[1]))
-    for start in range(0, len(rows), 65_536):
-        chunk = rows[start : start + 65_536].astype(np.float64)
-        covariance += chunk.T @ chunk / len(rows)
+    covariance = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(vectors), 65_536):
+        chunk = ((vectors[start : start + 65_536] - mean) / scale).astype(np.float64)
+        covariance += chunk.T @ chunk / len(vectors)
     values, vectors = np.linalg.eigh(covariance)
     found = vectors.T[::-1][:num_axes]
     found = found * np.sign(found[np.arange(len(found)), np.abs(found).argmax(axis=1)])[:, None]
-    axes = np.zeros((num_axes, rows.shape[1]), np.float32)
+    axes = np.zeros((num_axes, len(mean)), np.float32)
     axes[: len(found)] = found
     return axes, float(np.sqrt(values[::-1][:num_axes].clip(min=0).mean()))

@@ -1,23 +1,33 @@
 """Hierarchical batches: so that the contrastive loss meets same-leaf, sibling and unrelated pairs in each.
 
 Drawn uniformly from a large catalog, nearly all pairs of a batch are unrelated. Here a batch is built from
-the tree: part of it comes from the children of randomly drawn parent categories, part from categories of
-other top levels, several products from each leaf; the rest is a plain shuffle.
+the tree: part of it comes from the children of randomly drawn parent categories, part from categories that
+are no siblings of theirs (the negatives), several products from each leaf; the rest is a plain shuffle.
+
+Rules for trees that are not even:
+- A parent is any category with two leaves straight below it. A leaf may stand at any depth, and an inner
+  category with products of its own is a leaf too. Parents whose leaves all hold one product are left out as
+  long as there are others: they cannot make a same-leaf pair.
+- A category with one leaf has no siblings to offer: its products come by the shuffle and as negatives, or
+  with `single_child: climb` as children of the nearest category above that has two leaves.
+- Several small parents share a batch that one could not fill; where the tree runs out, any products do.
+- A product under several paths counts for each, so it may be closer to another than the path it was drawn by.
 
 Source: the hierarchical batch sampling of seed 001 ("pick a parent, half from its children, half from
-unrelated categories, several products a slot"). We add the shuffled part, which shows every item, those
-without category too, once an epoch; and several small parents share a batch that one could not fill.
+unrelated categories, several products a slot"), with its open caveats as options. We add the shuffled part,
+which shows every item, those without category too, once an epoch.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from pressmark.catalog.taxonomy import COUSIN, SAME_LEAF, SIBLING, UNKNOWN, UNRELATED, Taxonomy
+from pressmark.catalog.taxonomy import Taxonomy
+from pressmark.tokenizer.pairs import LeafGroups
 
 
 @dataclass(frozen=True)
@@ -28,15 +38,23 @@ class Config:
     """Share of a batch drawn from the child leaves of parent categories."""
     uniform_share: float = 0.25
     """Share drawn by a plain shuffle of all items. An epoch lasts until that shuffle has shown every item once.
-    What is left of the batch comes from categories unrelated to the parents. 1 gives ordinary shuffling."""
+    What is left of the batch are the negatives. 1 gives ordinary shuffling."""
     products_per_slot: int = 4
-    """Products taken from one leaf."""
+    """Products taken from one leaf: more make more same-leaf pairs and fewer different leaves."""
     slots_per_parent: int = 8
     """Leaves taken from one parent; further parents are drawn until the share is filled."""
     parent_size_power: float = 0.5
-    """A parent is drawn with weight size ** power: 0 draws all parents alike, 1 by their number of products."""
+    """A parent is drawn with weight size ** power: 0 draws all parents alike, which shows rare ones often; 1 by
+    their number of products; between is tempered."""
     leaf_size_power: float = 0.5
-    """The same for leaves, so that huge leaves do not make all the same-leaf pairs."""
+    """The same for leaves, among those of a parent and among negatives, so that huge leaves do not make all
+    the same-leaf pairs."""
+    negatives: Literal["far", "near", "any"] = "far"
+    """Where a parent's negatives come from: "far", other top levels; "near", cousins: leaves of the same
+    top level that are no siblings (far ones where there are none); "any", all but siblings."""
+    single_child: Literal["skip", "climb"] = "skip"
+    """A leaf without siblings: "skip" draws no parent for it, "climb" counts it to the nearest category above
+    that has two leaves."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.sibling_share <= 1 and 0 < self.uniform_share <= 1):
@@ -81,39 +99,54 @@ class HierarchicalSampler:
         self.batch_size = min(batch_size, len(items))
         self.config, self.seed = config, seed
         self._mask = np.zeros(len(taxonomy.item_leaf), bool)
+        self._place = np.empty(len(taxonomy.item_leaf), np.int64)
         self._index_leaves(taxonomy)
         self._index_parents(taxonomy)
 
     def _index_leaves(self, taxonomy: Taxonomy) -> None:
-        """Leaf number -> its trained items, its top-level node, its weight."""
+        """Leaf number -> its trained items, its parent and top-level node, its weight."""
         rows, paths = np.nonzero(taxonomy.item_leaf[self.items] >= 0)
         nodes = taxonomy.item_leaf[self.items[rows], paths]
         self.leaf_node, leaf = np.unique(nodes, return_inverse=True)
         self._pair_leaf, self._pair_item = leaf, self.items[rows]
         self.leaf_size = np.bincount(leaf, minlength=len(self.leaf_node))
         self._offsets = np.concatenate([[0], np.cumsum(self.leaf_size)])
-        self._top = np.empty(len(self.leaf_node), np.int64)
-        self._top[leaf] = taxonomy.item_nodes[self.items[rows], paths, 0]
+        self._leaf_parent = taxonomy.parent[self.leaf_node]
         self._leaf_log_weight = self.config.leaf_size_power * np.log(self.leaf_size)
-        # Leaves of every top level but one: where the products unrelated to a parent come from.
-        weight = np.exp(self._leaf_log_weight)
-        self._elsewhere = {int(top): np.cumsum(weight * (self._top != top)) for top in np.unique(self._top)}
+        self._leaf_mass = np.concatenate([[0.0], np.cumsum(np.exp(self._leaf_log_weight))])
+        top = np.empty(len(self.leaf_node), np.int64)
+        top[leaf] = taxonomy.item_nodes[self.items[rows], paths, 0]
+        # Nodes below one follow it without a gap, and so do the leaves of a top level.
+        self._top_start, self._top_stop = np.searchsorted(top, top, "left"), np.searchsorted(top, top, "right")
 
     def _index_parents(self, taxonomy: Taxonomy) -> None:
         """Parents with at least two child leaves, one of which has two products.
 
         Else parents with two leaves; else each leaf alone, which at least gives same-leaf pairs.
         """
-        parent = taxonomy.parent[self.leaf_node]
+        parent = self._leaf_parent.copy()
+        if self.config.single_child == "climb":
+            _climb(parent, taxonomy)
         groups = [np.flatnonzero(parent == node) for node in np.unique(parent[parent >= 0])]
         groups = [leaves for leaves in groups if len(leaves) >= 2]
         alone = list(np.arange(len(self.leaf_node))[:, None])
         self._children = [leaves for leaves in groups if self.leaf_size[leaves].max() >= 2] or groups or alone
         size = np.array([self.leaf_size[leaves].sum() for leaves in self._children], np.float64)
         self._parent_log_weight = self.config.parent_size_power * np.log(size)
+        # The least that a parent gives, as far as the batch does not hold its products already.
+        slot = np.minimum(self.leaf_size, self.config.products_per_slot)
+        self._least = np.array(
+            [np.sort(slot[leaves])[: self.config.slots_per_parent].sum() for leaves in self._children], np.int64
+        )
+        self._first_child = np.array([leaves[0] for leaves in self._children], np.int64)
+        self._relatives: dict[int, np.ndarray] = {}
 
     def plan(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's global batches: int64 item_index, all of one length, no item twice in a batch."""
+        """The epoch's global batches: int64 item_index, all of one length, no item twice in a batch.
+
+        They depend on (seed, epoch) alone. Process r of k takes [r::k] of each, so that the k shares together
+        are the batch that one process sees; see `equal_shares` for a length that k does not divide.
+        """
         rng = np.random.default_rng((self.seed, epoch))
         shuffled = rng.permutation(self.items)
         has_tree = len(self.leaf_node) > 0 and self.batch_size < len(self.items)
@@ -133,86 +166,183 @@ class HierarchicalSampler:
         taken = [run]
         self._mask[run] = True
         siblings, parents = self._siblings(rng, members)
-        room = self.batch_size - len(run) - sum(map(len, siblings))
-        unrelated = self._unrelated(rng, members, parents, room)
-        taken += siblings + unrelated
-        room -= sum(map(len, unrelated))
+        taken += siblings
+        taken += self._negatives(rng, members, parents, self.batch_size - sum(map(len, taken)))
+        room = self.batch_size - sum(map(len, taken))
         if room:  # the tree ran out of products: fill up with any
-            free = filler[~self._mask[filler]]
-            taken.append(rng.choice(free, room, replace=False))
+            # So long a stretch of the shuffle holds enough that the batch does not.
+            stretch = rng.integers(len(filler)) + np.arange(min(len(filler), room + self.batch_size))
+            free = np.take(filler, stretch, mode="wrap")
+            taken.append(free[~self._mask[free]][:room])
         batch = np.concatenate(taken)
         self._mask[batch] = False
         return batch
 
-    def _siblings(self, rng: np.random.Generator, members: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
-        """Products of the children of random parents, and the top level of each parent drawn."""
+    def _siblings(self, rng: np.random.Generator, members: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Products of the children of random parents, and the numbers of these parents."""
         quota = round(self.config.sibling_share * self.batch_size)
+        # Sorted by log weight + Gumbel noise: drawn by weight without replacement.
+        drawn = np.argsort(-(self._parent_log_weight + rng.gumbel(size=len(self._children))))
         taken: list[np.ndarray] = []
-        tops: list[int] = []
-        for number in np.argsort(-(self._parent_log_weight + rng.gumbel(size=len(self._children)))):
+        num_drawn = 0
+        while quota > 0 and num_drawn < len(drawn):
+            enough = int(np.searchsorted(np.cumsum(self._least[drawn[num_drawn:]]), quota)) + 1
+            block = drawn[num_drawn : num_drawn + enough]
+            leaves, owner = self._child_slots(rng, block)
+            items, slot = self._fill_slots(rng, members, leaves, quota, first=not taken)
+            taken.append(items)
+            quota -= len(items)
+            # Parents behind the last one that was needed are as if they had not been drawn.
+            num_drawn += len(block) if quota or not len(slot) else int(owner[slot[-1]]) + 1
+        return taken, drawn[:num_drawn]
+
+    def _child_slots(self, rng: np.random.Generator, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Random leaves of each parent, at most `slots_per_parent`, and which of `parents` each belongs to."""
+        groups = [self._children[number] for number in parents]
+        leaves = np.concatenate(groups)
+        owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        keys = -(self._leaf_log_weight[leaves] + rng.gumbel(size=len(leaves)))
+        order = np.lexsort((keys, owner))
+        # One leaf with two products first, so that even a tiny share has a same-leaf pair.
+        pairs = order[self.leaf_size[leaves[order]] >= 2]
+        keys[pairs[np.unique(owner[pairs], return_index=True)[1]]] = -np.inf
+        order = np.lexsort((keys, owner))
+        start = np.searchsorted(owner, owner)  # owner is ascending, and stays so when sorted
+        order = order[np.arange(len(order)) - start < self.config.slots_per_parent]
+        return leaves[order], owner[order]
+
+    def _negatives(
+        self, rng: np.random.Generator, members: np.ndarray, parents: np.ndarray, quota: int
+    ) -> list[np.ndarray]:
+        """Products of leaves that are no siblings of the parents', each parent in turn."""
+        taken: list[np.ndarray] = []
+        # Half as many slots again as full ones would take: some are short, of leaves drawn twice or products
+        # that the batch holds. A round may be short all the same; then another.
+        for _ in range(8):
             if quota <= 0:
                 break
-            leaves = self._children[number]
-            keys = self._leaf_log_weight[leaves] + rng.gumbel(size=len(leaves))
-            # One leaf with two products first, so that even a tiny share has a same-leaf pair.
-            first = int(np.where(self.leaf_size[leaves] >= 2, keys, -np.inf).argmax())
-            keys[first] = np.inf
-            for leaf in leaves[np.argsort(-keys)[: self.config.slots_per_parent]]:
-                # Half of a small quota is left for a second leaf.
-                most = max(2, quota // 2) if not taken else quota
-                slot = self._slot(rng, members, leaf, min(self.config.products_per_slot, most, quota))
-                taken.append(slot)
-                quota -= len(slot)
-            tops.append(int(self._top[leaves[0]]))
-        return taken, tops
-
-    def _unrelated(
-        self, rng: np.random.Generator, members: np.ndarray, parent_tops: list[int], quota: int
-    ) -> list[np.ndarray]:
-        """Products of leaves in other top levels than the parents', each parent in turn."""
-        taken: list[np.ndarray] = []
-        misses = 0
-        for top in itertools.cycle(parent_tops or [-1]):
-            cumulative = self._elsewhere.get(top, np.empty(0))
-            if quota <= 0 or misses > 8 or not len(cumulative) or cumulative[-1] <= 0:
-                return taken
-            leaf = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
-            slot = self._slot(
-                rng, members, min(leaf, len(cumulative) - 1), min(self.config.products_per_slot, quota)
-            )
-            misses = 0 if len(slot) else misses + 1
-            taken.append(slot)
-            quota -= len(slot)
+            num_slots = 1 + 3 * quota // (2 * self.config.products_per_slot)
+            turns = parents[np.arange(num_slots) % len(parents)] if len(parents) else parents
+            items, _ = self._fill_slots(rng, members, self._negative_leaves(rng, turns), quota)
+            taken.append(items)
+            quota -= len(items)
         return taken
 
-    def _slot(self, rng: np.random.Generator, members: np.ndarray, leaf: int, count: int) -> np.ndarray:
-        """Up to `count` products of a leaf that the batch does not hold yet."""
-        start, size = self._offsets[leaf], self.leaf_size[leaf]
-        run = start + (rng.integers(size) + np.arange(min(size, 2 * count))) % size
-        items = members[run]
-        items = items[~self._mask[items]][:count]
-        self._mask[items] = True
-        return items
+    def _negative_leaves(self, rng: np.random.Generator, parents: np.ndarray) -> np.ndarray:
+        """A leaf for the negatives of each of `parents`; none for one that everything is close to."""
+        if self.config.negatives == "far":
+            return self._far_leaves(rng, parents)
+        found = []
+        for number, count in zip(*np.unique(parents, return_counts=True), strict=True):
+            relatives = self._relatives_of(int(number))
+            one = self._first_child[number]
+            near = self.config.negatives == "near"
+            start, stop = (self._top_start[one], self._top_stop[one]) if near else (0, len(self.leaf_node))
+            if len(relatives) < stop - start:
+                found.append(self._draw(rng, count, start, stop, relatives))
+            elif near:
+                found.append(self._far_leaves(rng, np.full(count, number)))
+        # The slots that come first must not be all of one parent.
+        return rng.permutation(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+    def _far_leaves(self, rng: np.random.Generator, parents: np.ndarray) -> np.ndarray:
+        """A leaf of another top level for each parent, by weight, where there is another."""
+        one = self._first_child[parents]
+        start, stop = self._top_start[one], self._top_stop[one]
+        exists = stop - start < len(self.leaf_node)
+        mass, start, stop = self._leaf_mass, start[exists], stop[exists]
+        gone = mass[stop] - mass[start]
+        draw = rng.random(len(start)) * (mass[-1] - gone)
+        draw += np.where(draw >= mass[start], gone, 0.0)
+        return np.minimum(np.searchsorted(mass, draw, side="right") - 1, len(self.leaf_node) - 1)
+
+    def _relatives_of(self, number: int) -> np.ndarray:
+        """Ascending leaf numbers: the leaves of a parent and all siblings of theirs (see `Taxonomy.relation`).
+
+        A category with products of its own is a sibling of the leaves straight below it.
+        """
+        if number not in self._relatives:
+            leaves = self._children[number]
+            start, stop = self._top_start[leaves[0]], self._top_stop[leaves[0]]
+            node, above = self.leaf_node[start:stop], self._leaf_parent[start:stop]
+            own, parents = self.leaf_node[leaves], self._leaf_parent[leaves]
+            parents = parents[parents >= 0]
+            close = np.isin(node, np.concatenate([own, parents])) | np.isin(
+                above, np.concatenate([own, parents])
+            )
+            self._relatives[number] = start + np.flatnonzero(close)
+        return self._relatives[number]
+
+    def _draw(
+        self, rng: np.random.Generator, count: int, start: int, stop: int, left_out: np.ndarray
+    ) -> np.ndarray:
+        """Leaves of `start` to `stop` - 1 by weight, with replacement, none of `left_out` (ascending)."""
+        mass = self._leaf_mass
+        gone = np.concatenate([[0.0], np.cumsum(mass[left_out + 1] - mass[left_out])])
+        # Where on the line of masses without the gaps each gap stood.
+        gap = mass[left_out] - mass[start] - gone[:-1]
+        draw = rng.random(count) * (mass[stop] - mass[start] - gone[-1])
+        draw += mass[start] + gone[np.searchsorted(gap, draw, side="right")]
+        return np.minimum(np.searchsorted(mass, draw, side="right") - 1, stop - 1)
+
+    def _fill_slots(
+        self, rng: np.random.Generator, members: np.ndarray, leaves: np.ndarray, quota: int, first: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Up to `products_per_slot` products of each leaf that the batch does not hold yet, `quota` in all.
+
+        Args:
+            rng: The epoch's.
+            members: Items by leaf.
+            leaves: (S,) leaf of each slot.
+            quota: Products wanted.
+            first: These are the first slots: half of a small quota is then left for a second leaf.
+
+        Returns:
+            The products, marked as held, and the slot of each, both in the order of slots.
+        """
+        most = np.full(len(leaves), self.config.products_per_slot)
+        if first:
+            most[:1] = min(self.config.products_per_slot, max(2, quota // 2))
+        size = self.leaf_size[leaves]
+        begin = (rng.random(len(leaves)) * size).astype(np.int64)
+        column = np.arange(2 * self.config.products_per_slot)
+        items = members[self._offsets[leaves, None] + (begin[:, None] + column) % size[:, None]]
+        free = (column < size[:, None]) & ~self._mask[items]
+        # Of an item that comes in two slots the first place counts: written backwards, it is written last.
+        place = np.arange(items.size).reshape(items.shape)
+        self._place[items[free][::-1]] = place[free][::-1]
+        free &= self._place[items] == place
+        free &= free.cumsum(axis=1) <= most[:, None]
+        chosen = items[free][:quota]
+        self._mask[chosen] = True
+        return chosen, np.nonzero(free)[0][:quota]
+
+
+def _climb(parent: np.ndarray, taxonomy: Taxonomy) -> None:
+    """Moves leaves that are alone under their parent, in place, up to where they are not, or to -1.
+
+    Args:
+        parent: (leaves,) int64 node.
+        taxonomy: The tree.
+    """
+    # From the deepest level up: who arrives may be company to who is there.
+    for depth in range(int(taxonomy.depth.max(initial=0)), 0, -1):
+        _, which, count = np.unique(parent, return_inverse=True, return_counts=True)
+        alone = (parent >= 0) & (count[which] == 1)
+        alone[alone] = taxonomy.depth[parent[alone]] == depth
+        parent[alone] = taxonomy.parent[parent[alone]]
 
 
 def pair_counts(taxonomy: Taxonomy, batches: Iterable[np.ndarray]) -> dict[str, list[int]]:
-    """Unordered pairs of each class, one number a batch.
-
-    Returns:
-        same_leaf, sibling, cousin, unrelated, unknown (an item without category).
-    """
-    names = {
-        "same_leaf": SAME_LEAF, "sibling": SIBLING, "cousin": COUSIN, "unrelated": UNRELATED, "unknown": UNKNOWN
-    }  # fmt: skip
-    counts: dict[str, list[int]] = {name: [] for name in names}
-    for batch in batches:
-        left, right = np.triu_indices(len(batch), k=1)
-        relation = taxonomy.relation(batch[left], batch[right])
-        for name, constant in names.items():
-            counts[name].append(int((relation == constant).sum()))
-    return counts
+    """Unordered pairs of each class, one number a batch: `BatchPairs.counts`."""
+    groups = LeafGroups(taxonomy)
+    counts = [groups.pairs(batch).counts() for batch in batches]
+    return {name: [one[name] for one in counts] for name in counts[0]} if counts else {}
 
 
 def equal_shares(batches: Sequence[np.ndarray], num_processes: int) -> list[np.ndarray]:
-    """Drops the few last items of a batch that would give processes unequal shares."""
+    """Drops the few last items of a batch that would give processes unequal shares.
+
+    None where the number of processes divides the batch size: k processes then train on the batches of one.
+    """
     return [batch[: len(batch) - len(batch) % num_processes] for batch in batches]
