@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pressmark.tokenizer.residual import quantize
+from pressmark.tokenizer.residual import dequantize, quantize
 
 # Rows of one matrix product. The last chunk is filled up to it, so that a row meets the same arithmetic in
 # whatever batch it comes: an item's codes must not depend on its company. 1,024 rows keep the intermediate
@@ -188,6 +188,11 @@ def quantize_rows(latents: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.nd
     books = [torch.from_numpy(book) for book in codebooks]
     codes = np.empty((len(latents), len(books)), np.int64)
     return by_chunks(latents, codes, torch.device("cpu"), lambda chunk: quantize(chunk, books))
+
+
+def dequantize_rows(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.ndarray:
+    """`residual.dequantize` for numpy arrays: (N, L) int64 -> (N, d) float32."""
+    return dequantize(torch.from_numpy(codes), [torch.from_numpy(book) for book in codebooks]).numpy()
 
 
 def standardisation(vectors: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
