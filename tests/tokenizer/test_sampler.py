@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pressmark.catalog import grocery
 from pressmark.catalog.grocery_products import fill_shelves
 from pressmark.catalog.taxonomy import COUSIN, SIBLING, UNRELATED, Taxonomy, build_taxonomy
+from pressmark.interactions.histories import Histories
 from pressmark.tokenizer.sampler import Config, HierarchicalSampler, equal_shares, pair_counts
 
 BEAUTY = Path(__file__).parents[3] / "shared/data/amazon2014-beauty/items.parquet"
@@ -211,7 +212,7 @@ def first_parents(power: float, num_batches: int = 2000) -> np.ndarray:
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(num_batches):
-        taken, parents = one._siblings(rng, one._pair_item)
+        taken, parents = one._siblings(rng, one._pair_item, 4)
         one._mask[np.concatenate(taken)] = False
         drawn.append(parents[0])
     return np.bincount(drawn, minlength=3) / num_batches
@@ -294,11 +295,118 @@ def test_no_item_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"uniform_share": 0.0}, {"sibling_share": 0.9}, {"products_per_slot": 1}, {"slots_per_parent": 1}],
+    [
+        {"uniform_share": 0.0},
+        {"sibling_share": 0.9},
+        {"companion_share": 0.6},
+        {"companion_share": -0.1},
+        {"products_per_slot": 1},
+        {"slots_per_parent": 1},
+    ],
 )
 def test_wrong_options_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         replace(Config(), **options)
+
+
+def with_companions(
+    lists: list[list[list[int]]], batch_size: int = 32, seed: int = 0, **options: float | str
+) -> HierarchicalSampler:
+    taxonomy = shop()
+    items = np.arange(len(taxonomy.item_leaf))
+    packed = [Histories.from_lists(one) for one in lists]
+    return HierarchicalSampler(taxonomy, items, batch_size, replace(Config(), **options), seed, packed)  # type: ignore[arg-type]
+
+
+def ring(step: int) -> list[list[int]]:
+    """Of 500 items: each one's companions are those `step` and twice `step` behind it."""
+    return [[(one + step) % 500, (one + 2 * step) % 500] for one in range(500)]
+
+
+def same_batches(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_companions_of_the_shuffled_items_come_in_place_of_negatives() -> None:
+    taxonomy, lists = shop(), ring(37)
+    plan = with_companions([lists], slots_per_parent=4).plan(0)
+    full, seconds = 0, 0
+    for batch in plan:
+        assert len(np.unique(batch)) == len(batch) == 32
+        run, after = batch[:8], list(batch[8:])
+        # In the order of the shuffled items, one companion each, but for those that the batch held already.
+        held = 0
+        for one in run:
+            if after[held] in lists[one]:
+                seconds += after[held] == lists[one][1]
+                held += 1
+        assert held >= 6
+        if held == 8:  # then the rest is the siblings' half, and there are no negatives
+            full += 1
+            parents = np.unique(taxonomy.parent[taxonomy.item_leaf[batch[16:], 0]])
+            assert 1 <= len(parents) <= 2
+    assert full > len(plan) / 2
+    assert 0.35 < seconds / (8 * len(plan)) < 0.65, "a companion is drawn at random from its list"
+
+
+def test_without_negatives_to_give_way_siblings_do() -> None:
+    # Two kinds of companions, a quarter each, beside a quarter of shuffle: half of the siblings are left.
+    plan = with_companions([ring(37), ring(111)]).plan(0)
+    for batch in plan:
+        assert len(np.unique(batch)) == len(batch) == 32
+        for step, part in ((37, batch[8:16]), (111, batch[16:24])):
+            assert np.isin(part, [(one + k * step) % 500 for one in batch[:8] for k in (1, 2)]).sum() >= 5
+
+
+def test_companions_stop_at_their_share_and_absent_ones_leave_room() -> None:
+    # Items 491 to 499 have no category: neither siblings nor negatives draw them.
+    apart = np.arange(491, 500)
+    lists = [apart.tolist() if one < 491 else [] for one in range(500)]
+
+    def from_apart(share: float) -> list[int]:
+        plan = with_companions([lists], companion_share=share).plan(0)
+        assert all(len(np.unique(batch)) == len(batch) == 32 for batch in plan)
+        return [int(np.isin(batch[8:], apart).sum()) for batch in plan]
+
+    # Eight draws out of nine hit about five or six different ones.
+    assert 4 < np.mean(from_apart(0.25)) < 7
+    assert np.mean(np.array(from_apart(0.0625)) == 2) > 0.9
+    assert max(from_apart(0.0625)) == 2
+    assert from_apart(0.0) == [0] * len(from_apart(0.0))
+
+
+def test_share_zero_and_no_lists_are_the_batches_without_companions() -> None:
+    taxonomy = shop()
+    plain = sampler(taxonomy).plan(2)
+    assert same_batches(with_companions([ring(37)], companion_share=0.0).plan(2), plain)
+    assert same_batches(with_companions([]).plan(2), plain)
+    assert not same_batches(with_companions([ring(37)]).plan(2), plain)
+
+
+def test_companions_are_drawn_by_seed_and_epoch() -> None:
+    used = with_companions([ring(37)])
+    used.plan(0)
+    plan = used.plan(2)
+    assert same_batches(plan, with_companions([ring(37)]).plan(2))
+    assert not same_batches(plan, used.plan(1))
+    assert not same_batches(plan, with_companions([ring(37)], seed=1).plan(2))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.sampled_from([0.1, 0.25, 0.5]), st.integers(1, 2))
+def test_companions_on_any_tree_give_full_batches_and_every_item(
+    seed: int, batch_size: int, share: float, num_kinds: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    kinds = [
+        Histories.from_lists([rng.integers(120, size=rng.integers(0, 4)) for _ in range(120)])
+        for _ in range(num_kinds)
+    ]
+    shape = Config(companion_share=share)
+    plan = HierarchicalSampler(ragged(seed), np.arange(120), batch_size, shape, seed, kinds).plan(0)
+    assert {len(batch) for batch in plan} == {batch_size}
+    assert all(len(np.unique(batch)) == batch_size for batch in plan)
+    assert len(np.unique(np.concatenate(plan))) == 120
 
 
 @pytest.mark.parametrize("batch_size", [128, 512])
