@@ -34,7 +34,9 @@ def test_soft_codes_by_hand() -> None:
 
 def test_soft_codes_do_not_depend_on_the_scale_of_the_space() -> None:
     torch.testing.assert_close(soft_codes(700 * DISTANCES, 1.0), soft_codes(DISTANCES, 1.0))
-    assert soft_codes(torch.tensor([[0.0, 1.0]]), 1.0).tolist() == [[1.0, 0.0]]
+    # Far codes stay at e^-30: neither zero nor a denormal number.
+    expected = torch.tensor([[1.0, math.exp(-30.0)]])
+    torch.testing.assert_close(soft_codes(torch.tensor([[0.0, 1.0]]), 1.0), expected, rtol=1e-4, atol=0)
 
 
 def test_log_agreement_by_hand() -> None:
@@ -54,11 +56,13 @@ def test_a_hopeless_pair_has_no_gradient() -> None:
 def test_content_weights_by_hand() -> None:
     # Cosines 1, 0.8 and 0.6 with item 0; item 3 has no text.
     units = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 0.0]])
-    found = content_weights(units, Config(sharpness=20.0, min_cosine=0.65))
-    torch.testing.assert_close(found[0], torch.tensor([1.0, math.exp(-4), 0.0, 0.0]))
+    found = content_weights(units, Config(twin_cosine=0.9, sharpness=20.0, min_cosine=0.65))
+    torch.testing.assert_close(found[0], torch.tensor([1.0, math.exp(-2), 0.0, 0.0]))
     assert found[3].tolist() == [0.0] * 4
     torch.testing.assert_close(found, found.T)
-    assert content_weights(units, Config(min_cosine=0.59))[0, 2] == pytest.approx(math.exp(-8), rel=1e-4)
+    wide = Config(twin_cosine=0.9, sharpness=20.0, min_cosine=0.59)
+    assert content_weights(units, wide)[0, 2] == pytest.approx(math.exp(-6), rel=1e-4)
+    assert content_weights(units, Config(twin_cosine=0.7))[0, 1] == 1.0
 
 
 def test_agreement_loss_by_hand() -> None:
@@ -109,7 +113,7 @@ def test_unevenness_by_hand() -> None:
 
 
 def test_unevenness_draws_items_to_the_idle_code() -> None:
-    rows = torch.tensor([[0.6], [0.8], [0.9]], requires_grad=True)
+    rows = torch.tensor([[0.2], [0.3], [0.4]], requires_grad=True)
     unevenness([squared_distances(rows, torch.tensor([[-1.0], [1.0]]))], PLAIN).sum().backward()
     assert rows.grad is not None
     assert (rows.grad > 0).all()
@@ -126,7 +130,15 @@ def test_unevenness_of_a_code_that_nobody_leans_to_is_finite_and_so_is_its_gradi
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("num_levels", 0), ("num_neighbours", 0), ("temperature", 0.0), ("sharpness", -1.0), ("level_decay", 0.0)],
+    [
+        ("num_levels", 0),
+        ("num_neighbours", 0),
+        ("temperature", 0.0),
+        ("sharpness", -1.0),
+        ("level_decay", 0.0),
+        ("min_cosine", 0.0),
+        ("twin_cosine", 1.5),
+    ],
 )
 def test_wrong_options_are_refused(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"tokenizer.agreement.*{option} \({value}\)"):

@@ -305,7 +305,7 @@ def test_running_means_leave_no_gradient_on_the_codebooks(tmp_path: Path) -> Non
 
 def test_weights_of_close_pairs_by_hand() -> None:
     histories = Histories.from_lists([[3, 0, 9], [9, 3]])
-    shape = agreement.Config(sharpness=20.0, min_cosine=0.9)
+    shape = agreement.Config(twin_cosine=1.0, sharpness=20.0, min_cosine=0.9)
     one, _ = small_task(histories, neighbour_weight=2.0, behaviour_weight=5.0, agreement=shape)
     # Items 0 and 1 are equal. 3-0, 0-9 and 9-3 follow each other.
     items = torch.tensor([0, 1, 3, 9, 40])

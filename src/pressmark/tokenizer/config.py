@@ -5,35 +5,61 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pressmark.tokenizer import contrastive, sampler
+from pressmark.tokenizer import agreement, contrastive, sampler
 from pressmark.training import loop
+
+_AT_LEAST_0 = (
+    "commitment_weight", "contrastive_weight", "neighbour_weight", "behaviour_weight", "entropy_weight",
+    "polish_iterations", "revive_below",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Config:
-    """The tokenizer. L = reconstruction + quantization + contrastive_weight * contrastive."""
+    """The tokenizer. L = reconstruction + quantization + contrastive_weight * contrastive + agreement terms."""
 
     kind: Literal["rqvae", "rqkmeans"] = "rqvae"
     """"rqvae" learns a space and its codes; "rqkmeans" is residual k-means on the vectors as they are."""
     level_sizes: tuple[int, ...] = (256, 256, 256, 256)
     """Codes a level, coarse to fine. No level may have more codes than there are training items."""
-    hidden_sizes: tuple[int, ...] = (256,)
+    hidden_sizes: tuple[int, ...] = (512,)
     """Widths of the encoder's MLP; the decoder mirrors them. Empty keeps both linear. RQ-VAE only, like all
-    that follows but scaling, kmeans_iterations and collisions."""
+    that follows but scaling, kmeans_iterations, balance and collisions."""
     latent_dim: int = 128
     """Width of the quantized space."""
     scaling: Literal["shared", "each"] = "shared"
     """Standardise by one scale for all dimensions, which keeps cosines, or "each" by its own."""
-    commitment_weight: float = 0.25
-    """How strongly latents are held to their codes, beside codes drawn to latents."""
-    contrastive_weight: float = 0.01
+    contrastive_weight: float = 0.6
     """Lambda, weight of the taxonomy contrastive loss; 0 turns it off."""
     contrastive: contrastive.Config = field(default_factory=contrastive.Config)
     """Shape of the contrastive loss."""
+    neighbour_weight: float = 1.5
+    """Weight of the agreement loss over pairs of close content; 0 turns it off."""
+    behaviour_weight: float = 0.0
+    """Weight of the agreement loss over products that follow each other in training histories; 0, the default,
+    keeps SIDs free of behaviour. Cold items have no such pair and get their SIDs from content as ever."""
+    agreement: agreement.Config = field(default_factory=agreement.Config)
+    """Shape of the agreement loss."""
     sampler: sampler.Config = field(default_factory=sampler.Config)
     """How batches are drawn from the tree."""
+    commitment_weight: float = 0.25
+    """How strongly latents are held to their codes."""
+    codebooks: Literal["ema", "gradient"] = "ema"
+    """Entries are running means of the residuals that choose them, or are moved by the loss's gradient."""
+    gradient: Literal["straight", "rotation"] = "straight"
+    """How the decoder's gradient passes the quantizer: unchanged, or turned like the latent itself."""
+    balance: tuple[float, ...] = (0.4,)
+    """How much crowded codes pay for their size while codebooks are fitted: 0 nothing (plain k-means), .5
+    nearly even sizes, more breaks the codes apart. One number a level; the last holds beyond."""
+    entropy_weight: float = 0.0
+    """Weight of a loss that draws the batch's soft assignments to even use of each level's codes."""
+    masking: float = 0.0
+    """Progressive masking: share of the rows whose decoder sees only the first 1 to L codes, at random, so that
+    short prefixes mean more by themselves."""
     kmeans_iterations: int = 20
     """Lloyd steps a level, for the start of the codebooks."""
+    polish_iterations: int = 2
+    """Lloyd steps a level on the finished latents, for the levels behind those of the agreement loss."""
     revive_below: float = 0.1
     """A code used less than this times the even share moves to the residual of a random item; 0 is never."""
     revive_every: int = 10
@@ -43,7 +69,12 @@ class Config:
     a further code."""
     training: loop.Config = field(
         default_factory=lambda: loop.Config(
-            learning_rate=1e-3, batch_size=512, num_epochs=20, validate_every=5, mixed_precision="no"
+            learning_rate=1e-3,
+            batch_size=512,
+            num_epochs=12,
+            warmup_steps=50,
+            validate_every=5,
+            mixed_precision="no",
         )
     )
     """Length and speed. Pairs are formed within a micro-batch: leave micro_batch_size at 0 if memory allows."""
@@ -55,9 +86,14 @@ class Config:
             raise ValueError(
                 f"tokenizer: latent_dim ({self.latent_dim}) and hidden_sizes {self.hidden_sizes} must be > 0."
             )
-        for name in ("commitment_weight", "contrastive_weight", "revive_below"):
+        for name in _AT_LEAST_0:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"tokenizer.{name} is {getattr(self, name)}; it must be 0 or above.")
+        if not self.balance or not all(0 <= one <= 1 for one in self.balance) or not 0 <= self.masking <= 1:
+            raise ValueError(
+                f"tokenizer: balance {self.balance} must hold numbers from 0 to 1, one at least, and masking "
+                f"({self.masking}) lie in 0..1."
+            )
         if self.revive_every < 1 or self.kmeans_iterations < 1:
             raise ValueError(
                 f"tokenizer: revive_every ({self.revive_every}) and kmeans_iterations "

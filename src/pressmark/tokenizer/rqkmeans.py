@@ -67,8 +67,15 @@ class RQKMeans(PreTrainedModel):
         """Nothing is initialised at random."""
 
     @torch.no_grad()
-    def fit(self, vectors: np.ndarray, scaling: str, seed: int, iterations: int = 20) -> None:
-        """Fits mean, scale and codebooks to (N, D) float32 vectors.
+    def fit(
+        self,
+        vectors: np.ndarray,
+        scaling: str,
+        seed: int,
+        iterations: int = 20,
+        balance: Sequence[float] = (0.0,),
+    ) -> None:
+        """Fits mean, scale and codebooks to (N, D) float32 vectors; `balance` as for `residual_kmeans`.
 
         Raises:
             ValueError: If there are fewer vectors than codes in a level, or one is not finite.
@@ -78,10 +85,9 @@ class RQKMeans(PreTrainedModel):
         self.mean.copy_(torch.from_numpy(mean))
         self.scale.copy_(torch.from_numpy(scale))
         rows = torch.from_numpy(self.latents(sample_rows(vectors, self.level_sizes, seed))).to(self.device)
-        for book, centres in zip(
-            self.books, residual_kmeans(rows, self.level_sizes, seed, iterations), strict=True
-        ):
-            book.copy_(centres)
+        centres = residual_kmeans(rows, self.level_sizes, seed, iterations, balance)
+        for book, found in zip(self.books, centres, strict=True):
+            book.copy_(found)
 
     def latents(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) float32 -> (N, D) float32, standardised."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from pressmark.tokenizer.kmeans import residual_kmeans, sample_rows
+from pressmark.distributed import gather_rows
+from pressmark.tokenizer.kmeans import refine, residual_kmeans, sample_rows
 from pressmark.tokenizer.quantizer import (
     MIN_STD,
     by_chunks,
@@ -21,11 +22,6 @@ from pressmark.tokenizer.quantizer import (
     standardisation,
 )
 from pressmark.tokenizer.residual import dequantize, lowest, quantize, squared_distances
-
-# Root mean square of a latent dimension at the start. Small, so that the quantization terms are light beside
-# reconstruction at first: with unit latents they shrink the space around a few late codes (perplexity 60 of
-# 256 at levels 2-4 on Beauty, against 210-235).
-LATENT_STD = 0.15
 
 
 class RQVAEConfig(PreTrainedConfig):
@@ -75,6 +71,11 @@ class CorrectedLinear(nn.Module):
             layers.append(last)
         self.mlp = nn.Sequential(*layers) if layers else None
 
+    def outputs(self) -> list[nn.Linear]:
+        """The layers whose sum is the output."""
+        last = [self.linear] if self.mlp is None else [self.linear, self.mlp[-1]]
+        return [one for one in last if isinstance(one, nn.Linear)]
+
     def forward(self, rows: Tensor) -> Tensor:
         """(N, in) float -> (N, out) float."""
         return self.linear(rows) if self.mlp is None else self.linear(rows) + self.mlp(rows)
@@ -87,17 +88,46 @@ class RQVAEOutput(NamedTuple):
         inputs: (B, D) float32, standardised.
         reconstruction: (B, D) float32, standardised.
         codes: (B, L) int64.
-        residuals: (B, L, d) float32, what level l quantizes; gradient reaches the encoder only.
-        quantized: (B, L, d) float32, the entry level l chose; gradient reaches the codebooks only.
+        residuals: L of (B, d) float32, what each level quantizes, the latents first; gradient reaches the
+            encoder only.
+        quantized: L of (B, d) float32, the entry each level chose; gradient reaches the codebooks only.
+        error: (B, d) float32, what all levels leave over.
         distances: L of (B, K) float32, squared, from residual to every entry; gradient reaches both.
+        mean_square: () float32, of the encoder's output over all processes, before it was scaled to 1.
     """
 
     inputs: Tensor
     reconstruction: Tensor
     codes: Tensor
-    residuals: Tensor
-    quantized: Tensor
+    residuals: tuple[Tensor, ...]
+    quantized: tuple[Tensor, ...]
+    error: Tensor
     distances: tuple[Tensor, ...]
+    mean_square: Tensor
+
+
+class _Rotate(torch.autograd.Function):
+    """Latents to their quantized sums; backward turns and scales the gradient as forward did the latents.
+
+    With e and q the unit vectors of both and r that of e + q, forward is |q| / |e| (I - 2 r r^T + 2 q e^T).
+
+    Source: Fifty et al., "Restructuring Vector Quantization with the Rotation Trick" (2024), section 4.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, quantized: Tensor) -> Tensor:
+        ctx.save_for_backward(latents, quantized)
+        return quantized.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,), (latents, quantized) = grads, ctx.saved_tensors
+        length = latents.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        stretched = quantized.norm(dim=1, keepdim=True) / length
+        e, q = latents / length, nn.functional.normalize(quantized, dim=1, eps=1e-6)
+        r = nn.functional.normalize(e + q, dim=1, eps=1e-6)
+        turned = grad - 2 * r * (r * grad).sum(1, keepdim=True) + 2 * e * (q * grad).sum(1, keepdim=True)
+        return stretched * turned, None
 
 
 class RQVAE(PreTrainedModel):
@@ -108,7 +138,11 @@ class RQVAE(PreTrainedModel):
 
     Source: Lee et al., "Autoregressive Image Generation using Residual Quantization" (CVPR 2022), section
     3.1, in the form of TIGER (Rajput et al. 2023, section 3.1). Unlike there the input is standardised, the
-    codebooks start from k-means level by level, and entries that nobody uses are revived.
+    codebooks start from balanced k-means level by level, and entries that nobody uses are revived.
+
+    Attributes:
+        through: How the decoder's gradient passes the quantizer: "straight" unchanged, "rotation" turned like
+            the latent itself. Of training, not of the model on disk.
     """
 
     config_class = RQVAEConfig
@@ -120,6 +154,7 @@ class RQVAE(PreTrainedModel):
         super().__init__(config)
         self.input_dim = config.input_dim
         self.level_sizes = tuple(config.level_sizes)
+        self.through = "straight"
         widths = [config.input_dim, *config.hidden_sizes, config.latent_dim]
         self.encoder = CorrectedLinear(widths)
         self.decoder = CorrectedLinear(widths[::-1])
@@ -137,15 +172,23 @@ class RQVAE(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Keeps torch's own initialisation, which is made for plain MLPs."""
 
-    def forward(self, vectors: Tensor) -> RQVAEOutput:
-        """Encodes, quantizes and decodes (B, D) float32 vectors."""
+    def forward(self, vectors: Tensor, num_levels: Tensor | None = None) -> RQVAEOutput:
+        """Encodes, quantizes and decodes (B, D) float32 vectors.
+
+        Args:
+            vectors: (B, D) float32.
+            num_levels: (B,) int64; the decoder sees only so many codes of each row. All of them by default.
+        """
         inputs = (vectors - self.mean) / self.scale
         latents = self.encoder(inputs).float()
+        mean_square = gather_rows(latents.square().mean().view(1)).mean()
+        if self.training:
+            latents = latents * mean_square.clamp_min(1e-12).rsqrt()
         # bf16 cannot tell near entries apart.
         with torch.autocast(latents.device.type, enabled=False):
-            residual = latents
+            residual, seen = latents, torch.zeros_like(latents)
             codes, residuals, quantized, distances = [], [], [], []
-            for book in self.books:
+            for level, book in enumerate(self.books):
                 distance = squared_distances(residual, book)
                 code = lowest(distance)
                 entry = nn.functional.embedding(code, book)
@@ -154,15 +197,22 @@ class RQVAE(PreTrainedModel):
                 quantized.append(entry)
                 distances.append(distance)
                 residual = residual - entry.detach()
-        # residual is z - sum of entries: subtracting it detached leaves the sum, with z's gradient.
-        reconstruction = self.decoder(latents - residual.detach()).float()
+                shown = entry.detach() if num_levels is None else entry.detach() * (num_levels > level)[:, None]
+                seen = seen + shown
+            if self.through == "rotation":
+                passed = _Rotate.apply(latents, seen)
+            else:
+                passed = seen + (latents - latents.detach())
+        reconstruction = self.decoder(passed).float()
         return RQVAEOutput(
             inputs=inputs,
             reconstruction=reconstruction,
             codes=torch.stack(codes, dim=1),
-            residuals=torch.stack(residuals, dim=1),
-            quantized=torch.stack(quantized, dim=1),
+            residuals=tuple(residuals),
+            quantized=tuple(quantized),
+            error=residual,
             distances=tuple(distances),
+            mean_square=mean_square.detach(),
         )
 
     def usage(self, level: int) -> Tensor:
@@ -170,17 +220,25 @@ class RQVAE(PreTrainedModel):
         return getattr(self, f"usage_{level}")
 
     @torch.no_grad()
-    def start(self, vectors: np.ndarray, scaling: str, seed: int, iterations: int = 20) -> None:
+    def start(
+        self,
+        vectors: np.ndarray,
+        scaling: str,
+        seed: int,
+        iterations: int = 20,
+        balance: Sequence[float] = (0.0,),
+    ) -> None:
         """Sets everything to a good start: residual k-means on principal components.
 
-        Mean and scale are those of the vectors, the linear paths project to the principal components and
-        back, and the codebooks are the k-means centres of the residuals, level by level.
+        Mean and scale are those of the vectors, the linear paths project to the principal components, scaled
+        to a mean square of 1, and back, and the codebooks are the k-means centres of the residuals by level.
 
         Args:
             vectors: (N, D) float32 of the items to train on.
             scaling: See `standardisation`.
             seed: Of k-means.
             iterations: Lloyd steps a level.
+            balance: Of k-means, a level.
 
         Raises:
             ValueError: If there are fewer vectors than codes in a level, or one is not finite.
@@ -190,17 +248,49 @@ class RQVAE(PreTrainedModel):
         self.mean.copy_(torch.from_numpy(mean))
         self.scale.copy_(torch.from_numpy(scale))
         axes, std = _principal_axes(vectors, mean, scale, self.config.latent_dim)
-        shrink = LATENT_STD / max(std, MIN_STD)
+        shrink = 1.0 / max(std, MIN_STD)
         self.encoder.linear.weight.copy_(torch.from_numpy(axes * shrink))
         self.decoder.linear.weight.copy_(torch.from_numpy(axes.T / shrink))
         for linear in (self.encoder.linear, self.decoder.linear):
             linear.bias.zero_()
         sample = sample_rows(vectors, self.level_sizes, seed)
         latents = torch.from_numpy(self.latents(sample)).to(self.device)
-        for book, centres in zip(
-            self.books, residual_kmeans(latents, self.level_sizes, seed, iterations), strict=True
-        ):
+        self._set_books(residual_kmeans(latents, self.level_sizes, seed, iterations, balance))
+
+    @torch.no_grad()
+    def polish(
+        self, vectors: np.ndarray, seed: int, iterations: int, balance: Sequence[float], start: int
+    ) -> None:
+        """Moves the codebooks from level `start` on to the means of the finished latents; else as `start`.
+
+        A running mean is some steps behind, and the last steps' noise is in it.
+        """
+        latents = torch.from_numpy(self.latents(sample_rows(vectors, self.level_sizes, seed))).to(self.device)
+        self._set_books(refine(latents, list(self.books), iterations, balance, start))
+
+    def _set_books(self, codebooks: Sequence[Tensor]) -> None:
+        for book, centres in zip(self.books, codebooks, strict=True):
             book.copy_(centres)
+
+    @torch.no_grad()
+    def rescale(self, factor: Tensor) -> None:
+        """Multiplies the encoder's output by a () float. In training it changes nothing but the scale at rest.
+
+        Training scales each batch's latents to a mean square of 1. Left free they grow: the straight-through
+        gradient takes the quantization error for a constant noise and runs away from it; codebooks lag behind.
+        """
+        for linear in self.encoder.outputs():
+            linear.weight.mul_(factor)
+            linear.bias.mul_(factor)
+
+    @torch.no_grad()
+    def settle(self, vectors: np.ndarray) -> None:
+        """Scales the encoder so that the latents of (N, D) vectors have a mean square of 1 without a batch."""
+        total = 0.0
+        for start in range(0, len(vectors), 65_536):
+            total += float(np.square(self.latents(vectors[start : start + 65_536]), dtype=np.float64).sum())
+        mean_square = total / max(1, len(vectors) * self.config.latent_dim)
+        self.rescale(torch.tensor(max(mean_square, 1e-12) ** -0.5))
 
     def latents(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) float32 -> (N, d) float32, the encoder's output."""
@@ -238,17 +328,21 @@ def reconstruction_loss(output: RQVAEOutput) -> Tensor:
     return (output.reconstruction - output.inputs).square().mean(dim=1)
 
 
-def quantization_loss(output: RQVAEOutput, commitment_weight: float) -> Tensor:
-    """(B,) float32: how far each row's residuals are from their entries, summed over levels.
+def quantization_loss(output: RQVAEOutput, commitment_weight: float, codebook_weight: float) -> Tensor:
+    """(B,) float32: how far each row is from its codes, mean over d dimensions.
 
-    ||sg(r) - c||^2 moves the entries to the residuals, commitment_weight * ||r - sg(c)||^2 the encoder to
-    the entries; each is a mean over the d latent dimensions.
+    commitment_weight * ||z - sg(sum of entries)||^2 draws the latents to what all their codes say together;
+    codebook_weight * ||sg(r) - c||^2, mean over levels, the entries to the residuals (0 where a running mean
+    does that). Commitment level by level, as in the source, draws every product to its first cell's centre.
 
     Source: van den Oord et al., "Neural Discrete Representation Learning" (2017), equation 3.
     """
-    codebook = (output.residuals.detach() - output.quantized).square().mean(dim=2)
-    commitment = (output.residuals - output.quantized.detach()).square().mean(dim=2)
-    return (codebook + commitment_weight * commitment).sum(dim=1)
+    total = commitment_weight * output.error.square().mean(dim=1)
+    if codebook_weight:
+        for residual, entry in zip(output.residuals, output.quantized, strict=True):
+            moved = (residual.detach() - entry).square().mean(dim=1)
+            total = total + codebook_weight / len(output.residuals) * moved
+    return total
 
 
 def _principal_axes(

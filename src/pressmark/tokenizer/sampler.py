@@ -11,6 +11,8 @@ Rules for trees that are not even:
 - A category with one leaf has no siblings to offer: its products come by the shuffle and as negatives, or
   with `single_child: climb` as children of the nearest category above that has two leaves.
 - Several small parents share a batch that one could not fill; where the tree runs out, any products do.
+- Companions (near duplicates, products bought together) come with the items of the shuffled part, in place of
+  negatives: without them two neighbours hardly ever meet in a batch.
 - A product under several paths counts for each, so it may be closer to another than the path it was drawn by.
 
 Source: the hierarchical batch sampling of seed 001 ("pick a parent, half from its children, half from
@@ -27,6 +29,7 @@ from typing import Literal
 import numpy as np
 
 from pressmark.catalog.taxonomy import Taxonomy
+from pressmark.interactions.histories import Histories
 from pressmark.tokenizer.pairs import LeafGroups
 
 
@@ -39,6 +42,9 @@ class Config:
     uniform_share: float = 0.25
     """Share drawn by a plain shuffle of all items. An epoch lasts until that shuffle has shown every item once.
     What is left of the batch are the negatives. 1 gives ordinary shuffling."""
+    companion_share: float = 0.25
+    """Share drawn from the companions of the shuffled items, for each kind that the losses ask for: neighbours
+    in content, products bought together. Taken from the negatives first, then from the siblings."""
     products_per_slot: int = 4
     """Products taken from one leaf: more make more same-leaf pairs and fewer different leaves."""
     slots_per_parent: int = 8
@@ -67,6 +73,10 @@ class Config:
                 f"tokenizer.sampler: sibling_share ({self.sibling_share}) + uniform_share "
                 f"({self.uniform_share}) is above 1; a batch cannot hold more."
             )
+        if not 0 <= self.companion_share <= 0.5:
+            raise ValueError(
+                f"tokenizer.sampler.companion_share is {self.companion_share}; it must lie in 0..0.5."
+            )
         if self.products_per_slot < 2 or self.slots_per_parent < 2:
             raise ValueError(
                 f"tokenizer.sampler: products_per_slot ({self.products_per_slot}) and slots_per_parent "
@@ -83,13 +93,20 @@ class HierarchicalSampler:
         batch_size: Items a batch; smaller catalogs make one batch of all their items.
         config: Shares and slots.
         seed: Of every draw.
+        companions: Lists of companions, one for each kind: for every item_index who may come with it.
 
     Raises:
         ValueError: If there are no items.
     """
 
     def __init__(
-        self, taxonomy: Taxonomy, items: np.ndarray, batch_size: int, config: Config, seed: int
+        self,
+        taxonomy: Taxonomy,
+        items: np.ndarray,
+        batch_size: int,
+        config: Config,
+        seed: int,
+        companions: Sequence[Histories] = (),
     ) -> None:
         if len(items) == 0:
             raise ValueError(
@@ -98,6 +115,7 @@ class HierarchicalSampler:
         self.items = np.asarray(items, np.int64)
         self.batch_size = min(batch_size, len(items))
         self.config, self.seed = config, seed
+        self._companions = companions if config.companion_share else ()
         self._mask = np.zeros(len(taxonomy.item_leaf), bool)
         self._place = np.empty(len(taxonomy.item_leaf), np.int64)
         self._index_leaves(taxonomy)
@@ -149,8 +167,8 @@ class HierarchicalSampler:
         """
         rng = np.random.default_rng((self.seed, epoch))
         shuffled = rng.permutation(self.items)
-        has_tree = len(self.leaf_node) > 0 and self.batch_size < len(self.items)
-        width = max(1, round(self.config.uniform_share * self.batch_size)) if has_tree else self.batch_size
+        mixed = (len(self.leaf_node) > 0 or self._companions) and self.batch_size < len(self.items)
+        width = max(1, round(self.config.uniform_share * self.batch_size)) if mixed else self.batch_size
         # Each epoch shuffles the items within their leaf; a slot then takes a run from a random start.
         order = np.lexsort((rng.random(len(self._pair_item)), self._pair_leaf))
         members = self._pair_item[order]
@@ -165,7 +183,14 @@ class HierarchicalSampler:
     ) -> np.ndarray:
         taken = [run]
         self._mask[run] = True
-        siblings, parents = self._siblings(rng, members)
+        for lists in self._companions:
+            room = self.batch_size - sum(map(len, taken))
+            quota = min(room, round(self.config.companion_share * self.batch_size))
+            taken.append(self._companions_of(rng, run, lists, quota))
+        room = self.batch_size - sum(map(len, taken))
+        siblings, parents = self._siblings(
+            rng, members, min(room, round(self.config.sibling_share * self.batch_size))
+        )
         taken += siblings
         taken += self._negatives(rng, members, parents, self.batch_size - sum(map(len, taken)))
         room = self.batch_size - sum(map(len, taken))
@@ -178,9 +203,22 @@ class HierarchicalSampler:
         self._mask[batch] = False
         return batch
 
-    def _siblings(self, rng: np.random.Generator, members: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Products of the children of random parents, and the numbers of these parents."""
-        quota = round(self.config.sibling_share * self.batch_size)
+    def _companions_of(
+        self, rng: np.random.Generator, run: np.ndarray, lists: Histories, quota: int
+    ) -> np.ndarray:
+        """A random companion of each item of `run` that has one, `quota` at most, none that the batch holds."""
+        begin, size = lists.offsets[run], np.diff(lists.offsets)[run]
+        draw = (rng.random(len(run)) * size).astype(np.int64)
+        drawn = lists.values[(begin + draw)[size > 0]]
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+        drawn = drawn[~self._mask[drawn]][:quota]
+        self._mask[drawn] = True
+        return drawn
+
+    def _siblings(
+        self, rng: np.random.Generator, members: np.ndarray, quota: int
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """`quota` products of the children of random parents, and the numbers of these parents."""
         # Sorted by log weight + Gumbel noise: drawn by weight without replacement.
         drawn = np.argsort(-(self._parent_log_weight + rng.gumbel(size=len(self._children))))
         taken: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""The RQ-VAE's training task: hierarchical batches, three loss terms, revival of dead codes."""
+"""The RQ-VAE's training task: hierarchical batches, loss terms, codebooks that follow, dead codes revived."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pressmark.catalog.taxonomy import Taxonomy
-from pressmark.distributed import all_reduce_sum, broadcast, gather_rows, num_processes
-from pressmark.tokenizer import contrastive, quality, sampler
+from pressmark.distributed import broadcast, gather_rows, num_processes, rank
+from pressmark.interactions.histories import Histories
+from pressmark.tokenizer import agreement, companions, contrastive, quality, sampler
 from pressmark.tokenizer.config import Config
+from pressmark.tokenizer.pairs import LeafGroups
 from pressmark.tokenizer.residual import nearest
 from pressmark.tokenizer.rqvae import RQVAE, quantization_loss, reconstruction_loss
+from pressmark.tokenizer.running import RunningCodebooks
 
 
 class Batch(NamedTuple):
@@ -32,21 +35,43 @@ class RQVAETask:
         items: (n,) int64, the items to train on.
         config: The tokenizer's.
         seed: Of batches and revivals.
+        histories: Training sequences of item_index, for the behaviour term; only pairs of `items` count.
     """
 
     name = "tokenizer"
     metric = ""
 
     def __init__(
-        self, vectors: np.ndarray, taxonomy: Taxonomy, items: np.ndarray, config: Config, seed: int
+        self,
+        vectors: np.ndarray,
+        taxonomy: Taxonomy,
+        items: np.ndarray,
+        config: Config,
+        seed: int,
+        histories: Histories | None = None,
     ) -> None:
-        self.vectors, self.taxonomy, self.items = torch.from_numpy(vectors), taxonomy, items
+        self.vectors, self.items = torch.from_numpy(vectors), items
         self.config, self.seed = config, seed
+        self.groups = LeafGroups(taxonomy)
+        self.together: Histories | None = None
+        companion_lists = []
+        if config.neighbour_weight:
+            shape = config.agreement
+            companion_lists.append(
+                companions.neighbours(vectors, items, shape.num_neighbours, shape.min_cosine, seed)
+            )
+        if config.behaviour_weight:
+            if histories is None:
+                raise ValueError(
+                    "tokenizer.behaviour_weight is above 0, but there are no training interactions."
+                )
+            self.together = companions.bought_together(histories, len(vectors), items)
+            companion_lists.append(self.together)
         self.sampler = sampler.HierarchicalSampler(
-            taxonomy, items, config.training.batch_size, config.sampler, seed
+            taxonomy, items, config.training.batch_size, config.sampler, seed, companion_lists
         )
-        self._counts = [torch.zeros(size) for size in config.level_sizes]
-        self._rows = 0
+        self.running = RunningCodebooks(config)
+        self._mean_square = torch.ones(())
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """Hierarchical batches, with equal shares for every process."""
@@ -62,42 +87,69 @@ class RQVAETask:
         return len(batch.items)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The three terms, summed over rows; each one's mean to log."""
-        output = model(batch.vectors)
-        self._count(output.codes)
+        """The weighted terms, summed over rows; each one's mean to log, and the batch's pairs of each class."""
+        config = self.config
+        output = model(batch.vectors, self._num_levels(len(batch.items), batch.items.device))
+        self.running.observe(bare(model), output)
+        self._mean_square = output.mean_square
+        by_gradient = float(config.codebooks == "gradient")
         terms = {
             "reconstruction": reconstruction_loss(output),
-            "quantization": quantization_loss(output, self.config.commitment_weight),
+            "quantization": quantization_loss(output, config.commitment_weight, by_gradient),
         }
         total = terms["reconstruction"] + terms["quantization"]
-        if self.config.contrastive_weight:
-            items = gather_rows(batch.items)
-            targets, valid = contrastive.pair_targets(batch_similarity(self.taxonomy, items), items)
-            terms["contrastive"] = contrastive.contrastive_loss(
-                output.residuals, output.quantized, targets, valid, self.config.contrastive
-            )
-            total = total + self.config.contrastive_weight * terms["contrastive"]
-        return total.sum(), {name: term.detach().mean() for name, term in terms.items()}
+        counts: dict[str, int] = {}
+        items = gather_rows(batch.items)
+        if config.contrastive_weight:
+            similarity, counts = self._related(items)
+            targets, valid = contrastive.pair_targets(similarity, items, config.contrastive.grade_power)
+            terms["contrastive"] = contrastive.contrastive_loss(output, targets, valid, config.contrastive)
+            total = total + config.contrastive_weight * terms["contrastive"]
+        if config.neighbour_weight or config.behaviour_weight:
+            weights = self._close(items)[rank() * len(batch.items) :][: len(batch.items)]
+            terms["agreement"] = agreement.agreement_loss(output.distances, weights, config.agreement)
+            total = total + terms["agreement"]
+        if config.entropy_weight:
+            terms["unevenness"] = agreement.unevenness(output.distances, config.agreement)
+            total = total + config.entropy_weight * terms["unevenness"]
+        log = {name: term.detach().mean() for name, term in terms.items()}
+        return total.sum(), log | {f"pairs/{name}": torch.tensor(float(n)) for name, n in counts.items()}
 
-    def _count(self, codes: Tensor) -> None:
-        """Adds a micro-batch's codes to the step's counts."""
-        self._rows += len(codes)
-        for level, size in enumerate(self.config.level_sizes):
-            self._counts[level] = self._counts[level].to(codes.device) + torch.bincount(
-                codes[:, level], minlength=size
-            )
+    def _num_levels(self, num_rows: int, device: torch.device) -> Tensor | None:
+        """How many codes the decoder sees of each row: all, but for the share that is masked."""
+        if not self.config.masking:
+            return None
+        most = len(self.config.level_sizes)
+        drawn = torch.randint(1, most + 1, (num_rows,), device=device)
+        return torch.where(torch.rand(num_rows, device=device) < self.config.masking, drawn, most)
+
+    def _related(self, items: Tensor) -> tuple[Tensor, dict[str, int]]:
+        """(B, B) float32 similarity in the tree, NaN where unknown, and the number of pairs of each class."""
+        pairs = self.groups.pairs(items.cpu().numpy())
+        group = torch.from_numpy(pairs.group).to(items.device)
+        return torch.from_numpy(pairs.similarity).to(items.device)[group][:, group], pairs.counts()
+
+    def _close(self, items: Tensor) -> Tensor:
+        """(B, B) float32 weights of the agreement loss."""
+        config = self.config
+        weights = torch.zeros(len(items), len(items), device=items.device)
+        if config.neighbour_weight:
+            units = nn.functional.normalize(self.vectors[items.cpu()].to(items.device), dim=1)
+            weights += config.neighbour_weight * agreement.content_weights(units, config.agreement)
+        if self.together is not None:
+            met = torch.from_numpy(companions.pair_matrix(self.together, items.cpu().numpy()))
+            weights += config.behaviour_weight * met.to(items.device)
+        return weights.masked_fill_(items[:, None] == items[None, :], 0.0)
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Updates the codes' running usage and revives dead ones; the same on every process."""
+        """Moves codebooks to their running means, keeps the encoder's scale and revives dead codes.
+
+        The same on every process.
+        """
         assert isinstance(model, RQVAE)
-        counts = all_reduce_sum(torch.cat([*self._counts, self._counts[0].new_tensor([self._rows])]))
-        num_rows = float(counts[-1])
-        for level, count in enumerate(counts[:-1].split(list(self.config.level_sizes))):
-            # Wide enough a window that an even share is about 40 rows: a code is not dead by chance.
-            momentum = min(0.05, num_rows / (40 * len(count)))
-            model.usage(level).lerp_(count / num_rows, momentum)
-            self._counts[level] = torch.zeros_like(count)
-        self._rows = 0
+        self.running.update(model)
+        # A little of the way, as a batch is only a sample: validation looks at the encoder at rest.
+        model.rescale((1.0 + 0.05 * (self._mean_square - 1.0)).rsqrt())
         if self.config.revive_below and step % self.config.revive_every == 0:
             revive(model, self.vectors, self.items, self.config.revive_below, (self.seed, step))
 
@@ -118,16 +170,11 @@ class RQVAETask:
         }
 
 
-def batch_similarity(taxonomy: Taxonomy, items: Tensor) -> Tensor:
-    """`Taxonomy.pairwise_similarity` of (B,) int64 items: (B, B) float32, NaN where unknown.
-
-    Looked up once for each different set of leaves, of which a batch has far fewer than items.
-    """
-    leaves = taxonomy.item_leaf[items.cpu().numpy()]
-    _, first, which = np.unique(leaves, axis=0, return_index=True, return_inverse=True)
-    table = torch.from_numpy(taxonomy.pairwise_similarity(items.cpu().numpy()[first])).to(items.device)
-    where = torch.from_numpy(which.ravel()).to(items.device)
-    return table[where][:, where]
+def bare(model: nn.Module) -> RQVAE:
+    """The RQ-VAE inside a wrapper for several processes."""
+    inner = getattr(model, "module", model)
+    assert isinstance(inner, RQVAE)
+    return inner
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ from pressmark.catalog.embeddings import read_vectors
 from pressmark.catalog.items import Catalog, read_catalog
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
 from pressmark.distributed import barrier, broadcast, rank, start
+from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, read_register, write_sids
-from pressmark.tokenizer import collisions, drift, manifest, quality, sampler
+from pressmark.tokenizer import collisions, drift, manifest, quality
 from pressmark.tokenizer.config import Config
 from pressmark.tokenizer.quantizer import Quantizer
 from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
@@ -28,7 +29,13 @@ from pressmark.training import loop
 
 
 def fit_quantizer(
-    vectors: np.ndarray, taxonomy: Taxonomy, items: np.ndarray, config: Config, seed: int, folder: Path
+    vectors: np.ndarray,
+    taxonomy: Taxonomy,
+    items: np.ndarray,
+    config: Config,
+    seed: int,
+    folder: Path,
+    histories: Histories | None = None,
 ) -> tuple[Quantizer, dict[str, Any]]:
     """Trains a quantizer.
 
@@ -39,6 +46,7 @@ def fit_quantizer(
         config: The tokenizer's.
         seed: Of everything drawn at random.
         folder: For checkpoints and logs.
+        histories: Training sequences of item_index; read where tokenizer.behaviour_weight is above 0.
 
     Returns:
         The quantizer in eval mode, the same on every process, and the record of the training ({} for k-means).
@@ -52,20 +60,34 @@ def fit_quantizer(
     if config.kind == "rqkmeans":
         model = RQKMeans(RQKMeansConfig(vectors.shape[1], config.level_sizes)).to(device)
         if rank() == 0:
-            model.fit(vectors[items], config.scaling, seed, config.kmeans_iterations)
+            model.fit(vectors[items], config.scaling, seed, config.kmeans_iterations, config.balance)
         _broadcast_state(model)
         return model.eval(), {}
     shape = RQVAEConfig(vectors.shape[1], config.level_sizes, config.hidden_sizes, config.latent_dim)
     model = RQVAE(shape).to(device)
     if rank() == 0:
-        model.start(vectors[items], config.scaling, seed, config.kmeans_iterations)
+        model.start(vectors[items], config.scaling, seed, config.kmeans_iterations, config.balance)
     _broadcast_state(model)
-    task = RQVAETask(vectors, taxonomy, items, config, seed)
+    model.through = config.gradient
+    model.books.requires_grad_(config.codebooks == "gradient")
+    task = RQVAETask(vectors, taxonomy, items, config, seed, histories)
     # What decides when to save, check or log does not change the result.
     decisive = replace(config, training=replace(config.training, checkpoint_every=0.0, log_with=""))
-    fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, asdict(decisive), seed)
+    behaviour = (histories.values, histories.offsets) if histories and config.behaviour_weight else ()
+    fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, asdict(decisive), seed, *behaviour)
     record = loop.fit(model, task, config.training, folder, seed, fingerprint)
-    return model.eval(), record
+    if rank() == 0:
+        model.settle(vectors[items])
+        if config.polish_iterations:
+            _polish(model, vectors[items], seed, config)
+    _broadcast_state(model)
+    return model.eval(), {**record, "pairs_in_a_batch": _pairs(task)}
+
+
+def _polish(model: RQVAE, vectors: np.ndarray, seed: int, config: Config) -> None:
+    # The levels that pairs were taught to agree on keep the borders that were found for them.
+    agreed = config.agreement.num_levels if config.neighbour_weight or config.behaviour_weight else 0
+    model.polish(vectors, seed, config.polish_iterations, config.balance, agreed)
 
 
 def _check_items(num_items: int, level_sizes: tuple[int, ...]) -> None:
@@ -123,12 +145,14 @@ def train(run: Path, config: Config, seed: int) -> None:
     run = Path(run)
     manifest.refuse_to_replace(run / "tokenizer")
     catalog = read_catalog(run / "data" / "items.parquet")
-    fitted_on = read_split(run / "data", catalog).fitted_on
+    split = read_split(run / "data", catalog)
+    fitted_on = split.fitted_on
     vectors = read_vectors(run)
     _check_finite(vectors, catalog)
     taxonomy = build_taxonomy(catalog.category)
     items = np.flatnonzero(fitted_on)
-    quantizer, record = fit_quantizer(vectors, taxonomy, items, config, seed, run / "training" / "tokenizer")
+    folder = run / "training" / "tokenizer"
+    quantizer, record = fit_quantizer(vectors, taxonomy, items, config, seed, folder, split.train)
     if rank() == 0:
         codes, resolution = resolve(quantizer, vectors, fitted_on, config.collisions)
         metrics = {
@@ -141,7 +165,7 @@ def train(run: Path, config: Config, seed: int) -> None:
             ),
             "cold_reconstruction_r2": _cold_r2(vectors, codes, quantizer, fitted_on),
             "sids": _after(resolution),
-            "pairs_in_a_batch": _pairs(taxonomy, items, config, seed),
+            "pairs_in_a_batch": record.pop("pairs_in_a_batch", {}),
             "training": record,
         }
         added = {"items": catalog.fingerprint, "vectors": files.fingerprint(vectors)}
@@ -191,13 +215,16 @@ def _after(resolution: collisions.Resolution) -> dict[str, Any]:
     }
 
 
-def _pairs(taxonomy: Taxonomy, items: np.ndarray, config: Config, seed: int) -> dict[str, dict[str, float]]:
+def _pairs(task: RQVAETask) -> dict[str, dict[str, float]]:
     """Mean and least number of pairs of each class in the first batches of the first epoch."""
-    if config.kind != "rqvae":
-        return {}
-    one = sampler.HierarchicalSampler(taxonomy, items, config.training.batch_size, config.sampler, seed)
-    counts = sampler.pair_counts(taxonomy, one.plan(0)[:10])
-    return {name: {"mean": float(np.mean(number)), "least": min(number)} for name, number in counts.items()}
+    counted = [task.groups.pairs(batch).counts() for batch in task.plan(0)[:10]]
+    return {
+        name: {
+            "mean": float(np.mean([one[name] for one in counted])),
+            "least": min(one[name] for one in counted),
+        }
+        for name in counted[0]
+    }
 
 
 def write_tokenizer(
