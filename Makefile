@@ -37,6 +37,7 @@ bench: setup
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --record true
 	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --record true
+	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --seeds [0,1,2] --record true
 	$(BIN)/python eval/bench_tokenizer.py --shards 10 --train-minutes 15 --record true
 
 tables: setup

@@ -32,6 +32,22 @@ COLUMNS = {
     ],
 }
 
+ROWS = {
+    "tokenizer": [
+        ("perplexity_1", "perplexity 1", 0),
+        ("perplexity_4", "perplexity 4", 0),
+        ("items_sharing_a_sid", "items sharing a SID", 3),
+        ("share_relocated", "relocated", 3),
+        ("reconstruction_r2", "R2", 3),
+        ("spearman_neighbours", "Spearman, 50 neighbours", 3),
+        ("share_cosine90_code1", "cosine >= .9 share code 1", 3),
+        ("purity1_depth3", "purity, depth 3", 3),
+        ("lift_1", "lift, 1 code", 1),
+        ("lift_2", "lift, 2 codes", 1),
+    ],
+}
+"""Of results that are rows: key, title, decimals."""
+
 
 def table(name: str) -> str:
     """The Markdown table of eval/results/<name>.json with a line on where it came from."""
@@ -39,6 +55,8 @@ def table(name: str) -> str:
     if not path.is_file():
         return f"(not measured yet: `eval/results/{name}.json`)"
     result = read_json(path)
+    if "rows" in result:
+        return _rows_table(name, result)
     columns = [
         one
         for one in COLUMNS[name.partition("-")[0]]
@@ -59,6 +77,26 @@ def table(name: str) -> str:
         source += f" Preparing and training took {sum(cost) / len(cost):.0f} minutes a seed."
     note = "95 % intervals in brackets; item-level hits, history masked."
     return "\n".join(lines) + f"\n\n<sub>{source} {note}</sub>"
+
+
+def _rows_table(name: str, result: dict[str, Any]) -> str:
+    """Means over seeds, with the least and the greatest in brackets."""
+    columns = ROWS[name.partition("-")[0]]
+    lines = ["| | " + " | ".join(title for _, title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for kind in dict.fromkeys(row["tokenizer"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["tokenizer"] == kind]
+        cells = []
+        for key, _, decimals in columns:
+            values = [row[key] for row in rows]
+            mean, low, high = (
+                f"{one:.{decimals}f}" for one in (sum(values) / len(values), min(values), max(values))
+            )
+            cells.append(mean if low == high else f"{mean} <sub>[{low}, {high}]</sub>")
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    seeds = ", ".join(map(str, result["seeds"]))
+    machine = f"{result['hardware']['cores']} cores of a {result['hardware']['cpu']}"
+    source = f"`eval/results/{name}.json`: seeds {seeds}, {machine}, {result['date'][:10]}; least and greatest"
+    return "\n".join(lines) + f"\n\n<sub>{source} in brackets.</sub>"
 
 
 def _cell(found: dict[str, Any] | None) -> str:

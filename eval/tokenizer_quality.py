@@ -33,7 +33,7 @@ MAIN: dict[str, dict[str, Any]] = {
     "rqkmeans": {"kind": "rqkmeans", "balance": (0.0,)},
     "rqvae_plain": PLAIN,
     "rqvae_taxonomy": {},
-    "rqvae_behaviour": {"behaviour_weight": 0.3},
+    "rqvae_behaviour": {"behaviour_weight": 0.8, "contrastive_weight": 0.3},
 }
 LAMBDA = {f"lambda_{weight:g}": {"contrastive_weight": weight} for weight in (0, 0.01, 0.03, 0.1, 0.2, 0.3)}
 ABLATION: dict[str, dict[str, Any]] = {

@@ -99,6 +99,7 @@ def test_bought_together_by_hand() -> None:
 
 def test_bought_together_is_symmetric_and_empty_without_interactions() -> None:
     assert lists_of(bought_together(Histories.from_lists([]), 3, np.arange(3))) == [[], [], []]
+    assert lists_of(bought_together(Histories.from_lists([[], []]), 2, np.arange(2))) == [[], []]
     rng = np.random.default_rng(0)
     users = [rng.integers(12, size=rng.integers(0, 7)).tolist() for _ in range(40)]
     found = lists_of(bought_together(Histories.from_lists(users), 12, np.arange(12)))

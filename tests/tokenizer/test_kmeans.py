@@ -156,6 +156,12 @@ def test_refine_keeps_codebooks_that_are_right_and_mends_those_that_are_not() ->
     right = [torch.tensor([[-10.0], [10.0]]), torch.tensor([[-1.0], [1.0]])]
     for found, book in zip(refine(rows, right, 5, (0.0,)), right, strict=True):
         assert torch.equal(found, book)
+    # Levels before `start` are left as they are, and the next sees what they leave.
+    kept, moved = refine(
+        rows, [torch.tensor([[-8.0], [13.0]]), torch.tensor([[-3.4], [-1.4]])], 5, (0.0,), start=1
+    )
+    assert kept.tolist() == [[-8.0], [13.0]]
+    assert moved.tolist() == [[-3.5], [-1.5]]
     # In place of its codes each level keeps its order: a code still means what it meant.
     off = [torch.tensor([[-8.0], [13.0]]), torch.tensor([[-0.3], [3.0]])]
     for found, book in zip(refine(rows, off, 5, (0.0,)), right, strict=True):

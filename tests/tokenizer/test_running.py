@@ -109,6 +109,18 @@ def test_an_entry_that_nobody_chooses_stays_where_it_is() -> None:
     assert float(model.usage(0)[1]) == pytest.approx(0.5 * 0.9**3)
 
 
+def test_an_entry_with_nothing_left_of_its_usage_stays_too_and_is_a_plain_mean_once_chosen() -> None:
+    model = line([0.0, 10.0])
+    model.usage(0).copy_(torch.tensor([1.0, 0.0]))
+    books = RunningCodebooks(config())
+    books.observe(model, passed(model, [1.0]))
+    books.update(model)
+    assert float(model.books[0][1]) == 10.0
+    books.observe(model, passed(model, [8.0, 9.0]))
+    books.update(model)
+    assert float(model.books[0][1]) == pytest.approx(8.5)
+
+
 def test_the_running_mean_comes_to_the_mean_of_what_chooses_it() -> None:
     model = line([0.0, 10.0])
     books = RunningCodebooks(config())

@@ -383,6 +383,14 @@ def test_share_zero_and_no_lists_are_the_batches_without_companions() -> None:
     assert not same_batches(with_companions([ring(37)]).plan(2), plain)
 
 
+def test_companions_come_without_a_tree_too() -> None:
+    lists = Histories.from_lists([[(one + 7) % 40] for one in range(40)])
+    plan = HierarchicalSampler(build_taxonomy([()] * 40), np.arange(40), 16, Config(), 0, [lists]).plan(0)
+    for batch in plan:
+        assert len(np.unique(batch)) == len(batch) == 16
+        assert set((batch[:4] + 7) % 40) <= set(batch)
+
+
 def test_companions_are_drawn_by_seed_and_epoch() -> None:
     used = with_companions([ring(37)])
     used.plan(0)

@@ -1,4 +1,4 @@
-"""The agreement loss: products that are almost the same, or bought together, get the same first codes.
+"""The agreement loss: products that are almost the same get the same first codes.
 
 Two near duplicates share no code where the border of a cell runs between them. With soft assignments
 p_l(i, k), the probability that item i takes code k at level l, the chance that i and j share their first l
@@ -12,7 +12,8 @@ in the wrong category, a synonym of one in the right one, is where the two diffe
 
 Source: a soft assignment's agreement is the consistency term of clustering by mutual information (Ji et al.,
 "Invariant Information Clustering", 2019) and of SwAV (Caron et al. 2020), here over the levels of a residual
-quantizer. Co-occurrence as a second source of pairs follows PLUM (He et al. 2025).
+quantizer. It suits pairs that are few and near: over products bought together, who are many and anywhere, it
+drew a catalog into a few codes (eval/LOG.md), so those have the contrastive loss instead.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Config:
     neighbour_weight: float = 1.5
     """Weight of the agreement loss over pairs of close content; 0 turns it off."""
     behaviour_weight: float = 0.0
-    """Weight of the agreement loss over products that follow each other in training histories; 0, the default,
-    keeps SIDs free of behaviour. Cold items have no such pair and get their SIDs from content as ever."""
+    """Weight of the contrastive loss with products that stood side by side in training histories as positives;
+    0, the default, keeps SIDs free of behaviour. Cold items have no such pair: content places them as ever."""
     agreement: agreement.Config = field(default_factory=agreement.Config)
     """Shape of the agreement loss."""
     sampler: sampler.Config = field(default_factory=sampler.Config)

@@ -105,7 +105,12 @@ class RQVAETask:
             targets, valid = contrastive.pair_targets(similarity, items, config.contrastive.grade_power)
             terms["contrastive"] = contrastive.contrastive_loss(output, targets, valid, config.contrastive)
             total = total + config.contrastive_weight * terms["contrastive"]
-        if config.neighbour_weight or config.behaviour_weight:
+        if self.together is not None:
+            met = self._met(items)
+            targets, valid = contrastive.pair_targets(met, items, power=0.0)
+            terms["behaviour"] = contrastive.contrastive_loss(output, targets, valid, config.contrastive)
+            total = total + config.behaviour_weight * terms["behaviour"]
+        if config.neighbour_weight:
             weights = self._close(items)[rank() * len(batch.items) :][: len(batch.items)]
             terms["agreement"] = agreement.agreement_loss(output.distances, weights, config.agreement)
             total = total + terms["agreement"]
@@ -131,15 +136,18 @@ class RQVAETask:
 
     def _close(self, items: Tensor) -> Tensor:
         """(B, B) float32 weights of the agreement loss."""
-        config = self.config
-        weights = torch.zeros(len(items), len(items), device=items.device)
-        if config.neighbour_weight:
-            units = nn.functional.normalize(self.vectors[items.cpu()].to(items.device), dim=1)
-            weights += config.neighbour_weight * agreement.content_weights(units, config.agreement)
-        if self.together is not None:
-            met = torch.from_numpy(companions.pair_matrix(self.together, items.cpu().numpy()))
-            weights += config.behaviour_weight * met.to(items.device)
+        units = nn.functional.normalize(self.vectors[items.cpu()].to(items.device), dim=1)
+        weights = self.config.neighbour_weight * agreement.content_weights(units, self.config.agreement)
         return weights.masked_fill_(items[:, None] == items[None, :], 0.0)
+
+    def _met(self, items: Tensor) -> Tensor:
+        """(B, B) float32: 1 for items that stood side by side in a training history, else 0."""
+        assert self.together is not None
+        return (
+            torch.from_numpy(companions.pair_matrix(self.together, items.cpu().numpy()))
+            .to(items.device)
+            .float()
+        )
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Moves codebooks to their running means, keeps the encoder's scale and revives dead codes.

@@ -86,7 +86,7 @@ def fit_quantizer(
 
 def _polish(model: RQVAE, vectors: np.ndarray, seed: int, config: Config) -> None:
     # The levels that pairs were taught to agree on keep the borders that were found for them.
-    agreed = config.agreement.num_levels if config.neighbour_weight or config.behaviour_weight else 0
+    agreed = config.agreement.num_levels if config.neighbour_weight else 0
     model.polish(vectors, seed, config.polish_iterations, config.balance, agreed)
 
 
