@@ -2,10 +2,10 @@
 
     python eval/tokenizer_quality.py --config C.yaml [--study main] [--seeds [0,1,2]] [--record true]
 
-Studies: `main` (RQ-KMeans, plain RQ-VAE, with the taxonomy, with behaviour), `lambda` (the contrastive weight),
-`ablation` (one change to the default at a time). Every row is a file in the run folder, so that a study which
-was cut short goes on; a row made by other settings is made again. The doctor's verdict on one run:
-`pressmark doctor --run R`.
+Studies: `main` (RQ-KMeans, plain RQ-VAE, with the taxonomy, with behaviour), `lambda` (the contrastive
+weight), `ablation` (one change to the default at a time). Every row is a file in the run folder, so that a
+study which was cut short goes on; a row made by other settings or another tokenizer's code is made again. The
+doctor's verdict on one run: `pressmark doctor --run R`.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from pressmark.catalog.embeddings import read_vectors
 from pressmark.catalog.items import read_catalog
 from pressmark.catalog.taxonomy import build_taxonomy
 from pressmark.cli import guarded
+from pressmark.drawing import COLOURS, OTHER, png
 from pressmark.evaluation.record import commit, record
 from pressmark.experiment import Experiment, as_dict, parse
 from pressmark.interactions.split_files import read_split
@@ -95,7 +96,8 @@ def row(experiment: Experiment, name: str, config: Config, folder: Path) -> dict
     run = experiment.run
     catalog = read_catalog(run / "data" / "items.parquet")
     vectors, split = read_vectors(run), read_split(run / "data", catalog)
-    key = files.fingerprint(as_dict(config), vectors, split.fitted_on, experiment.seed)
+    code = [files.file_hash(one) for one in sorted(Path(train.__file__).parent.glob("*.py"))]
+    key = files.fingerprint(as_dict(config), vectors, split.fitted_on, experiment.seed, code)
     place = folder / f"{name}-seed{experiment.seed}.json"
     if place.is_file() and (found := files.read_json(place))["fingerprint"] == key:
         return found["row"]
@@ -124,10 +126,7 @@ def row(experiment: Experiment, name: str, config: Config, folder: Path) -> dict
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
     """Reconstruction against coherence along the contrastive weight."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(one["tokenizer"] for one in rows))
     mean = {name: [one for one in rows if one["tokenizer"] == name] for name in names}
@@ -135,16 +134,16 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
         [float(np.mean([one[figure] for one in mean[name]])) for name in names]
         for figure in ("reconstruction_r2", "purity1_depth3")
     )
-    figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
-    axes.plot(x, y, color="#9aa5b1", linewidth=1, zorder=1)
-    axes.scatter(x, y, color="#1f5fa8", zorder=2)
+    drawn = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = drawn.add_subplot()
+    axes.plot(x, y, color=OTHER, linewidth=1, zorder=1)
+    axes.scatter(x, y, color=COLOURS[0], zorder=2)
     for name, one, other in zip(names, x, y, strict=True):
         axes.annotate(name.replace("lambda_", "λ "), (one, other), xytext=(6, 4), textcoords="offset points")
     axes.set(xlabel="reconstruction R²", ylabel="first-code purity at depth 3")
     axes.spines[["top", "right"]].set_visible(False)
     with files.replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=130)
-    plt.close(figure)
+        partial.write_bytes(png(drawn))
 
 
 def main() -> None:

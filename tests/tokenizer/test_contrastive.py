@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pressmark.tokenizer.contrastive import Config, contrastive_loss, level_weights, pair_targets
+from pressmark.tokenizer import contrastive
+from pressmark.tokenizer.contrastive import Config, code_similarities, level_weights, pair_targets
 from pressmark.tokenizer.residual import squared_distances
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig, RQVAEOutput
 
@@ -18,6 +19,10 @@ FORMS = ["kernel", "cosine", "agreement"]
 # In these the temperatures of the forms are 1: no factor to carry through the arithmetic.
 COSINE = Config(form="cosine", temperature=5.0)
 AGREEMENT = Config(form="agreement", temperature=20.0)
+
+
+def contrastive_loss(output: RQVAEOutput, targets: Tensor, valid: Tensor, config: Config) -> Tensor:
+    return contrastive.contrastive_loss(code_similarities(output, config), targets, valid, config)
 
 
 def output_of(

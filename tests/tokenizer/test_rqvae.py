@@ -172,7 +172,7 @@ def test_settled_latents_have_a_mean_square_of_one_at_rest() -> None:
     torch.nn.init.normal_(model.encoder.outputs()[1].weight)
     assert abs(float(np.square(model.latents(vectors)).mean()) - 1) > 0.05
     angles = model.latents(vectors)[:, 0] / model.latents(vectors)[:, 1]
-    model.settle(vectors)
+    model.fix_scale(vectors)
     assert float(np.square(model.latents(vectors)).mean()) == pytest.approx(1.0, rel=1e-4)
     np.testing.assert_allclose(model.latents(vectors)[:, 0] / model.latents(vectors)[:, 1], angles, rtol=1e-2)
 

@@ -12,7 +12,8 @@ from pressmark.catalog import grocery
 from pressmark.catalog.grocery_products import fill_shelves
 from pressmark.catalog.taxonomy import COUSIN, SIBLING, UNRELATED, Taxonomy, build_taxonomy
 from pressmark.interactions.histories import Histories
-from pressmark.tokenizer.sampler import Config, HierarchicalSampler, equal_shares, pair_counts
+from pressmark.tokenizer.pairs import LeafGroups, pair_counts
+from pressmark.tokenizer.sampler import Config, HierarchicalSampler, equal_shares
 
 BEAUTY = Path(__file__).parents[3] / "shared/data/amazon2014-beauty/items.parquet"
 
@@ -42,7 +43,7 @@ def sampler(
 
 def test_every_batch_holds_all_three_pair_classes() -> None:
     taxonomy = shop()
-    counts = pair_counts(taxonomy, sampler(taxonomy).plan(0))
+    counts = pair_counts(LeafGroups(taxonomy), sampler(taxonomy).plan(0))
     for name in ("same_leaf", "sibling", "unrelated"):
         assert min(counts[name]) > 0, name
 
@@ -51,7 +52,7 @@ def test_every_batch_holds_all_three_pair_classes() -> None:
 def test_tiny_batches_hold_them_too(batch_size: int) -> None:
     taxonomy = shop()
     counts = pair_counts(
-        taxonomy, sampler(taxonomy, batch_size, sibling_share=0.75, uniform_share=0.25).plan(0)
+        LeafGroups(taxonomy), sampler(taxonomy, batch_size, sibling_share=0.75, uniform_share=0.25).plan(0)
     )
     assert min(counts["same_leaf"]) > 0
     if batch_size == 8:
@@ -145,7 +146,7 @@ def test_poor_trees_still_give_full_batches(category: list) -> None:
 
 def test_a_flat_tree_still_gives_same_leaf_and_unrelated_pairs() -> None:
     taxonomy = build_taxonomy([((f"leaf{number % 50}",),) for number in range(200)])
-    counts = pair_counts(taxonomy, sampler(taxonomy, 16).plan(0))
+    counts = pair_counts(LeafGroups(taxonomy), sampler(taxonomy, 16).plan(0))
     assert min(counts["same_leaf"]) >= 8
     assert min(counts["unrelated"]) > 0
     assert max(counts["sibling"]) == 0
@@ -166,7 +167,7 @@ def test_pair_counts_by_hand() -> None:
     taxonomy = build_taxonomy(
         [(("a", "x", "1"),), (("a", "x", "1"),), (("a", "x", "2"),), (("a", "y", "3"),), (("b", "z", "4"),), ()]
     )
-    assert pair_counts(taxonomy, [np.arange(6)]) == {
+    assert pair_counts(LeafGroups(taxonomy), [np.arange(6)]) == {
         "same_leaf": [1], "sibling": [2], "cousin": [3], "unrelated": [4], "unknown": [5]
     }  # fmt: skip
 
@@ -199,8 +200,8 @@ def test_negatives_stand_where_they_should(seed: int, negatives: str, single_chi
 
 def test_near_negatives_are_cousins_in_the_batch() -> None:
     taxonomy = shop(num_tops=2, num_aisles=4, per_shelf=8)
-    far = pair_counts(taxonomy, sampler(taxonomy, slots_per_parent=4, negatives="far").plan(0))
-    near = pair_counts(taxonomy, sampler(taxonomy, slots_per_parent=4, negatives="near").plan(0))
+    far = pair_counts(LeafGroups(taxonomy), sampler(taxonomy, slots_per_parent=4, negatives="far").plan(0))
+    near = pair_counts(LeafGroups(taxonomy), sampler(taxonomy, slots_per_parent=4, negatives="near").plan(0))
     assert np.mean(near["cousin"]) > 1.3 * np.mean(far["cousin"])
 
 
@@ -422,7 +423,7 @@ def test_grocery_batches_hold_all_three_pair_classes(batch_size: int) -> None:
     store = grocery.Config()
     products = fill_shelves(store.num_products, 365, store.seed)
     taxonomy = build_taxonomy(products.category)
-    assert_every_class(pair_counts(taxonomy, sampler(taxonomy, batch_size).plan(0)))
+    assert_every_class(pair_counts(LeafGroups(taxonomy), sampler(taxonomy, batch_size).plan(0)))
 
 
 @pytest.mark.skipif(not BEAUTY.exists(), reason="../shared/data is absent")
@@ -432,7 +433,7 @@ def test_beauty_batches_hold_all_three_pair_classes(batch_size: int) -> None:
 
     column = pq.read_table(BEAUTY)["category"].to_pylist()
     taxonomy = build_taxonomy([(tuple(path),) if path else () for path in column])
-    assert_every_class(pair_counts(taxonomy, sampler(taxonomy, batch_size).plan(0)[:20]))
+    assert_every_class(pair_counts(LeafGroups(taxonomy), sampler(taxonomy, batch_size).plan(0)[:20]))
 
 
 def assert_every_class(counts: dict[str, list[int]]) -> None:

@@ -125,7 +125,7 @@ def test_metrics_are_complete_json(run: Path) -> None:
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert (metrics["num_items"], metrics["num_fitted"], metrics["kind"]) == (NUM_ITEMS, NUM_ITEMS - 3, "rqvae")
     assert metrics["quality"]["reconstruction_r2"] > 0.6
-    assert metrics["sids"]["num_item_collisions"] == 0
+    assert metrics["sids"]["num_item_collisions_after"] == 0
     assert min(metrics["pairs_in_a_batch"][name]["least"] for name in ("same_leaf", "sibling", "unrelated")) > 0
     assert len(metrics["training"]["losses"]) == metrics["training"]["step"] > 0
 

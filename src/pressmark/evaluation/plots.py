@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pressmark import drawing
+from pressmark.drawing import GRID, INK, literal, png
 from pressmark.evaluation.report import figure, headline_protocols, models_of
 from pressmark.evaluation.slices import LABELS
 from pressmark.metrics import CUTOFFS
@@ -14,10 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers; markers differ too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D", "#8C6D1F")
+# Markers differ too.
+COLOURS = (*drawing.COLOURS, "#4D4D4D", "#8C6D1F")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-INK, GRID = "#24292f", "#e3e6ea"
 METRIC = "recall_at_10"
 
 
@@ -32,7 +32,7 @@ def draw(report: Mapping[str, Any]) -> dict[str, tuple[bytes, str]]:
         "intervals": (_forest(report), "Recall@10 with 95 % intervals for each protocol and model."),
         "slices": (_slices(report), "Recall@10 with 95 % intervals for each slice and model."),
     }
-    return {name: (_png(drawn), text) for name, (drawn, text) in pictures.items() if drawn is not None}
+    return {name: (png(drawn), text) for name, (drawn, text) in pictures.items() if drawn is not None}
 
 
 def _figure(num_panels: int, height: float, width: float = 10.0) -> tuple[Figure, list[Axes]]:
@@ -47,16 +47,6 @@ def _figure(num_panels: int, height: float, width: float = 10.0) -> tuple[Figure
         panel.set_axisbelow(True)
         panel.tick_params(colors=INK, labelsize=9, length=0)
     return drawn, panels
-
-
-def _png(drawn: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(drawn)
-    # No date in the file: the same report gives the same bytes.
-    drawn.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": ""})
-    return buffer.getvalue()
 
 
 def _legend(drawn: Figure, panel: Axes) -> None:
@@ -203,5 +193,4 @@ def slice_protocol(report: Mapping[str, Any], side: str) -> str:
 
 
 def _plain(name: str) -> str:
-    # matplotlib would read $...$ as mathematics.
-    return name.replace("_", " ").replace("$", r"\$")
+    return literal(name.replace("_", " "))

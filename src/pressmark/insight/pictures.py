@@ -5,15 +5,15 @@ Drawn by matplotlib's Agg without a display or global state; the same diagnosis 
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pressmark.drawing import GRID, INK, OTHER, QUIET, png
 from pressmark.insight.doctor import Diagnosis, Patient
 from pressmark.insight.prefix_tree import draw_tree
-from pressmark.insight.style import COLOURS, GRID, INK, OTHER, QUIET, plain, top_colours
+from pressmark.insight.style import COLOURS, plain, top_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,16 +30,7 @@ def draw(patient: Patient, diagnosis: Diagnosis) -> dict[str, bytes]:
         "prefix_tree": draw_tree(patient.codes, patient.taxonomy, patient.catalog.title),
         "map": _map(patient, diagnosis.seed),
     }
-    return {name: _png(one) for name, one in pictures.items() if one is not None}
-
-
-def _png(drawn: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    FigureCanvasAgg(drawn)
-    drawn.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": ""})
-    return buffer.getvalue()
+    return {name: png(one) for name, one in pictures.items() if one is not None}
 
 
 def _code_usage(patient: Patient, diagnosis: Diagnosis) -> Figure:

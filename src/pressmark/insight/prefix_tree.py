@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pressmark.catalog.taxonomy import Taxonomy
-from pressmark.insight.style import INK, OTHER, QUIET, plain, top_colours
+from pressmark.drawing import INK, OTHER, QUIET
+from pressmark.insight.style import plain, top_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

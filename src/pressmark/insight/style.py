@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from pressmark import drawing
 from pressmark.catalog.taxonomy import Taxonomy
 
-# Okabe and Ito's colours, which stay apart for colour-blind readers, then four of Tol's.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F"),
-    *("#882255", "#332288", "#44AA99", "#999933"),
-)
-INK, QUIET, GRID, OTHER = "#24292f", "#57606a", "#e3e6ea", "#c3c9d0"
+# Categories are many: a brown, then four of Tol's colours.
+COLOURS = (*drawing.COLOURS, "#8C6D1F", "#882255", "#332288", "#44AA99", "#999933")
 
 
 def top_colours(taxonomy: Taxonomy) -> dict[int, str]:
@@ -30,4 +27,4 @@ def plain(text: str, width: int = 28) -> str:
     """
     text = " ".join(text.split())
     text = text if len(text) <= width else text[: width - 1].rstrip() + "\u2026"
-    return text.replace("$", r"\$")
+    return drawing.literal(text)

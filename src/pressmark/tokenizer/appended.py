@@ -1,7 +1,7 @@
 """What was appended to a run, batch by batch, on disk.
 
-A batch is `appended/<version>/` in the
-tokenizer folder: items.parquet, and content.safetensors with vectors, nearest codes and errors.
+A batch is `appended/<version>/` in the tokenizer folder: items.parquet, and content.safetensors with vectors,
+nearest codes and errors.
 """
 
 from __future__ import annotations

@@ -81,15 +81,15 @@ def _agreement(group: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     pair, counts = np.unique(group * width + label, return_counts=True)
     largest = np.zeros(int(group.max()) + 1, np.int64)
     np.maximum.at(largest, pair // width, counts)
-    of_group, of_label = _entropy(np.bincount(group)), _entropy(np.bincount(label))
-    mutual = max(0.0, of_group + of_label - _entropy(counts))
+    of_group, of_label = entropy(np.bincount(group)), entropy(np.bincount(label))
+    mutual = max(0.0, of_group + of_label - entropy(counts))
     mean = (of_group + of_label) / 2
     return float(largest.sum() / len(group)), mutual / mean if mean > 0 else 0.0
 
 
-def _entropy(counts: np.ndarray) -> float:
-    """In nats."""
-    share = counts[counts > 0] / counts.sum()
+def entropy(counts: np.ndarray) -> float:
+    """Of (n,) counts, in nats; 0 of nothing."""
+    share = counts[counts > 0] / max(1, counts.sum())
     return float(-(share * np.log(share)).sum())
 
 

@@ -35,6 +35,7 @@ open; the softmax over a batch is the soft-target InfoNCE of supervised contrast
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,20 +99,25 @@ def pair_targets(similarity: Tensor, items: Tensor, power: float = 1.0) -> tuple
     return graded / total.clamp_min(torch.finfo(graded.dtype).tiny), valid
 
 
-def contrastive_loss(output: RQVAEOutput, targets: Tensor, valid: Tensor, config: Config) -> Tensor:
+def code_similarities(output: RQVAEOutput, config: Config) -> list[Tensor]:
+    """L of (b, B) float32: q_l of this process's b rows with the whole batch, in the form asked for."""
+    return {"kernel": _kernel, "cosine": _cosine, "agreement": _agreement}[config.form](output, config)
+
+
+def contrastive_loss(similarities: Sequence[Tensor], targets: Tensor, valid: Tensor, config: Config) -> Tensor:
     """(b,) float32: the loss of this process's anchors against the batch of all processes.
 
     Scaled so that the sum over all processes, divided by the B rows, is the mean over the anchors that have
     a relative.
 
     Args:
-        output: Of this process's b rows.
+        similarities: L of (b, B), by `code_similarities`.
         targets: (B, B) float32 of the whole batch, processes in order.
         valid: (B, B) bool of the whole batch.
-        config: Form, temperature and decay.
+        config: Decay.
     """
-    similarities = {"kernel": _kernel, "cosine": _cosine, "agreement": _agreement}[config.form](output, config)
-    mine = slice(rank() * len(output.codes), (rank() + 1) * len(output.codes))
+    num_anchored = len(similarities[0])
+    mine = slice(rank() * num_anchored, (rank() + 1) * num_anchored)
     target, left_out = targets[mine], ~valid[mine]
     has_relative = target.sum(dim=1) > 0
     entropy = -torch.xlogy(target, target).sum(dim=1)

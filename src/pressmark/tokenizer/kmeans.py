@@ -1,8 +1,9 @@
 """Lloyd's k-means in torch: seeded, without empty clusters, the same result every time.
 
-Plain k-means spends its later codebooks on a few outliers: on Beauty the perplexity of the fourth level is 60
-of 256. With `balance` a centre pays for its size while the centres are found, so that a crowded one shrinks and
-an idle one grows. That is used for finding centres only: a row is always coded by its nearest one.
+Plain k-means spends its later codebooks on a few outliers: on Beauty the perplexity of the fourth level is 26
+of 256 (eval/results/tokenizer-beauty.json). With `balance` a centre pays for its size while the centres are
+found, so that a crowded one shrinks and an idle one grows. That is used for finding centres only: a row is
+always coded by its nearest one.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ CHUNK = 4096
 """Rows of one matrix product: their distances stay in the cache."""
 ROWS_PER_CLUSTER = 256
 """A mean of this many rows is off by a sixteenth of the cluster's own spread; more would not show."""
+START_ROWS_PER_CLUSTER = 64
+"""The same for the draw of the starting centres, which Lloyd's steps then move."""
 TEMPERATURE = 0.05
 """Of the transport, in mean nearest distances: rows go to one of their few nearest centres."""
 SINKHORN_STEPS = 5
-START_ROWS_PER_CLUSTER = 64
-"""The same for the draw of the starting centres, which Lloyd's steps then move."""
 
 
 def kmeans(
@@ -94,6 +95,15 @@ def size_price(distances: Tensor, balance: float) -> Tensor:
         # A centre that no row is near to gets a large discount, not an infinite one.
         scale = scale / (scale * mass * (len(scale) / len(kernel))).clamp_min(1e-4)
     return -balance * temperature * scale.log()
+
+
+def at_level(numbers: Sequence[float], level: int) -> float:
+    """A level's number, where the last one holds for the levels beyond.
+
+    >>> [at_level((0.1, 0.4), level) for level in range(3)]
+    [0.1, 0.4, 0.4]
+    """
+    return numbers[min(level, len(numbers) - 1)]
 
 
 def _sample(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -180,8 +190,7 @@ def residual_kmeans(
     codebooks = []
     residual = rows
     for level, size in enumerate(level_sizes):
-        strength = balance[min(level, len(balance) - 1)]
-        codebook = kmeans(residual, size, seed + level, iterations, balance=strength)
+        codebook = kmeans(residual, size, seed + level, iterations, balance=at_level(balance, level))
         codebooks.append(codebook)
         residual = _left_over(residual, codebook)
     return codebooks
@@ -198,7 +207,7 @@ def refine(
     residual = rows
     for level, codebook in enumerate(codebooks):
         if level >= start:
-            codebook = lloyd(residual, codebook, iterations, balance[min(level, len(balance) - 1)])
+            codebook = lloyd(residual, codebook, iterations, at_level(balance, level))
         refined.append(codebook)
         residual = _left_over(residual, codebook)
     return refined

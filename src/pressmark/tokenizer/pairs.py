@@ -6,6 +6,7 @@ of leaves, so tables over these hold all that a loss or a count needs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,3 +74,9 @@ class LeafGroups:
         else:
             similarity, relation = (table[np.ix_(found, found)] for table in self._tables)
         return BatchPairs(group.ravel(), size, similarity, relation)
+
+
+def pair_counts(groups: LeafGroups, batches: Sequence[np.ndarray]) -> dict[str, list[int]]:
+    """`BatchPairs.counts` of each batch: one number a batch for every class."""
+    counts = [groups.pairs(batch).counts() for batch in batches]
+    return {name: [one[name] for one in counts] for name in CLASSES}

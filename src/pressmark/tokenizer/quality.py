@@ -12,7 +12,7 @@ import numpy as np
 
 from pressmark.catalog.taxonomy import Taxonomy
 from pressmark.interactions.histories import Histories
-from pressmark.tokenizer.coherence import cooccurrence, tree_agreement
+from pressmark.tokenizer.coherence import cooccurrence, entropy, tree_agreement
 from pressmark.tokenizer.collisions import Resolution
 from pressmark.tokenizer.quantizer import prefix_number
 
@@ -44,12 +44,12 @@ def code_use(codes: np.ndarray, level_sizes: Sequence[int]) -> dict[str, float]:
         counts = np.bincount(codes[:, level], minlength=size)
         prefixes = np.bincount(prefix_number(codes[:, : level + 1]))
         use[f"usage_{level + 1}"] = int((counts > 0).sum()) / size
-        use[f"perplexity_{level + 1}"] = float(np.exp(_entropy(counts)))
+        use[f"perplexity_{level + 1}"] = float(np.exp(entropy(counts)))
         use[f"gini_{level + 1}"] = _gini(counts)
         use[f"largest_share_{level + 1}"] = float(counts.max() / max(1, len(codes)))
-        use[f"branches_{level + 1}"] = float(np.exp(_entropy(prefixes) - before))
+        use[f"branches_{level + 1}"] = float(np.exp(entropy(prefixes) - before))
         use[f"num_prefixes_{level + 1}"] = len(prefixes)
-        before = _entropy(prefixes)
+        before = entropy(prefixes)
     if len(level_sizes) > 2:
         use["sandglass"] = sandglass(
             [use[f"perplexity_{level + 1}"] for level in range(len(level_sizes))], level_sizes
@@ -74,12 +74,6 @@ def sandglass(perplexity: Sequence[float], level_sizes: Sequence[int]) -> float:
     share = np.asarray(perplexity) / np.asarray(level_sizes)
     around = [min(share[:middle].max(), share[middle + 1 :].max()) for middle in range(1, len(share) - 1)]
     return max(0.0, *(float(1 - own / most) for own, most in zip(share[1:-1], around, strict=True)))
-
-
-def _entropy(counts: np.ndarray) -> float:
-    """In nats."""
-    share = counts[counts > 0] / max(1, counts.sum())
-    return float(-(share * np.log(share)).sum())
 
 
 def _gini(counts: np.ndarray) -> float:

@@ -195,6 +195,17 @@ def dequantize_rows(codes: np.ndarray, codebooks: Sequence[np.ndarray]) -> np.nd
     return dequantize(torch.from_numpy(codes), [torch.from_numpy(book) for book in codebooks]).numpy()
 
 
+def fit_standardisation(mean: Tensor, scale: Tensor, vectors: np.ndarray, scaling: str) -> None:
+    """Checks (N, D) vectors and fills a quantizer's (D,) `mean` and `scale` with their `standardisation`.
+
+    Raises:
+        ValueError: If the vectors have another width, or one is not finite.
+    """
+    check_vectors(vectors, len(mean))
+    for own, found in zip((mean, scale), standardisation(vectors, scaling), strict=True):
+        own.copy_(torch.from_numpy(found))
+
+
 def standardisation(vectors: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale of each dimension.
 

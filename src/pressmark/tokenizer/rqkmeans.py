@@ -11,13 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pressmark.tokenizer.kmeans import residual_kmeans, sample_rows
-from pressmark.tokenizer.quantizer import (
-    by_chunks,
-    check_codes,
-    check_vectors,
-    check_width,
-    standardisation,
-)
+from pressmark.tokenizer.quantizer import by_chunks, check_codes, check_width, fit_standardisation
 from pressmark.tokenizer.residual import dequantize, quantize
 
 
@@ -80,10 +74,7 @@ class RQKMeans(PreTrainedModel):
         Raises:
             ValueError: If there are fewer vectors than codes in a level, or one is not finite.
         """
-        check_vectors(vectors, self.input_dim)
-        mean, scale = standardisation(vectors, scaling)
-        self.mean.copy_(torch.from_numpy(mean))
-        self.scale.copy_(torch.from_numpy(scale))
+        fit_standardisation(self.mean, self.scale, vectors, scaling)
         rows = torch.from_numpy(self.latents(sample_rows(vectors, self.level_sizes, seed))).to(self.device)
         centres = residual_kmeans(rows, self.level_sizes, seed, iterations, balance)
         for book, found in zip(self.books, centres, strict=True):

@@ -13,14 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from pressmark.distributed import gather_rows
 from pressmark.tokenizer.kmeans import refine, residual_kmeans, sample_rows
-from pressmark.tokenizer.quantizer import (
-    MIN_STD,
-    by_chunks,
-    check_codes,
-    check_vectors,
-    check_width,
-    standardisation,
-)
+from pressmark.tokenizer.quantizer import MIN_STD, by_chunks, check_codes, check_width, fit_standardisation
 from pressmark.tokenizer.residual import dequantize, lowest, quantize, squared_distances
 
 
@@ -243,10 +236,8 @@ class RQVAE(PreTrainedModel):
         Raises:
             ValueError: If there are fewer vectors than codes in a level, or one is not finite.
         """
-        check_vectors(vectors, self.input_dim)
-        mean, scale = standardisation(vectors, scaling)
-        self.mean.copy_(torch.from_numpy(mean))
-        self.scale.copy_(torch.from_numpy(scale))
+        fit_standardisation(self.mean, self.scale, vectors, scaling)
+        mean, scale = self.mean.cpu().numpy(), self.scale.cpu().numpy()
         axes, std = _principal_axes(vectors, mean, scale, self.config.latent_dim)
         shrink = 1.0 / max(std, MIN_STD)
         self.encoder.linear.weight.copy_(torch.from_numpy(axes * shrink))
@@ -284,7 +275,7 @@ class RQVAE(PreTrainedModel):
             linear.bias.mul_(factor)
 
     @torch.no_grad()
-    def settle(self, vectors: np.ndarray) -> None:
+    def fix_scale(self, vectors: np.ndarray) -> None:
         """Scales the encoder so that the latents of (N, D) vectors have a mean square of 1 without a batch."""
         total = 0.0
         for start in range(0, len(vectors), 65_536):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pressmark.distributed import all_reduce_sum, num_processes
 from pressmark.tokenizer.config import Config
-from pressmark.tokenizer.kmeans import TEMPERATURE
+from pressmark.tokenizer.kmeans import TEMPERATURE, at_level
 from pressmark.tokenizer.residual import lowest
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEOutput
 
@@ -52,7 +52,7 @@ class RunningCodebooks:
             self._sums[level].index_add_(0, code, residual)
 
     def _price(self, distance: Tensor, usage: Tensor, level: int) -> Tensor:
-        strength = self.config.balance[min(level, len(self.config.balance) - 1)]
+        strength = at_level(self.config.balance, level)
         if not strength:
             return torch.zeros_like(usage)
         nearest = all_reduce_sum(distance.min(dim=1).values.clamp_min(0).mean()) / num_processes()

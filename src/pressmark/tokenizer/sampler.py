@@ -22,7 +22,7 @@ which shows every item, those without category too, once an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,6 @@ import numpy as np
 
 from pressmark.catalog.taxonomy import Taxonomy
 from pressmark.interactions.histories import Histories
-from pressmark.tokenizer.pairs import LeafGroups
 
 
 @dataclass(frozen=True)
@@ -369,13 +368,6 @@ def _climb(parent: np.ndarray, taxonomy: Taxonomy) -> None:
         alone = (parent >= 0) & (count[which] == 1)
         alone[alone] = taxonomy.depth[parent[alone]] == depth
         parent[alone] = taxonomy.parent[parent[alone]]
-
-
-def pair_counts(taxonomy: Taxonomy, batches: Iterable[np.ndarray]) -> dict[str, list[int]]:
-    """Unordered pairs of each class, one number a batch: `BatchPairs.counts`."""
-    groups = LeafGroups(taxonomy)
-    counts = [groups.pairs(batch).counts() for batch in batches]
-    return {name: [one[name] for one in counts] for name in counts[0]} if counts else {}
 
 
 def equal_shares(batches: Sequence[np.ndarray], num_processes: int) -> list[np.ndarray]:

@@ -100,15 +100,17 @@ class RQVAETask:
         total = terms["reconstruction"] + terms["quantization"]
         counts: dict[str, int] = {}
         items = gather_rows(batch.items)
+        if config.contrastive_weight or config.behaviour_weight:
+            alike = contrastive.code_similarities(output, config.contrastive)
         if config.contrastive_weight:
             similarity, counts = self._related(items)
             targets, valid = contrastive.pair_targets(similarity, items, config.contrastive.grade_power)
-            terms["contrastive"] = contrastive.contrastive_loss(output, targets, valid, config.contrastive)
+            terms["contrastive"] = contrastive.contrastive_loss(alike, targets, valid, config.contrastive)
             total = total + config.contrastive_weight * terms["contrastive"]
         if self.together is not None:
             met = self._met(items)
             targets, valid = contrastive.pair_targets(met, items, power=0.0)
-            terms["behaviour"] = contrastive.contrastive_loss(output, targets, valid, config.contrastive)
+            terms["behaviour"] = contrastive.contrastive_loss(alike, targets, valid, config.contrastive)
             total = total + config.behaviour_weight * terms["behaviour"]
         if config.neighbour_weight:
             weights = self._close(items)[rank() * len(batch.items) :][: len(batch.items)]

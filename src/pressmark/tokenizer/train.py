@@ -21,6 +21,7 @@ from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, read_register, write_sids
 from pressmark.tokenizer import collisions, drift, manifest, quality
 from pressmark.tokenizer.config import Config
+from pressmark.tokenizer.pairs import pair_counts
 from pressmark.tokenizer.quantizer import Quantizer
 from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig
@@ -57,16 +58,17 @@ def fit_quantizer(
     device = start().device
     _check_items(len(items), config.level_sizes)
     torch.manual_seed(seed)
+    fitted = vectors if len(items) == len(vectors) else vectors[items]
     if config.kind == "rqkmeans":
         model = RQKMeans(RQKMeansConfig(vectors.shape[1], config.level_sizes)).to(device)
         if rank() == 0:
-            model.fit(vectors[items], config.scaling, seed, config.kmeans_iterations, config.balance)
+            model.fit(fitted, config.scaling, seed, config.kmeans_iterations, config.balance)
         _broadcast_state(model)
         return model.eval(), {}
     shape = RQVAEConfig(vectors.shape[1], config.level_sizes, config.hidden_sizes, config.latent_dim)
     model = RQVAE(shape).to(device)
     if rank() == 0:
-        model.start(vectors[items], config.scaling, seed, config.kmeans_iterations, config.balance)
+        model.start(fitted, config.scaling, seed, config.kmeans_iterations, config.balance)
     _broadcast_state(model)
     model.through = config.gradient
     model.books.requires_grad_(config.codebooks == "gradient")
@@ -77,9 +79,9 @@ def fit_quantizer(
     fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, asdict(decisive), seed, *behaviour)
     record = loop.fit(model, task, config.training, folder, seed, fingerprint)
     if rank() == 0:
-        model.settle(vectors[items])
+        model.fix_scale(fitted)
         if config.polish_iterations:
-            _polish(model, vectors[items], seed, config)
+            _polish(model, fitted, seed, config)
     _broadcast_state(model)
     return model.eval(), {**record, "pairs_in_a_batch": _pairs(task)}
 
@@ -164,7 +166,7 @@ def train(run: Path, config: Config, seed: int) -> None:
                 vectors, codes, quantizer.decode(codes), quantizer.level_sizes, taxonomy, seed
             ),
             "cold_reconstruction_r2": _cold_r2(vectors, codes, quantizer, fitted_on),
-            "sids": _after(resolution),
+            "sids": {"level_sizes": list(resolution.level_sizes), **quality.after_resolution(resolution)},
             "pairs_in_a_batch": record.pop("pairs_in_a_batch", {}),
             "training": record,
         }
@@ -204,27 +206,10 @@ def _cold_r2(
     return quality.reconstruction_r2(vectors[hidden], quantizer.decode(codes[hidden])) if hidden.any() else None
 
 
-def _after(resolution: collisions.Resolution) -> dict[str, Any]:
-    """What became of the collisions."""
-    moved = resolution.moved
-    return {
-        "level_sizes": list(resolution.level_sizes),
-        "num_item_collisions": quality.shared_sids(resolution.sids)["num_item_collisions"],
-        "share_relocated": resolution.share_relocated,
-        "mean_extra_distance": float(resolution.extra_distance[moved].mean()) if moved.any() else 0.0,
-    }
-
-
 def _pairs(task: RQVAETask) -> dict[str, dict[str, float]]:
     """Mean and least number of pairs of each class in the first batches of the first epoch."""
-    counted = [task.groups.pairs(batch).counts() for batch in task.plan(0)[:10]]
-    return {
-        name: {
-            "mean": float(np.mean([one[name] for one in counted])),
-            "least": min(one[name] for one in counted),
-        }
-        for name in counted[0]
-    }
+    counts = pair_counts(task.groups, task.plan(0)[:10])
+    return {name: {"mean": float(np.mean(number)), "least": min(number)} for name, number in counts.items()}
 
 
 def write_tokenizer(
