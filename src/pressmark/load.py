@@ -110,18 +110,21 @@ class LoadedRecommender:
         """Asks the model, under a filter that removed products do not pass."""
         if self._listed is None:
             return self.recommender.recommend(requests, k)
-        name = requests.filter
-        # An unknown name, or a mask of the wrong shape, is the model's to refuse.
-        mask = self._listed if name is None else self.filters.get(name)
-        if mask is None or mask.shape != self._listed.shape:
-            return self.recommender.recommend(requests, k)
         # Registered for this call alone: `filters` shows what the user put there.
-        listed = "listed items" if name is None else f"listed items of {name}"
-        self.filters[listed] = mask & self._listed
+        self.filters[_LISTED] = self._listed
+
+        def listed(name: str | None) -> str:
+            return _LISTED if name is None else f"{_LISTED} & {name}"
+
+        own = requests.filter
+        joined = listed(own) if own is None or isinstance(own, str) else [listed(one) for one in own]
         try:
-            return self.recommender.recommend(replace(requests, filter=listed), k)
+            return self.recommender.recommend(replace(requests, filter=joined), k)
         finally:
-            del self.filters[listed]
+            del self.filters[_LISTED]
+
+
+_LISTED = "listed items"
 
 
 def _generator(run: Path) -> Recommender:

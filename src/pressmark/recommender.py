@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -18,20 +18,42 @@ class Requests:
     Attributes:
         histories: B histories of `item_index`, oldest first; the whole visible history, empty ones too.
             A model may read only the newest items, but masks all of them.
-        filter: Name of a filter that the recommender knows (see `Recommender.filters`), or None for the
-            whole catalog. It holds for the whole batch.
+        filter: Which items may be the answer: a filter's name (see `Recommender.filters`), or several such
+            as "in_stock & !alcohol", which asks for the first without the second; None is the whole catalog.
+            One for the whole batch, or a list of B, one a request.
         mask_history: Remove the items of the history from the answer.
         user_id: (B,) object str who asks, or None. Only the synthetic store's oracle reads it: a model that
             did could not answer new users.
+        certify: Search further where the answer is not yet proven to be the best there is; `exact` says for
+            whom that did not help. Models that score every item have nothing to prove.
     """
 
     histories: Histories
-    filter: str | None = None
+    filter: str | Sequence[str | None] | None = None
     mask_history: bool = True
     user_id: np.ndarray | None = None
+    certify: bool = False
 
     def __len__(self) -> int:
         return len(self.histories)
+
+    def take(self, rows: np.ndarray) -> Requests:
+        """The requests at (n,) rows, as a batch of their own."""
+        own = self.filter
+        return replace(
+            self,
+            histories=self.histories.take(rows),
+            filter=own if own is None or isinstance(own, str) else [own[row] for row in rows],
+            user_id=None if self.user_id is None else self.user_id[rows],
+        )
+
+    def by_filter(self) -> tuple[list[str | None], np.ndarray]:
+        """The distinct filters asked for, and (B,) int64 which of them each request has."""
+        if self.filter is None or isinstance(self.filter, str):
+            return [self.filter], np.zeros(len(self), np.int64)
+        distinct = list(dict.fromkeys(self.filter)) or [None]
+        number = {one: place for place, one in enumerate(distinct)}
+        return distinct, np.array([number[one] for one in self.filter], np.int64)
 
 
 @dataclass(frozen=True)
@@ -92,18 +114,71 @@ def check_request(recommender: Recommender, requests: Requests, k: int) -> None:
         raise ValueError(
             f"history holds item_index {bad}; the catalog has items 0 to {recommender.num_items - 1}."
         )
-    if requests.filter is not None and requests.filter not in recommender.filters:
-        known = ", ".join(sorted(recommender.filters)) or "none"
-        raise ValueError(f"filter {requests.filter!r} is not registered; known filters: {known}.")
+    if not (requests.filter is None or isinstance(requests.filter, str)) and len(requests.filter) != len(
+        requests
+    ):
+        raise ValueError(
+            f"{len(requests.filter)} filters for {len(requests)} requests; give one, or one for each."
+        )
+    for one in requests.by_filter()[0]:
+        filter_mask(recommender.filters, one, recommender.num_items)
+
+
+def filter_mask(filters: Mapping[str, np.ndarray], expression: str | None, num_items: int) -> np.ndarray | None:
+    """The items that a filter allows: (N,) bool; None for the whole catalog.
+
+    Args:
+        filters: name -> (N,) bool.
+        expression: Names joined by "&", each with "!" before it where its items are denied.
+        num_items: N.
+
+    Raises:
+        ValueError: If a name is unknown, or its mask is not one of N items.
+    """
+    if expression is None:
+        return None
+    allowed = None
+    for part in expression.split("&") if expression not in filters else [expression]:
+        name = part.strip() if part in filters or not part.strip().startswith("!") else part.strip()[1:].strip()
+        if name not in filters:
+            known = ", ".join(sorted(filters)) or "none"
+            raise ValueError(f"filter {name!r} is not registered; known filters: {known}.")
+        mask = filters[name]
+        if mask.shape != (num_items,) or mask.dtype != bool:
+            raise ValueError(
+                f"filter {name!r} has the shape {mask.shape} and type {mask.dtype}; it must be a bool mask of "
+                f"the {num_items} items of this catalog."
+            )
+        mask = mask if name == part.strip() else ~mask
+        allowed = mask if allowed is None else allowed & mask
+    return allowed
 
 
 def allowed_items(filters: Mapping[str, np.ndarray], requests: Requests, num_items: int) -> np.ndarray:
     """Items each request may be answered with: (B, num_items) bool, from filter and history."""
-    base = np.ones(num_items, bool) if requests.filter is None else filters[requests.filter]
-    allowed = np.repeat(base[None], len(requests), axis=0)
+    distinct, which = requests.by_filter()
+    masks = [filter_mask(filters, one, num_items) for one in distinct]
+    allowed = np.stack([np.ones(num_items, bool) if mask is None else mask for mask in masks])[which]
     if requests.mask_history:
         allowed[requests.histories.row_of_value(), requests.histories.values] = False
     return allowed
+
+
+def filter_by_filter(
+    requests: Requests, answer: Callable[[Requests, str | None], Recommendations]
+) -> Recommendations:
+    """Answers the requests of each filter apart, for a model that takes one filter a batch."""
+    distinct, which = requests.by_filter()
+    if len(distinct) == 1:
+        return answer(requests, distinct[0])
+    parts = [answer(requests.take(np.flatnonzero(which == number)), one) for number, one in enumerate(distinct)]
+    back = np.argsort(np.argsort(which, kind="stable"), kind="stable")
+    return Recommendations(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])[back]
+            for name in ("item_index", "scores", "num_valid")
+        )
+    )
 
 
 def top_k(scores: np.ndarray, allowed: np.ndarray, k: int) -> Recommendations:

@@ -11,14 +11,16 @@ from tests.generator.models import TINY, Encoded, encode_lists, exhaustive_score
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from pressmark.generator.beam_search import Beams, SearchTrie, search
+from pressmark.generator.beam_search import Beams, Masks, SearchTrie, search
 from pressmark.generator.model import encoder_arguments, item_tokens
 from pressmark.generator.t5_decoder import T5Decoder
+from pressmark.sids.edge_mask import dead_edges, edge_mask
+from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.table import SidTable
-from pressmark.sids.trie import build_trie, dead_edges
+from pressmark.sids.trie import build_trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
 
-few = settings(max_examples=15, deadline=None, derandomize=True)
+few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +29,40 @@ class Case:
     model: T5ForConditionalGeneration
     encoded: Encoded
     excluded: list[set[int]]
+    filters: list[np.ndarray | None]
+    filter_of: list[int]
+    appended: int
     beam: int
 
     def beams(self, **options: object) -> Beams:
+        """The search's answer, leaves numbered in the order of their SIDs."""
         row = [(row, item) for row, items in enumerate(self.excluded) for item in sorted(items)]
         rows, items = np.array(row, np.int64).reshape(-1, 2).T
-        trie = build_trie(self.table.sids, self.table.level_sizes)
-        return search(
+        sids, first = self.table.sids, len(self.table) - self.appended
+        trie = LivingTrie(build_trie(sids, self.table.level_sizes, np.arange(first)))
+        trie.insert(np.arange(first, len(sids)), sids[first:])
+        masks = [None if one is None else edge_mask(trie, one) for one in self.filters]
+        of_user = np.array(self.filter_of)
+        found = search(
             T5Decoder(self.model),
             self.encoded.input_ids,
             self.encoded.attention_mask,
             SearchTrie.of(trie),
-            **{"beam": self.beam, "dead": dead_edges(trie, rows, items), **options},
+            **{
+                "beam": self.beam,
+                "masks": Masks.of(masks, of_user),
+                "dead": dead_edges(trie, rows, items, sids[items], masks, of_user),
+                **options,
+            },
         )
+        number = np.full(trie.leaves()[0].max() + 2, -1)
+        number[trie.leaves()[0]] = np.arange(len(trie.leaves()[0]))
+        return dataclasses.replace(found, leaf=torch.from_numpy(number)[found.leaf])
+
+    def gone(self, row: int) -> set[int]:
+        """Items that a user must not get."""
+        mask = self.filters[self.filter_of[row]]
+        return self.excluded[row] | (set() if mask is None else set(np.flatnonzero(~mask).tolist()))
 
     def leaf_tokens(self) -> Tensor:
         """(leaves, L) sid_tokens of the trie's leaves."""
@@ -50,7 +73,8 @@ class Case:
         """(B, leaves) bool: leaves that still hold an item that the user has not excluded."""
         leaves, leaf = np.unique(self.table.sids, axis=0, return_inverse=True)
         live = torch.zeros((len(self.excluded), len(leaves)), dtype=torch.bool)
-        for row, gone in enumerate(self.excluded):
+        for row in range(len(self.excluded)):
+            gone = self.gone(row)
             live[row, [leaf[item] for item in range(len(self.table)) if item not in gone]] = True
         return live
 
@@ -74,15 +98,28 @@ def cases(draw: st.DrawFn, beams: tuple[int, ...] = (1, 2, 5, 12)) -> Case:
     item = st.integers(0, len(table) - 1)
     histories = draw(st.lists(st.lists(item, max_size=6), min_size=1, max_size=4))
     excluded = [draw(st.sets(item)) for _ in histories]
-    encoded = encode_lists(table, histories, config.history_input)
-    return Case(table, random_model(seed, table, config), encoded, excluded, draw(st.sampled_from(beams)))
+    some = np.random.default_rng(seed).random(len(table)) < draw(st.sampled_from([0.1, 0.7]))
+    filters = draw(st.sampled_from([[None], [some], [~some, None, some]]))
+    filter_of = [draw(st.integers(0, len(filters) - 1)) for _ in histories]
+    appended = draw(st.integers(0, len(table) // 2))
+    return Case(
+        table,
+        random_model(seed, table, config),
+        encode_lists(table, histories, config.history_input),
+        excluded,
+        filters,
+        filter_of,
+        appended,
+        draw(st.sampled_from(beams)),
+    )
 
 
 def hf_beams(case: Case, num_beams: int) -> tuple[Tensor, Tensor]:
     """(B, num_beams, L) tokens and (B, num_beams) scores of HF's generate with a dict of prefixes."""
     allowed: list[dict[tuple[int, ...], list[int]]] = []
     tokens = item_tokens(case.table)[:-1].tolist()
-    for gone in case.excluded:
+    for row in range(len(case.excluded)):
+        gone = case.gone(row)
         children: dict[tuple[int, ...], set[int]] = {}
         for item, sid in enumerate(tokens):
             if item not in gone:

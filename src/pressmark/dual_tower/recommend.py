@@ -9,7 +9,7 @@ import numpy as np
 
 from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.towers import DualTower
-from pressmark.recommender import Recommendations, Requests, check_request
+from pressmark.recommender import Recommendations, Requests, check_request, filter_by_filter, filter_mask
 
 REQUESTS_AT_ONCE = 1024
 """Requests encoded and searched together, which bounds memory for a batch of any size."""
@@ -36,7 +36,10 @@ class DualTowerRecommender:
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """The allowed items nearest to each shopper."""
         check_request(self, requests, k)
-        allowed = None if requests.filter is None else self.filters[requests.filter]
+        return filter_by_filter(requests, lambda part, name: self._answer(part, name, k))
+
+    def _answer(self, requests: Requests, name: str | None, k: int) -> Recommendations:
+        allowed = filter_mask(self.filters, name, self.num_items)
         parts = []
         # An empty batch still makes one part, for its shapes.
         for start in range(0, max(1, len(requests)), REQUESTS_AT_ONCE):

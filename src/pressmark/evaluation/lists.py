@@ -13,7 +13,7 @@ from pressmark import files
 from pressmark.catalog.items import Catalog
 from pressmark.evaluation.protocols import LIST_LENGTH
 from pressmark.interactions.cases import Cases
-from pressmark.recommender import Recommendations, Recommender, Requests
+from pressmark.recommender import Recommendations, Recommender, Requests, filter_mask
 
 
 def ask(
@@ -74,7 +74,8 @@ def check(answer: Recommendations, requests: Requests, recommender: Recommender,
     valid = np.arange(LIST_LENGTH) < answer.num_valid[:, None]
     row, item = np.nonzero(valid)[0], items[valid]
     key = row * recommender.num_items + item
-    allowed = None if requests.filter is None else recommender.filters[requests.filter]
+    distinct, which = requests.by_filter()
+    masks = [filter_mask(recommender.filters, one, recommender.num_items) for one in distinct]
     seen = requests.histories.row_of_value() * recommender.num_items + requests.histories.values
     faults = {
         "a score is NaN or infinite": lambda: not np.isfinite(scores[valid]).all(),
@@ -83,8 +84,8 @@ def check(answer: Recommendations, requests: Requests, recommender: Recommender,
             ((item < 0) | (item >= recommender.num_items)).any()
         ),
         "an item stands twice in a list": lambda: len(np.unique(key)) < len(key),
-        f"an item is not allowed by the filter {requests.filter!r}": lambda: (
-            allowed is not None and not allowed[item].all()
+        f"an item is not allowed by the filter {requests.filter!r}": lambda: any(
+            mask is not None and not mask[item[which[row] == number]].all() for number, mask in enumerate(masks)
         ),
         "an item of the masked history is recommended": lambda: (
             requests.mask_history and bool(np.isin(key, seen).any())

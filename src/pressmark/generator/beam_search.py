@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pressmark.sids.trie import DeadEdges, Trie
+from pressmark.sids.edge_mask import DeadEdges, EdgeMask
+from pressmark.sids.living_trie import LivingTrie
+from pressmark.sids.trie import Trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
 
 Normalizer = Literal["full", "level"]
@@ -50,36 +53,115 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class SearchTrie:
-    """A trie as tensors on the model's device.
+    """A trie as tensors on the model's device; on a CPU they are the trie's own arrays.
 
     Attributes:
-        first_edge: For each level (nodes + 1,) int64.
-        code: For each level (E_l,) int64 code of each edge.
+        edge_code: For each level (E_l,) code of each edge: uint8, or int16 and int32 holding unsigned bits.
+        first_edge: For each level (nodes + 1,) int32.
+        copies: For each level the first edge that stores its child, and (T_l,) int32 those children; none
+            where the trie stands as built, and a child has its edge's number.
         width: For each level the most edges of one node.
         rows: For each level its tokens.
         trie: The original.
     """
 
+    edge_code: tuple[Tensor, ...]
     first_edge: tuple[Tensor, ...]
-    code: tuple[Tensor, ...]
+    copies: tuple[tuple[int, Tensor], ...]
     width: tuple[int, ...]
     rows: tuple[slice, ...]
     trie: Trie
 
     @classmethod
     def of(cls, trie: Trie, device: torch.device | str = "cpu") -> SearchTrie:
-        """Copies a trie to `device`."""
-        levels = range(trie.num_levels)
+        """Shows a trie to `device`. Of a living trie as it stands now: ask again after a change."""
         vocabulary = Vocabulary(trie.level_sizes)
         starts = [vocabulary.offset(level) for level in range(trie.num_levels + 1)]
+        copies = zip(trie.tail[:-1], trie.tail_child, strict=True) if isinstance(trie, LivingTrie) else ()
         return cls(
-            tuple(torch.from_numpy(first.astype(np.int64)).to(device) for first in trie.first_edge),
-            # torch indexes no unsigned integers beyond uint8.
-            tuple(torch.from_numpy(code.astype(np.int64)).to(device) for code in trie.edge_code),
-            tuple(trie.widest(level) for level in levels),
-            tuple(slice(starts[level], starts[level + 1]) for level in levels),
+            tuple(_shown(one).to(device) for one in trie.edge_code),
+            tuple(_shown(one).to(device) for one in trie.first_edge),
+            tuple((tail, _shown(child).to(device)) for tail, child in copies),
+            tuple(trie.width),
+            tuple(slice(first, end) for first, end in pairwise(starts)),
             trie,
         )
+
+    def offers(self, level: int, node: Tensor, logits: Tensor, masks: Masks | None) -> Tensor:
+        """What the beams may go on with, W places a beam.
+
+        Args:
+            level: The level of the edges.
+            node: (B, M) int64 nodes of that depth.
+            logits: (B, M, K) float32, one for each code of the level.
+            masks: Edges that each user may take.
+
+        Returns:
+            (B, M, W) float32: the logit of each node's edges in order; -inf behind the last, and for edges
+            that are closed.
+        """
+        first, end = self.first_edge[level][node], self.first_edge[level][node + 1]
+        edge = first[..., None] + torch.arange(self.width[level], dtype=torch.int32, device=node.device)
+        closed = edge >= end[..., None]
+        edge.clamp_max_(len(self.edge_code[level]) - 1)
+        if masks is not None:
+            closed |= ~masks.live(level, edge)
+        return logits.gather(2, self._code(level, edge)).masked_fill_(closed, -torch.inf)
+
+    def follow(self, level: int, node: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+        """Nodes (B, M) of a depth and the slots of their chosen edges -> children and codes, (B, M) int64."""
+        # Behind a node's last edge, where a beam has nowhere to go, any edge will do.
+        edge = (self.first_edge[level][node] + slot).clamp_max_(len(self.edge_code[level]) - 1)
+        code = self._code(level, edge)
+        if not self.copies:
+            return edge, code
+        tail, children = self.copies[level]
+        if not len(children):
+            return edge, code
+        copied = children[(edge - tail).clamp_(0, len(children) - 1)]
+        return torch.where(edge < tail, edge, copied), code
+
+    def _code(self, level: int, edge: Tensor) -> Tensor:
+        """(...) int64 codes of edges (...)."""
+        codes = self.edge_code[level]
+        found = codes.index_select(0, edge.flatten()).view(edge.shape).long()
+        return found & 0xFFFF if codes.dtype == torch.int16 else found
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Filters of a batch on the model's device.
+
+    Attributes:
+        bits: For each level (F, bytes) uint8, see `EdgeMask`; a filter that allows everything is all ones.
+        of_user: (B,) int64 the filter of each user.
+    """
+
+    bits: tuple[Tensor, ...]
+    of_user: Tensor
+
+    def live(self, level: int, edge: Tensor) -> Tensor:
+        """(B, M, W) bool for int32 edges (B, M, W) of a level."""
+        bits = self.bits[level]
+        place = edge >> 3
+        if len(bits) > 1:
+            place = place + (self.of_user * bits.shape[1])[:, None, None]
+        byte = bits.flatten().index_select(0, place.flatten()).view(edge.shape)
+        return (byte >> (edge & 7)) & 1 == 1
+
+    @classmethod
+    def of(
+        cls, masks: Sequence[EdgeMask | None], of_user: np.ndarray, device: torch.device | str = "cpu"
+    ) -> Masks | None:
+        """Shows filters to `device`; None where every one allows everything."""
+        some = [mask for mask in masks if mask is not None]
+        if not some:
+            return None
+        bits = []
+        for level, shape in enumerate(some[0].bits):
+            rows = [np.full_like(shape, 255) if mask is None else mask.bits[level] for mask in masks]
+            bits.append(torch.from_numpy(np.stack(rows) if len(rows) > 1 else rows[0][None]).to(device))
+        return cls(tuple(bits), torch.from_numpy(of_user).to(device))
 
 
 @dataclass(frozen=True)
@@ -108,6 +190,7 @@ def search(
     attention_mask: Tensor,
     trie: SearchTrie,
     beam: int,
+    masks: Masks | None = None,
     dead: Sequence[DeadEdges] | None = None,
     normalizer: Normalizer = "full",
 ) -> Beams:
@@ -119,6 +202,7 @@ def search(
         attention_mask: (B, S), nonzero where a position counts.
         trie: The valid SIDs.
         beam: Beams a user, at least 1.
+        masks: Filters of the users.
         dead: Edges that single users must not take, one entry a level.
         normalizer: What a code's probability is relative to. full: the whole vocabulary, as HF and the loss
             have it. level: the codes of its level alone; cheaper, and another score (the model's mass on
@@ -135,8 +219,8 @@ def search(
     if normalizer not in ("full", "level"):
         raise ValueError(f"normalizer is {normalizer!r}; it must be 'full' or 'level'.")
     num_users, device = len(input_ids), input_ids.device
-    node = torch.zeros((num_users, 1), dtype=torch.int64, device=device)
-    score = torch.zeros((num_users, 1), device=device)
+    node = torch.full((num_users, 1), trie.trie.root, device=device)  # (B, M)
+    score = torch.zeros((num_users, 1), device=device)  # (B, M)
     pruned = torch.full((num_users,), -torch.inf, device=device)
     if not trie.trie.num_items:
         nothing = node[:, :0], score[:, :0]
@@ -147,47 +231,34 @@ def search(
     for level in range(trie.trie.num_levels):
         rows = trie.rows[level]
         wanted = rows if normalizer == "level" else slice(None)
-        logits, cache = decoder.step(tokens, attention_mask, cross_kv, cache, wanted)
-        total = logits.logsumexp(-1, keepdim=True)
+        logits, cache = decoder.step(tokens, attention_mask, cross_kv, cache, wanted)  # (B, M, K or V)
+        score = score - logits.logsumexp(-1)
         logits = logits if normalizer == "level" else logits[..., rows]
-        edge, code, offer = _offers(trie, level, node, score - total[..., 0], logits)
+        offer = trie.offers(level, node, logits, masks).add_(score[..., None])  # (B, M, W)
         if dead is not None:
-            _drop_dead(offer, trie, level, node, dead[level])
-        place, score, left = _keep_best(offer.flatten(1), min(beam, len(trie.code[level])))
+            _close(offer, node, score, dead[level])
+        place, score, left = _keep_best(offer.flatten(1), min(beam, len(trie.edge_code[level])))
         pruned = torch.maximum(pruned, left)
-        parent = place // offer.shape[2]
-        node = edge.flatten(1).gather(1, place)
-        tokens = code.flatten(1).gather(1, place) + rows.start
+        parent, slot = place // offer.shape[2], place % offer.shape[2]
+        node, code = trie.follow(level, node.gather(1, parent), slot)
+        tokens = code + rows.start
         if level + 1 < trie.trie.num_levels:
             user = torch.arange(num_users, device=device)[:, None]
             cache = _reorder(cache, (user * offer.shape[1] + parent).flatten())
     return _ranked(node, score, pruned)
 
 
-def _offers(
-    trie: SearchTrie, level: int, node: Tensor, score: Tensor, logits: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Every beam's edges, W places a beam: edge, code (B, M, W) int64 and score (B, M, W) float32.
-
-    Places behind a node's last edge score -inf, whatever stands there.
-    """
-    first, last = trie.first_edge[level][node], trie.first_edge[level][node + 1]
-    edge = first[..., None] + torch.arange(trie.width[level], device=node.device)
-    beyond = edge >= last[..., None]
-    edge = edge.clamp_max_(len(trie.code[level]) - 1)
-    code = trie.code[level][edge]
-    offer = logits.gather(2, code).add_(score[..., None]).masked_fill_(beyond, -torch.inf)
-    return edge, code, offer
-
-
-def _drop_dead(offer: Tensor, trie: SearchTrie, level: int, node: Tensor, dead: DeadEdges) -> None:
-    """Sets the offers of dead edges to -inf, in place."""
+def _close(offer: Tensor, node: Tensor, score: Tensor, dead: DeadEdges) -> None:
+    """Sets the offers (B, M, W) of dead edges to -inf, in place, without waiting for the device."""
     if not len(dead.row):
         return
-    slot = dead.edge - trie.trie.first_edge[level][dead.parent]
-    row, parent, place = (torch.from_numpy(one).to(node.device) for one in (dead.row, dead.parent, slot))
-    which, beam = (node[row] == parent[:, None]).nonzero(as_tuple=True)
-    offer[row[which], beam, place[which]] = -torch.inf
+    row, parent, slot = (torch.from_numpy(one).to(node.device) for one in (dead.row, dead.parent, dead.slot))
+    # A beam that had nowhere to go stands on any node, maybe on one of a living beam's.
+    same = (node[row] == parent[:, None]) & (score[row] > -torch.inf)  # (n, M)
+    beam = same.int().argmax(dim=1)
+    place = (row * offer.shape[1] + beam) * offer.shape[2] + slot
+    lowest = torch.where(same.any(dim=1), -torch.inf, torch.inf)
+    offer.view(-1).scatter_reduce_(0, place, lowest, "amin")
 
 
 def _keep_best(offer: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,12 +272,20 @@ def _keep_best(offer: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
     if offer.shape[1] <= num:
         place = torch.arange(offer.shape[1], device=offer.device).expand_as(offer)
         return place, offer, offer.new_full((len(offer),), -torch.inf)
-    score, place = offer.topk(num + 1)
-    left = score[:, num]
-    tied = (score[:, num - 1] == left) & (left > -torch.inf)
-    if tied.any():
-        # topk breaks ties as it likes; a stable sort costs more and is needed about never.
-        place[tied] = offer[tied].sort(descending=True, stable=True).indices[:, : num + 1]
+    if offer.device.type == "cpu":
+        score, place = offer.topk(num + 1)
+        left = score[:, num]
+        tied = (score[:, num - 1] == left) & (left > -torch.inf)
+        if tied.any():
+            # topk breaks ties as it likes; a stable sort costs more and is needed about never.
+            place[tied] = offer[tied].sort(descending=True, stable=True).indices[:, : num + 1]
+    else:
+        # Looking for ties would wait for the device: the place, lowest first, goes into the number compared.
+        bits = (offer + 0.0).view(torch.int32)
+        rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+        behind = torch.arange(offer.shape[1] - 1, -1, -1, device=offer.device)
+        place = ((rising.long() << 32) | behind).topk(num + 1).indices
+        left = offer.gather(1, place[:, num:])[:, 0]
     place = place[:, :num].sort().values
     return place, offer.gather(1, place), left
 
@@ -222,3 +301,9 @@ def _ranked(leaf: Tensor, score: Tensor, pruned: Tensor) -> Beams:
     score, leaf = score.gather(1, order), leaf.gather(1, order)
     valid = score > -torch.inf
     return Beams(leaf.masked_fill(~valid, -1), score, valid.sum(1), pruned)
+
+
+def _shown(array: np.ndarray) -> Tensor:
+    """An array as a tensor without a copy; torch gathers no unsigned integers beyond uint8."""
+    same_bits = {"uint16": np.int16, "uint32": np.int32}.get(array.dtype.name)
+    return torch.from_numpy(array if same_bits is None else array.view(same_bits))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import torch
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
-from pressmark.generator.beam_search import Normalizer, SearchTrie, search
+from pressmark.generator.beam_search import Masks, Normalizer, SearchTrie, search
 from pressmark.generator.model import history_tokens, item_tokens, load_model
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
-from pressmark.recommender import Recommendations, Requests, check_request
+from pressmark.recommender import Recommendations, Requests, check_request, filter_mask
+from pressmark.sids.edge_mask import EdgeMask, dead_edges, edge_mask
+from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.table import SidTable, read_sids
-from pressmark.sids.trie import Trie, build_trie, dead_edges
+from pressmark.sids.trie import Trie, build_trie
 from pressmark.sids.vocabulary import Vocabulary
 
 
@@ -24,7 +27,7 @@ class GeneratorRecommender:
     """Spells the best SIDs of the catalog and resolves them to items.
 
     Items that share a SID share its score and come in ascending item_index. History is excluded before the
-    search, not after: a user gets min(k, items left) items whatever the history holds.
+    search, not after: a user gets min(k, items left) items whatever history and filter leave.
 
     Args:
         model: The generator; its weights are copied.
@@ -33,10 +36,12 @@ class GeneratorRecommender:
         batch_size: Users decoded together at that beam.
         normalizer: See `beam_search.search`.
         dtype: Of the decoder. bfloat16 is faster on machines that multiply in it, and rounds scores.
+        max_beam: How far `Requests.certify` may widen the beam for a user whose answer is not yet proven.
 
     Attributes:
-        num_items: Items in the catalog.
-        filters: name -> (num_items,) bool mask of allowed items; each gets a trie when first asked for.
+        num_items: Items in the catalog, withdrawn ones too.
+        filters: name -> (num_items,) bool mask of allowed items. What a filter means for the trie is found
+            when it is first asked for, in time that grows with the items, and again when its mask has changed.
     """
 
     def __init__(
@@ -47,48 +52,100 @@ class GeneratorRecommender:
         batch_size: int = 64,
         normalizer: Normalizer = "full",
         dtype: torch.dtype = torch.float32,
+        max_beam: int = 800,
     ) -> None:
-        if beam < 1 or batch_size < 1:
-            raise ValueError(f"beam ({beam}) and batch_size ({batch_size}) must be at least 1.")
+        if min(beam, batch_size, max_beam) < 1:
+            raise ValueError(
+                f"beam ({beam}), batch_size ({batch_size}) and max_beam ({max_beam}) must be at least 1."
+            )
         self.num_items = len(table)
         self.filters: dict[str, np.ndarray] = {}
         self.table, self.beam, self.batch_size, self.normalizer = table, beam, batch_size, normalizer
+        self.max_beam = max_beam
         self.history_length, self.history_input = model.config.history_length, model.config.history_input
         self.decoder = T5Decoder(model, dtype)
         self.device = model.device
         self._tokens = item_tokens(table, self.device)
         self._first_recency = Vocabulary(table.level_sizes).size
-        self._tries: dict[str | None, tuple[np.ndarray, SearchTrie]] = {}
+        self._trie = LivingTrie(build_trie(table.sids, table.level_sizes))
+        self._shown = SearchTrie.of(self._trie, self.device)
+        self._masks: dict[str, _KnownMask] = {}
+
+    def insert(self, sids: np.ndarray, passes: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """Adds products without rebuilding anything.
+
+        Args:
+            sids: (n, L) int64, of the same codebooks.
+            passes: Filter name -> (n,) bool; a new product passes no filter that is not named here.
+
+        Returns:
+            (n,) int64 their item_index, behind those known.
+
+        Raises:
+            ValueError: If a code is outside its level, or a filter unknown; nothing is added then.
+        """
+        unknown = sorted(set(passes or {}) - set(self.filters))
+        if unknown:
+            raise ValueError(f"filter {unknown[0]!r} is not registered; known filters: {sorted(self.filters)}.")
+        items = np.arange(self.num_items, self.num_items + len(sids))
+        new = {name: np.asarray((passes or {}).get(name, np.zeros(len(sids), bool))) for name in self.filters}
+        longer = {name: np.concatenate([mask, new[name]]) for name, mask in self.filters.items()}
+        for name, mask in longer.items():
+            filter_mask({name: mask}, name, self.num_items + len(sids))
+        self._trie.insert(items, sids)
+        self.table = replace(self.table, sids=np.concatenate([self.table.sids, sids]))
+        self._tokens = item_tokens(self.table, self.device)
+        self._shown = SearchTrie.of(self._trie, self.device)
+        self.filters.update(longer)
+        self.num_items = len(self.table)
+        return items
+
+    def withdraw(self, item_index: np.ndarray) -> None:
+        """Takes products out of every answer; histories may go on naming them.
+
+        Raises:
+            ValueError: If one is unknown or withdrawn already; nothing is taken away then.
+        """
+        if len(item_index) and not 0 <= item_index.min() <= item_index.max() < self.num_items:
+            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {item_index.tolist()[:5]}.")
+        self._trie.withdraw(item_index, self.table.sids[item_index])
+        self._shown = SearchTrie.of(self._trie, self.device)
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """Answers each request with its k best items; `exact` where the beam search can prove them.
 
         Raises:
-            ValueError: If k < 1, an item_index is out of range, the filter unknown or of the wrong shape.
+            ValueError: If k < 1, an item_index is out of range, a filter unknown or of the wrong shape.
         """
         check_request(self, requests, k)
-        trie = self._trie(requests.filter)
+        names, of_user = requests.by_filter()
+        masks = [self._mask(name) for name in names]
         items, lengths = requests.histories.newest(self.history_length)
         item_index = np.full((len(requests), k), -1, np.int64)
         scores = np.full((len(requests), k), -np.inf, np.float32)
-        exact = np.ones(len(requests), bool)
+        exact = np.zeros(len(requests), bool)
         beam = max(k, self.beam)
-        width = max(1, self.batch_size * self.beam // beam)
         # Users with histories of about one length together: little padding.
         order = np.argsort(lengths, kind="stable")
-        for rows in np.split(order, np.arange(width, len(order), width)) if len(order) else []:
-            longest = int(lengths[rows].max())
-            banned = _excluded(requests.histories, rows) if requests.mask_history else None
-            item_index[rows], scores[rows], exact[rows] = self._answer(
-                items[rows, :longest], lengths[rows], trie, beam, banned, k
-            )
+        while len(order):
+            width = max(1, self.batch_size * self.beam // beam)
+            for rows in np.split(order, np.arange(width, len(order), width)):
+                longest = int(lengths[rows].max())
+                banned = _excluded(requests.histories, rows) if requests.mask_history else None
+                item_index[rows], scores[rows], exact[rows] = self._answer(
+                    items[rows, :longest], lengths[rows], masks, of_user[rows], beam, banned, k
+                )
+            if not requests.certify or beam >= self.max_beam:
+                break
+            order, beam = order[~exact[order]], min(4 * beam, self.max_beam)
         return Recommendations(item_index, scores, (item_index >= 0).sum(axis=1), exact)
 
     def _answer(
         self,
         items: np.ndarray,
         lengths: np.ndarray,
-        trie: SearchTrie,
+        masks: Sequence[EdgeMask | None],
+        of_user: np.ndarray,
         beam: int,
         banned: tuple[np.ndarray, np.ndarray] | None,
         k: int,
@@ -101,27 +158,54 @@ class GeneratorRecommender:
             self.history_input,
             self._first_recency,
         )
-        dead = None if banned is None else dead_edges(trie.trie, *banned)
-        beams = search(self.decoder, input_ids, attention_mask, trie, beam, dead, self.normalizer)
-        found, scores = _items_of_leaves(
-            trie.trie, beams.leaf.cpu().numpy(), beams.score.cpu().numpy(), banned, k
+        dead = None
+        if banned is not None:
+            row, item = banned
+            dead = dead_edges(self._trie, row, item, self.table.sids[item], masks, of_user)
+        beams = search(
+            self.decoder,
+            input_ids,
+            attention_mask,
+            self._shown,
+            beam,
+            Masks.of(masks, of_user, self.device),
+            dead,
+            self.normalizer,
         )
+        leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
+        found, scores = _items_of_leaves(self._trie, leaf, score, masks, of_user, banned, k)
         pruned = beams.pruned.cpu().numpy()
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
 
-    def _trie(self, name: str | None) -> SearchTrie:
-        """The trie of a filter, built when first asked for and again when its mask has changed."""
-        mask = None if name is None else self.filters[name]
-        if mask is not None and (mask.shape != (self.num_items,) or mask.dtype != bool):
-            raise ValueError(
-                f"filter {name!r} has the shape {mask.shape} and type {mask.dtype}; it must be a bool mask of "
-                f"the {self.num_items} items of this catalog."
-            )
-        mask = np.ones(self.num_items, bool) if mask is None else mask
-        if name not in self._tries or not np.array_equal(mask, self._tries[name][0]):
-            trie = build_trie(self.table.sids, self.table.level_sizes, np.flatnonzero(mask))
-            self._tries[name] = (mask.copy(), SearchTrie.of(trie, self.device))
-        return self._tries[name][1]
+    def _mask(self, name: str | None) -> EdgeMask | None:
+        """What a filter, or several joined, means for the trie as it stands."""
+        allowed = filter_mask(self.filters, name, self.num_items)
+        if name is None or allowed is None:
+            return None
+        known = self._masks.get(name)
+        if (
+            known is None
+            or known.built is not self._trie.built
+            or not np.array_equal(allowed, known.now.allowed)
+        ):
+            allowed = allowed.copy()
+            base = edge_mask(self._trie.built, allowed)
+            known = _KnownMask(self._trie.built, base, edge_mask(self._trie, allowed, base), self._trie.version)
+        elif known.version != self._trie.version:
+            now = edge_mask(self._trie, known.base.allowed, known.base)
+            known = replace(known, now=now, version=self._trie.version)
+        self._masks[name] = known
+        return known.now
+
+
+@dataclass(frozen=True)
+class _KnownMask:
+    """A filter's edges: of the trie as last built, and with what has changed since."""
+
+    built: Trie
+    base: EdgeMask
+    now: EdgeMask
+    version: int
 
 
 def load_generator(
@@ -170,26 +254,31 @@ def _items_of_leaves(
     trie: Trie,
     leaf: np.ndarray,
     score: np.ndarray,
+    masks: Sequence[EdgeMask | None],
+    of_user: np.ndarray,
     banned: tuple[np.ndarray, np.ndarray] | None,
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks the items of (B, M) leaves: (B, k) item_index padded with -1, (B, k) float32 with -inf."""
-    first = trie.first_place[-1]
-    count = np.where(leaf >= 0, first[leaf + 1] - first[leaf], 0)
-    offset = np.arange(count.max(initial=0))
-    place = first[leaf][..., None] + offset
-    inside = offset < count[..., None]
-    items = trie.item_order[np.where(inside, place, 0)]
-    if banned is not None and len(offset) > 1:
-        # A live leaf may hold excluded items beside the allowed ones.
-        num_items = len(trie.place)
-        row = np.arange(len(leaf))[:, None, None]
-        inside &= ~np.isin(row * num_items + items, banned[0] * num_items + banned[1])
-    items = np.where(inside, items, -1).reshape(len(leaf), -1)
-    scores = np.where(inside, score[..., None], -np.inf).astype(np.float32).reshape(len(leaf), -1)
-    best = np.lexsort((items, -scores))[:, :k]
+    row, beam = np.nonzero(leaf >= 0)
+    place, items = trie.items_of(leaf[row, beam])
+    if len(items) > len(row):
+        # A live leaf may hold items beside those that are allowed.
+        keep = np.ones(len(items), bool)
+        for number, mask in enumerate(masks):
+            if mask is not None:
+                own = of_user[row[place]] == number
+                keep[own] = mask.passes(items[own])
+        if banned is not None:
+            most = int(max(items.max(), banned[1].max(initial=0))) + 1
+            keep &= ~np.isin(row[place] * most + items, banned[0] * most + banned[1])
+        place, items = place[keep], items[keep]
+    row, value = row[place], score[row[place], beam[place]]
+    order = np.lexsort((items, -value, row))
+    row, items, value = row[order], items[order], value[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    row, rank, items, value = (one[rank < k] for one in (row, rank, items, value))
     found = np.full((len(leaf), k), -1, np.int64)
     ranked = np.full((len(leaf), k), -np.inf, np.float32)
-    found[:, : best.shape[1]] = np.take_along_axis(items, best, axis=1)
-    ranked[:, : best.shape[1]] = np.take_along_axis(scores, best, axis=1)
+    found[row, rank], ranked[row, rank] = items, value
     return found, ranked

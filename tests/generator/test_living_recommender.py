@@ -1,0 +1,123 @@
+"""Filters joined a request, proof on demand, and products that come and go while the model serves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.generator.models import random_model, random_table
+
+from pressmark.generator.recommend import GeneratorRecommender
+from pressmark.interactions.histories import Histories
+from pressmark.recommender import Requests
+from pressmark.sids.table import SidTable
+
+TABLE = random_table(11, 150, (9, 9, 9), shared=True)
+MODEL = random_model(11, TABLE)
+HISTORIES = Histories.from_lists([[item % 60, 2 * item % 60] for item in range(12)])
+
+
+def recommender(num_items: int = len(TABLE), beam: int = 40) -> GeneratorRecommender:
+    table = SidTable(TABLE.sids[:num_items], TABLE.level_sizes, TABLE.codebook_fingerprint)
+    found = GeneratorRecommender(MODEL, table, beam)
+    rng = np.random.default_rng(0)
+    found.filters |= {
+        "stock": rng.random(len(TABLE))[:num_items] < 0.5,
+        "wine": rng.random(len(TABLE))[:num_items] < 0.3,
+    }
+    return found
+
+
+def test_filters_are_joined_and_each_user_has_their_own() -> None:
+    model = recommender()
+    wanted = ["stock & !wine", None, "wine", "!stock", " wine&stock "] * 3
+    wanted = wanted[: len(HISTORIES)]
+    together = model.recommend(Requests(HISTORIES, wanted), 10)
+    stock, wine = model.filters["stock"], model.filters["wine"]
+    masks = {
+        "stock & !wine": stock & ~wine,
+        None: stock | ~stock,
+        "wine": wine,
+        "!stock": ~stock,
+        " wine&stock ": wine & stock,
+    }
+    for row, name in enumerate(wanted):
+        # Alone, over a catalog of the allowed items.
+        allowed = np.flatnonzero(masks[name])
+        items = together.item_index[row, : together.num_valid[row]]
+        assert np.isin(items, allowed).all()
+        alone = model.recommend(Requests(HISTORIES.take(np.array([row])), name), 10)
+        assert alone.item_index[0].tolist() == together.item_index[row].tolist()
+    assert (together.num_valid == 10).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("stock & beer", "'beer' is not registered"),
+        (["stock"], "1 filters for 12 requests"),
+        ("!", "'' is not registered"),
+    ],
+)
+def test_filters_that_do_not_exist(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recommender().recommend(Requests(HISTORIES, name), 3)
+
+
+def test_certify_proves_what_a_wide_beam_would_find() -> None:
+    truth = recommender(beam=len(TABLE)).recommend(Requests(HISTORIES), 5)
+    narrow = recommender(beam=6)
+    plain = narrow.recommend(Requests(HISTORIES), 5)
+    proven = narrow.recommend(Requests(HISTORIES, certify=True), 5)
+    assert plain.exact is not None
+    assert proven.exact is not None
+    assert not plain.exact.all()
+    assert proven.exact.all()
+    np.testing.assert_array_equal(proven.item_index, truth.item_index)
+    narrow.max_beam = 6
+    assert (narrow.recommend(Requests(HISTORIES, certify=True), 5).exact == plain.exact).all()
+
+
+def test_products_that_come_and_go_answer_as_a_fresh_start_does() -> None:
+    fresh, living = recommender(), recommender(100)
+    rows = np.arange(100, len(TABLE))
+    for part in np.array_split(rows, 7):
+        passes = {name: mask[part] for name, mask in fresh.filters.items()}
+        assert living.insert(TABLE.sids[part], passes).tolist() == part.tolist()
+    for name in (None, "stock", "stock & !wine"):
+        one, other = (model.recommend(Requests(HISTORIES, name), 20) for model in (fresh, living))
+        np.testing.assert_array_equal(one.item_index, other.item_index)
+    gone = np.arange(0, 140, 3)
+    living.withdraw(gone)
+    kept = np.ones(len(TABLE), bool)
+    kept[gone] = False
+    fresh.filters["kept"] = kept
+    for name in (None, "stock"):
+        expected = fresh.recommend(Requests(HISTORIES, "kept" if name is None else f"kept & {name}"), 20)
+        np.testing.assert_array_equal(
+            living.recommend(Requests(HISTORIES, name), 20).item_index, expected.item_index
+        )
+    # A history may name what is gone, and what has come.
+    assert living.recommend(Requests(Histories.from_lists([[0, 149]])), 3).num_valid.tolist() == [3]
+
+
+def test_a_new_product_passes_no_filter_unasked() -> None:
+    model = recommender(100)
+    item = model.insert(TABLE.sids[[120]])[0]
+    assert not model.filters["stock"][item]
+    everything = Requests(Histories.from_lists([[]]))
+    assert item in model.recommend(everything, 101).item_index
+    assert item not in model.recommend(Requests(Histories.from_lists([[]]), "stock"), 101).item_index
+
+
+def test_changes_that_cannot_be_made() -> None:
+    model = recommender(100)
+    with pytest.raises(ValueError, match="'beer' is not registered"):
+        model.insert(TABLE.sids[[120]], {"beer": np.array([True])})
+    with pytest.raises(ValueError, match="codes inside level_sizes"):
+        model.insert(np.array([[0, 9, 0]]))
+    with pytest.raises(ValueError, match=r"item_index must lie in 0\.\.99"):
+        model.withdraw(np.array([100]))
+    model.withdraw(np.array([3]))
+    with pytest.raises(ValueError, match="item_index 3 is not in the trie"):
+        model.withdraw(np.array([3]))
+    assert model.num_items == 100
