@@ -18,6 +18,7 @@ FLOORS = {
     "interactions": 1,
     "sids": 1,
     "recommender": 1,
+    "list_rules": 2,
     "tokenizer": 2,
     "training": 2,
     "generator": 3,

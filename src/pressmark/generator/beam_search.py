@@ -100,19 +100,31 @@ class SearchTrie:
             (B, M, W) float32: the logit of each node's edges in order; -inf behind the last, and for edges
             that are closed.
         """
+        edge, closed = self.edges(level, node, masks)
+        return logits.gather(2, self.code(level, edge)).masked_fill_(closed, -torch.inf)
+
+    def edges(self, level: int, node: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
+        """Edges of nodes (B, M), W places a node: (B, M, W) int32, and bool where none is, or a closed one."""
         first, end = self.first_edge[level][node], self.first_edge[level][node + 1]
         edge = first[..., None] + torch.arange(self.width[level], dtype=torch.int32, device=node.device)
         closed = edge >= end[..., None]
         edge.clamp_max_(len(self.edge_code[level]) - 1)
         if masks is not None:
             closed |= ~masks.live(level, edge)
-        return logits.gather(2, self._code(level, edge)).masked_fill_(closed, -torch.inf)
+        return edge, closed
+
+    def find(self, level: int, node: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Nodes (n,) of a depth and codes (n,) -> children (n,) int64, and (n,) bool whether there is one."""
+        edge, closed = self.edges(level, node[:, None], None)
+        same = ~closed[:, 0] & (self.code(level, edge)[:, 0] == code[:, None])
+        child, _ = self.follow(level, node[:, None], same.int().argmax(dim=1, keepdim=True))
+        return child[:, 0], same.any(dim=1)
 
     def follow(self, level: int, node: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes (B, M) of a depth and the slots of their chosen edges -> children and codes, (B, M) int64."""
         # Behind a node's last edge, where a beam has nowhere to go, any edge will do.
         edge = (self.first_edge[level][node] + slot).clamp_max_(len(self.edge_code[level]) - 1)
-        code = self._code(level, edge)
+        code = self.code(level, edge)
         if not self.copies:
             return edge, code
         tail, children = self.copies[level]
@@ -121,7 +133,7 @@ class SearchTrie:
         copied = children[(edge - tail).clamp_(0, len(children) - 1)]
         return torch.where(edge < tail, edge, copied), code
 
-    def _code(self, level: int, edge: Tensor) -> Tensor:
+    def code(self, level: int, edge: Tensor) -> Tensor:
         """(...) int64 codes of edges (...)."""
         codes = self.edge_code[level]
         found = codes.index_select(0, edge.flatten()).view(edge.shape).long()

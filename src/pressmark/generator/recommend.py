@@ -22,6 +22,9 @@ from pressmark.sids.table import SidTable, read_sids
 from pressmark.sids.trie import Trie, build_trie
 from pressmark.sids.vocabulary import Vocabulary
 
+KNOWN_MASKS = 256
+"""Filters, and joined filters, whose edges are kept."""
+
 
 class GeneratorRecommender:
     """Spells the best SIDs of the catalog and resolves them to items.
@@ -194,7 +197,11 @@ class GeneratorRecommender:
         elif known.version != self._trie.version:
             now = edge_mask(self._trie, known.base.allowed, known.base)
             known = replace(known, now=now, version=self._trie.version)
+        # The one used longest ago stands first, and goes first.
+        self._masks.pop(name, None)
         self._masks[name] = known
+        if len(self._masks) > KNOWN_MASKS:
+            del self._masks[next(iter(self._masks))]
         return known.now
 
 

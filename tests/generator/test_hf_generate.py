@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.generator.models import encode_lists, random_model, random_table
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from pressmark.generator.hf_generate import TrieBeamSearch, TrieLogitsProcessor
+from pressmark.sids.edge_mask import EdgeMask, edge_mask
+from pressmark.sids.living_trie import LivingTrie
+from pressmark.sids.trie import Trie, build_trie
+from pressmark.sids.vocabulary import PAD, Vocabulary
+
+TABLE = random_table(21, 90, (6, 300, 5), shared=True)
+MODEL = random_model(21, TABLE)
+ENCODED = encode_lists(TABLE, [[1, 2, 3], [], [5]])
+ALLOWED = np.random.default_rng(0).random(len(TABLE)) < 0.3
+
+
+def tries() -> list[tuple[Trie, EdgeMask | None, np.ndarray]]:
+    """A trie, its filter and the items that are left: as built, filtered, changed."""
+    built = build_trie(TABLE.sids, TABLE.level_sizes)
+    living = LivingTrie(build_trie(TABLE.sids, TABLE.level_sizes, np.arange(40)))
+    living.insert(np.arange(40, 90), TABLE.sids[40:])
+    everything = np.arange(len(TABLE))
+    return [
+        (built, None, everything),
+        (built, edge_mask(built, ALLOWED), np.flatnonzero(ALLOWED)),
+        (living, edge_mask(living, ALLOWED), np.flatnonzero(ALLOWED)),
+    ]
+
+
+def generate(**options: Any) -> tuple[Tensor, Tensor]:
+    found = MODEL.generate(
+        input_ids=ENCODED.input_ids,
+        attention_mask=ENCODED.attention_mask,
+        max_new_tokens=TABLE.num_levels,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **{"length_penalty": 0.0, "num_beams": 8, "num_return_sequences": 8} | options,
+    )
+    return found.sequences, found.sequences_scores
+
+
+def with_a_dict(items: np.ndarray) -> dict[str, Any]:
+    children: dict[tuple[int, ...], set[int]] = {}
+    for sid in Vocabulary(TABLE.level_sizes).sid_tokens(TABLE.sids[items]).tolist():
+        for level, token in enumerate(sid):
+            children.setdefault(tuple(sid[:level]), set()).add(token)
+    return {"prefix_allowed_tokens_fn": lambda _, sent: sorted(children.get(tuple(sent[1:].tolist()), {PAD}))}
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_both_doors_lead_where_hf_goes_with_a_dict(which: int, penalty: float) -> None:
+    trie, mask, items = tries()[which]
+    sequences, scores = generate(length_penalty=penalty, **with_a_dict(items))
+    processor = LogitsProcessorList([TrieLogitsProcessor(trie, mask)])
+    for options in ({"custom_generate": TrieBeamSearch(trie, mask)}, {"logits_processor": processor}):
+        found, values = generate(length_penalty=penalty, **options)
+        assert found.tolist() == sequences.tolist()
+        torch.testing.assert_close(values, scores, atol=1e-4, rtol=0)
+
+
+def test_fewer_answers_than_beams_and_none_to_give() -> None:
+    trie, mask, items = tries()[1]
+    best, _ = generate(custom_generate=TrieBeamSearch(trie, mask))
+    found = MODEL.generate(
+        input_ids=ENCODED.input_ids,
+        attention_mask=ENCODED.attention_mask,
+        num_beams=8,
+        num_return_sequences=2,
+        custom_generate=TrieBeamSearch(trie, mask),
+    )
+    assert found.tolist() == best.reshape(3, 8, -1)[:, :2].flatten(0, 1).tolist()
+    one = np.zeros(len(TABLE), bool)
+    one[items[0]] = True
+    found, scores = generate(custom_generate=TrieBeamSearch(trie, edge_mask(trie, one)))
+    assert torch.isfinite(scores.reshape(3, 8)).sum(dim=1).tolist() == [1, 1, 1]
+    assert (found.reshape(3, 8, -1)[:, 1:] == PAD).all()
+
+
+def test_sampling_stays_inside_the_trie() -> None:
+    trie, mask, items = tries()[2]
+    torch.manual_seed(0)
+    found = MODEL.generate(
+        input_ids=ENCODED.input_ids.repeat(20, 1),
+        attention_mask=ENCODED.attention_mask.repeat(20, 1),
+        max_new_tokens=TABLE.num_levels,
+        do_sample=True,
+        num_beams=1,
+        logits_processor=LogitsProcessorList([TrieLogitsProcessor(trie, mask)]),
+    )
+    valid = set(map(tuple, Vocabulary(TABLE.level_sizes).sid_tokens(TABLE.sids[items]).tolist()))
+    drawn = set(map(tuple, found[:, 1:].tolist()))
+    assert drawn <= valid
+    assert len(drawn) > 5
+
+
+def test_more_answers_than_beams_are_refused() -> None:
+    trie = tries()[0][0]
+    with pytest.raises(ValueError, match="num_return_sequences"):
+        generate(custom_generate=TrieBeamSearch(trie), num_beams=2, num_return_sequences=3)
