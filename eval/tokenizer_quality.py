@@ -34,14 +34,18 @@ MAIN: dict[str, dict[str, Any]] = {
     "rqkmeans": {"kind": "rqkmeans", "balance": (0.0,)},
     "rqvae_plain": PLAIN,
     "rqvae_taxonomy": {},
-    "rqvae_behaviour": {"behaviour_weight": 0.8, "contrastive_weight": 0.3},
+    "rqvae_behaviour": {"behaviour_weight": 1.0, "contrastive_weight": 0.5},
 }
-LAMBDA = {f"lambda_{weight:g}": {"contrastive_weight": weight} for weight in (0, 0.01, 0.03, 0.1, 0.2, 0.3)}
+WEIGHTS = (0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.6, 1.1)
+LAMBDA = {f"lambda_{weight:g}": {"contrastive_weight": weight} for weight in WEIGHTS}
 ABLATION: dict[str, dict[str, Any]] = {
     "default": {},
+    "even_balance": {"balance": (0.4,)},
+    "agreement_half": {"neighbour_weight": 1.5},
+    "agreement_sharp": {"neighbour_weight": 6.0, "agreement.sharpness": 60.0},
     "rqkmeans_balanced": {"kind": "rqkmeans"},
     "no_balance": {"balance": (0.0,)},
-    "no_entropy": {"entropy_weight": 0.0},
+    "entropy": {"entropy_weight": 0.1},
     "no_contrastive": {"contrastive_weight": 0.0},
     "no_agreement": {"neighbour_weight": 0.0},
     "plain": PLAIN,
@@ -55,7 +59,8 @@ ABLATION: dict[str, dict[str, Any]] = {
     "linear": {"hidden_sizes": ()},
     "latent_64": {"latent_dim": 64},
     "latent_256": {"latent_dim": 256},
-    "polish": {"polish_iterations": 3},
+    "no_polish": {"polish_iterations": 0},
+    "commitment_half": {"commitment_weight": 0.5},
     "negatives_near": {"sampler.negatives": "near"},
     "uniform_batches": {"sampler.sibling_share": 0.0, "sampler.uniform_share": 0.75},
 }
