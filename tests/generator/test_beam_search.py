@@ -218,11 +218,11 @@ class FlatDecoder:
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return input_ids
 
-    def cross_kv(self, states: Tensor) -> Tensor:
+    def cross_kv(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         return states
 
     def step(
-        self, tokens: Tensor, attention_mask: Tensor, cross_kv: Tensor, cache: list[list[Tensor]], rows: slice
+        self, tokens: Tensor, cross_kv: Tensor, cache: list[list[Tensor]], rows: slice
     ) -> tuple[Tensor, list[list[Tensor]]]:
         logits = torch.zeros((*tokens.shape, self.vocab_size))[..., rows]
         return logits, [*cache, [torch.zeros((tokens.numel(), 1))]]

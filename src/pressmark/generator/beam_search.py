@@ -35,17 +35,12 @@ class Decoder(Protocol):
         """Encoder states (B, S, D) of the histories."""
         ...
 
-    def cross_kv(self, states: Tensor) -> Any:
+    def cross_kv(self, states: Tensor, attention_mask: Tensor) -> Any:
         """Whatever `step` wants to know of the encoder states, once a user."""
         ...
 
     def step(
-        self,
-        tokens: Tensor,
-        attention_mask: Tensor,
-        cross_kv: Any,
-        cache: list[list[Tensor]],
-        rows: slice,
+        self, tokens: Tensor, cross_kv: Any, cache: list[list[Tensor]], rows: slice
     ) -> tuple[Tensor, list[list[Tensor]]]:
         """Logits (B, M, len(rows)) float32 behind the tokens (B, M), and the cache with this position."""
         ...
@@ -238,12 +233,12 @@ def search(
         nothing = node[:, :0], score[:, :0]
         return Beams(*nothing, node.new_zeros(num_users), pruned)
     tokens = torch.full_like(node, PAD)
-    cross_kv = decoder.cross_kv(decoder.encode(input_ids, attention_mask))
+    cross_kv = decoder.cross_kv(decoder.encode(input_ids, attention_mask), attention_mask)
     cache: list[list[Tensor]] = []
     for level in range(trie.trie.num_levels):
         rows = trie.rows[level]
         wanted = rows if normalizer == "level" else slice(None)
-        logits, cache = decoder.step(tokens, attention_mask, cross_kv, cache, wanted)  # (B, M, K or V)
+        logits, cache = decoder.step(tokens, cross_kv, cache, wanted)  # (B, M, K or V)
         score = score - logits.logsumexp(-1)
         logits = logits if normalizer == "level" else logits[..., rows]
         offer = trie.offers(level, node, logits, masks).add_(score[..., None])  # (B, M, W)

@@ -23,11 +23,12 @@ from pressmark.generator.model import embed
 class _Part:
     """One residual part of a layer: a product into it, a product out of it.
 
-    The norm before it only scales columns of `into`, so its weights are multiplied in once.
+    The norm before it only scales columns of `into`, so its weights are multiplied in once, and so is the root
+    of the width (see `_norm`).
     """
 
     into: Tensor  # (width, D): queries, keys and values; or queries alone; or feed-forward, the gate first
-    out: Tensor  # (D, width)
+    out: Tensor  # (width, D)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class _Layer:
     attention: _Part
     cross: _Part | None
     feed_forward: _Part
+
+
+@dataclass(frozen=True)
+class CrossKV:
+    """What cross-attention looks at.
+
+    Attributes:
+        pairs: For each layer keys and values, (B, H, S, d_kv) each.
+        mask: (B, 1, 1, S), added to attention scores.
+    """
+
+    pairs: list[tuple[Tensor, ...]]
+    mask: Tensor
 
 
 class T5Decoder:
@@ -51,7 +65,10 @@ class T5Decoder:
         config = model.config
         self.dtype, self.device = dtype, model.device
         self.num_heads, self.inner = config.num_heads, config.num_heads * config.d_kv
-        self.epsilon = config.layer_norm_epsilon
+        self.least_length = torch.tensor(
+            (config.layer_norm_epsilon * config.d_model) ** 0.5, device=self.device
+        )
+        self.norm_dtype = None if dtype == torch.float32 else torch.float32
         self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
         self.gated = config.is_gated_act
         self.num_buckets = config.relative_attention_num_buckets
@@ -59,13 +76,16 @@ class T5Decoder:
         weights = {name: one.detach() for name, one in model.state_dict().items()}
         self.embedding = self._copy(weights["shared.weight"])
         # Scale and norm go into the head once instead of into every hidden state.
-        scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
+        self.root = config.d_model**0.5
+        scale = self.root * (config.d_model**-0.5 if config.scale_decoder_outputs else 1.0)
         norm = weights["decoder.final_layer_norm.weight"]
         self.head = self._copy(weights["lm_head.weight"] * norm * scale)
-        self.encoder_norm = self._copy(weights["encoder.final_layer_norm.weight"])
+        self.encoder_norm = self._copy(weights["encoder.final_layer_norm.weight"] * self.root)
         bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         self.encoder_bias = self._copy(weights[f"encoder.{bias}"])  # (buckets, H)
         self.decoder_bias = self._copy(weights[f"decoder.{bias}"])
+        self._encoder_biases: dict[int, Tensor] = {}
+        self._decoder_biases: dict[int, Tensor] = {}
         num_decoder_layers = config.num_decoder_layers or config.num_layers
         self.encoder_layers = [self._layer(weights, f"encoder.block.{n}") for n in range(config.num_layers)]
         self.decoder_layers = [self._layer(weights, f"decoder.block.{n}") for n in range(num_decoder_layers)]
@@ -81,8 +101,8 @@ class T5Decoder:
         def part(number: int, kind: str, into: Sequence[str], out: str) -> _Part:
             prefix = f"{block}.layer.{number}"
             joined = torch.cat([weights[f"{prefix}.{kind}.{name}.weight"] for name in into])
-            joined = joined * weights[f"{prefix}.layer_norm.weight"]
-            return _Part(self._copy(joined), self._copy(weights[f"{prefix}.{kind}.{out}.weight"]))
+            joined = joined * weights[f"{prefix}.layer_norm.weight"] * self.root
+            return _Part(self._copy(joined), self._copy(weights[f"{prefix}.{kind}.{out}.weight"]).T)
 
         is_decoder = block.startswith("decoder")
         wi = ["wi_0", "wi_1"] if self.gated else ["wi"]
@@ -104,44 +124,35 @@ class T5Decoder:
         """
         num_rows, width = attention_mask.shape
         hidden = embed(self.embedding, input_ids).flatten(0, 1)  # (B * S, D)
-        position = torch.arange(width, device=hidden.device)
-        bucket = self._bucket(position - position[:, None], two_sided=True)
-        bias = self.encoder_bias[bucket].permute(2, 0, 1) + self._mask(attention_mask)  # (B, H, S, S)
+        bias = self._encoder_bias(width) + self._mask(attention_mask)  # (B, H, S, S)
         for layer in self.encoder_layers:
             both = F.linear(self._norm(hidden), layer.attention.into)
             query, key, value = both.view(num_rows, width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.attention.out.T)
+            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.attention.out)
             self._feed_forward(hidden, layer.feed_forward)
         return (self._norm(hidden) * self.encoder_norm).view(num_rows, width, -1)
 
-    def cross_kv(self, states: Tensor) -> Tensor:
-        """Keys and values of all layers' cross-attention, once a user.
+    def cross_kv(self, states: Tensor, attention_mask: Tensor) -> CrossKV:
+        """What all layers' cross-attention looks at, once a user.
 
         Args:
             states: (B, S, D).
-
-        Returns:
-            (layers, 2, B, H, S, d_kv).
+            attention_mask: (B, S) as in `encode`.
         """
         num_rows, width, _ = states.shape
         both = F.linear(states, self.cross_into)
         both = both.view(num_rows, width, len(self.decoder_layers), 2, self.num_heads, -1)
-        return both.permute(2, 3, 0, 4, 1, 5).contiguous()
+        pairs = both.permute(2, 3, 0, 4, 1, 5).contiguous()
+        return CrossKV([tuple(one.unbind()) for one in pairs], self._mask(attention_mask))
 
     def step(
-        self,
-        tokens: Tensor,
-        attention_mask: Tensor,
-        cross_kv: Tensor,
-        cache: list[list[Tensor]],
-        rows: slice,
+        self, tokens: Tensor, cross_kv: CrossKV, cache: list[list[Tensor]], rows: slice
     ) -> tuple[Tensor, list[list[Tensor]]]:
         """One decoder position for every beam.
 
         Args:
             tokens: (B, M) int64, the newest token of each of a user's M beams.
-            attention_mask: (B, S) as in `encode`.
             cross_kv: From `cross_kv`.
             cache: For each earlier position and layer (B * M, 2 * inner): keys and values of this beam's past.
             rows: Tokens to score.
@@ -151,9 +162,7 @@ class T5Decoder:
             cache: `cache` with this position behind it.
         """
         num_rows, num_beams = tokens.shape
-        mask = self._mask(attention_mask)
-        behind = torch.arange(-len(cache), 1, device=tokens.device)
-        bias = self.decoder_bias[self._bucket(behind, two_sided=False)]  # (positions, H)
+        bias = self._decoder_bias(len(cache) + 1)  # (positions, H)
         hidden = F.embedding(tokens.flatten(), self.embedding)  # (R, D), R = B * M
         position: list[Tensor] = []
         for number, layer in enumerate(self.decoder_layers):
@@ -161,12 +170,12 @@ class T5Decoder:
             both = F.linear(self._norm(hidden), layer.attention.into)
             position.append(both[:, self.inner :])
             past = [earlier[number] for earlier in [*cache, position]]
-            hidden.addmm_(self._attend_past(both[:, : self.inner], past, bias), layer.attention.out.T)
+            hidden.addmm_(self._attend_past(both[:, : self.inner], past, bias), layer.attention.out)
             query = F.linear(self._norm(hidden), layer.cross.into)
             query = query.view(num_rows, num_beams, self.num_heads, -1).transpose(1, 2)
-            key, value = cross_kv[number]
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
-            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.cross.out.T)
+            key, value = cross_kv.pairs[number]
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=cross_kv.mask, scale=1.0)
+            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.cross.out)
             self._feed_forward(hidden, layer.feed_forward)
         logits = F.linear(self._norm(hidden), self.head[rows])
         return logits.float().view(num_rows, num_beams, -1), [*cache, position]
@@ -195,13 +204,28 @@ class T5Decoder:
             inside = self.activation(gate).mul_(value)
         else:
             inside = self.activation(inside)
-        hidden.addmm_(inside, part.out.T)
+        hidden.addmm_(inside, part.out)
 
     def _norm(self, hidden: Tensor) -> Tensor:
-        # T5's norm: no mean, no bias; the variance in float32 whatever the dtype.
-        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = (length.square_() / hidden.shape[-1]).add_(self.epsilon).rsqrt_()
-        return hidden * scale.to(self.dtype)
+        # T5's norm, h / sqrt(|h|^2 / D + eps), without the root of D, which the weights have taken in: no mean,
+        # no bias, and the length in float32 whatever the dtype.
+        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=self.norm_dtype)
+        return hidden / torch.hypot(length, self.least_length).to(self.dtype)
+
+    def _encoder_bias(self, width: int) -> Tensor:
+        """(H, S, S) of S positions, kept from call to call."""
+        if width not in self._encoder_biases:
+            position = torch.arange(width, device=self.device)
+            bucket = self._bucket(position - position[:, None], two_sided=True)
+            self._encoder_biases[width] = self.encoder_bias[bucket].permute(2, 0, 1).contiguous()
+        return self._encoder_biases[width]
+
+    def _decoder_bias(self, num_positions: int) -> Tensor:
+        """(positions, H) of the newest position with each up to itself, kept from call to call."""
+        if num_positions not in self._decoder_biases:
+            behind = torch.arange(1 - num_positions, 1, device=self.device)
+            self._decoder_biases[num_positions] = self.decoder_bias[self._bucket(behind, two_sided=False)]
+        return self._decoder_biases[num_positions]
 
     def _bucket(self, distance: Tensor, two_sided: bool) -> Tensor:
         """T5's buckets of (key position - query position): exact when near, logarithmic when far.
