@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,9 @@ from tqdm import tqdm
 from pressmark import living, stages
 from pressmark.experiment import parse
 from pressmark.files import read_parquet, replacing
+
+if TYPE_CHECKING:
+    from pressmark.load import LoadedRecommender
 
 _USAGE = """usage: pressmark COMMAND [options]
 
@@ -101,8 +104,13 @@ def _recommend(arguments: list[str]) -> None:
     parser.add_argument("--model", default="generator", help="a model of the run (default: generator)")
     parser.add_argument(
         "--filter",
-        choices=["cold", "warm", "appended"],
-        help="cold: hidden from training, or appended since; warm: the others; appended: these alone",
+        help="cold (hidden from training, or appended since), warm (the others), appended (these alone), or "
+        'several: "warm & !appended"',
+    )
+    parser.add_argument("--allow", type=Path, help="these products alone: .txt, one id a line, or a table")
+    parser.add_argument("--deny", type=Path, help="none of these products")
+    parser.add_argument(
+        "--certify", action="store_true", help="search on until answers are proven to be the best"
     )
     parser.add_argument("--keep-history", action="store_true", help="allow items that the history holds")
     parser.add_argument("--batch-size", type=int, default=1024, help="users at a time (default: 1024)")
@@ -119,17 +127,7 @@ def recommend_file(options: argparse.Namespace) -> None:
     user_id, histories = _read_histories(options.histories)
     model = load(options.run, options.model)
     histories, num_unknown = _known_items(options.histories, histories, model.catalog.item_id)
-    if options.filter:
-        cold_path = options.run / "data" / "cold_items.parquet"
-        cold = model.appended.copy()
-        cold[model.catalog.index_of(pq.read_table(cold_path).column("item_id").to_pylist())] = True
-        masks = {"cold": cold, "warm": ~cold, "appended": model.appended}
-        if options.filter == "appended" and not model.appended.any():
-            raise ValueError(
-                f"--filter appended: the model {options.model} of {options.run} knows no appended item. "
-                "Append some; the models generator and content_neighbours know them."
-            )
-        model.filters[options.filter] = masks[options.filter]
+    wanted = _register_filters(model, options)
     schema = pa.schema(
         [("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string()), ("score", pa.float32())]
     )
@@ -138,13 +136,41 @@ def recommend_file(options: argparse.Namespace) -> None:
         for start in tqdm(starts, desc="recommend", unit="batch", disable=None):
             stop = start + options.batch_size
             answers = model.recommend(
-                histories[start:stop], options.k, filter=options.filter, mask_history=not options.keep_history
+                histories[start:stop],
+                options.k,
+                filter=wanted,
+                mask_history=not options.keep_history,
+                certify=options.certify,
             )
             rows = list(_rows(user_id[start:stop], answers))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     print(f"{options.out}: {len(histories)} users, at most {options.k} items each")
     if num_unknown:
         print(f"{num_unknown:,} history items are not in the run's catalog: left out")
+
+
+def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> str | None:
+    """Registers what the options name; the filter to ask for."""
+    parts = [options.filter] if options.filter else []
+    for name, path in (("allow", options.allow), ("deny", options.deny)):
+        if path:
+            known = set(model.catalog.item_id)
+            ids = living.read_ids(path, f"--{name}")
+            model.filters[name] = model.mask([one for one in ids if one in known])
+            if name == "allow" and not model.filters[name].any():
+                raise ValueError(f"--allow {path}: the catalog holds none of its {len(ids)} ids.")
+            parts.append(name if name == "allow" else "!deny")
+    if options.filter:
+        cold = model.appended.copy()
+        cold_path = options.run / "data" / "cold_items.parquet"
+        cold |= model.mask(pq.read_table(cold_path).column("item_id").to_pylist())
+        model.filters.update(cold=cold, warm=~cold, appended=model.appended)
+        if options.filter == "appended" and not model.appended.any():
+            raise ValueError(
+                f"--filter appended: the model {options.model} of {options.run} knows no appended item. "
+                "Append some; the models generator and content_neighbours know them."
+            )
+    return " & ".join(parts) or None
 
 
 def _known_items(path: Path, histories: list[list[str]], item_id: np.ndarray) -> tuple[list[list[str]], int]:

@@ -150,7 +150,7 @@ def _drift_table(found: dict[str, Any]) -> str:
 def _remove(options: argparse.Namespace) -> None:
     from pressmark.tokenizer.lifecycle import remove
 
-    version = remove(options.run, _read_ids(options.remove), options.free)
+    version = remove(options.run, read_ids(options.remove, "--remove"), options.free)
     counts = version.counts
     if not version.details:
         print(f"{options.run}: nothing to remove, still version {version.version}")
@@ -168,7 +168,7 @@ def _remove(options: argparse.Namespace) -> None:
         print(f"freed: {len(freed) - 20:,} more, named in {options.run / 'tokenizer' / 'manifest.json'}")
 
 
-def _read_ids(path: Path) -> list[str]:
+def read_ids(path: Path, option: str) -> list[str]:
     """Item ids of a text file, one a line, or of a table's item_id column.
 
     Raises:
@@ -181,12 +181,12 @@ def _read_ids(path: Path) -> list[str]:
         frame = tables.read_table(path, {"item_id": "item_id"}, {})
         ids = tables.read_ids(frame, "item_id", path, "item_id").drop_nulls().to_list()
     elif not path.is_file():
-        raise ValueError(f"--remove {path}: no such file.")
+        raise ValueError(f"{option} {path}: no such file.")
     else:
         try:
             ids = [line for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
         except UnicodeDecodeError as error:
-            raise ValueError(f"--remove {path}: not UTF-8 ({error}). Save the ids as UTF-8.") from error
+            raise ValueError(f"{option} {path}: not UTF-8 ({error}). Save the ids as UTF-8.") from error
     if not ids:
-        raise ValueError(f"--remove {path}: no id in it; write one item_id a line.")
+        raise ValueError(f"{option} {path}: no id in it; write one item_id a line.")
     return [one.removesuffix("\r") for one in ids]

@@ -67,8 +67,9 @@ class LoadedRecommender:
         histories: Sequence[Sequence[str]],
         k: int = 10,
         *,
-        filter: str | None = None,
+        filter: str | Sequence[str | None] | None = None,
         mask_history: bool = True,
+        certify: bool = False,
     ) -> list[list[Recommended]]: ...
 
     def recommend(
@@ -76,8 +77,9 @@ class LoadedRecommender:
         histories: Requests | Sequence[Sequence[str]],
         k: int = 10,
         *,
-        filter: str | None = None,
+        filter: str | Sequence[str | None] | None = None,
         mask_history: bool = True,
+        certify: bool = False,
     ) -> Recommendations | list[list[Recommended]]:
         """The k best next items for each history.
 
@@ -85,11 +87,13 @@ class LoadedRecommender:
             histories: A list of histories, each a list of item ids, oldest first; or `Requests`, for which
                 the answer is `Recommendations`.
             k: Items a history; fewer where fewer are left.
-            filter: Name of a mask registered in `filters`.
+            filter: Name of a mask registered in `filters` (see `mask`), or several: "in_stock & !alcohol".
+                One for all, or a list with one a history.
             mask_history: Leave out what the history holds.
+            certify: Search on where an answer is not yet proven, see `Requests`.
 
         Raises:
-            ValueError: For an unknown item id, naming it.
+            ValueError: For an unknown item id or filter, naming it.
         """
         if isinstance(histories, Requests):
             return self._answer(histories, k)
@@ -97,7 +101,7 @@ class LoadedRecommender:
             raise ValueError("histories must be a list of lists of item ids, such as [['milk-1', 'bread-2']].")
         readable = [[item for item in one if item not in self._unread] for one in histories]
         packed = Histories.from_lists([self.catalog.index_of(one).tolist() for one in readable])
-        answer = self._answer(Requests(packed, filter, mask_history), k)
+        answer = self._answer(Requests(packed, filter, mask_history, certify=certify), k)
         return [
             [
                 Recommended(str(self.catalog.item_id[item]), float(score))
@@ -105,6 +109,16 @@ class LoadedRecommender:
             ]
             for items, scores, valid in zip(answer.item_index, answer.scores, answer.num_valid, strict=True)
         ]
+
+    def mask(self, item_id: Sequence[str]) -> np.ndarray:
+        """(num_items,) bool of these products, to be registered: `shop.filters["in_stock"] = shop.mask(ids)`.
+
+        Raises:
+            ValueError: For an unknown item id, naming it.
+        """
+        found = np.zeros(self.num_items, bool)
+        found[self.catalog.index_of(item_id)] = True
+        return found
 
     def _answer(self, requests: Requests, k: int) -> Recommendations:
         """Asks the model, under a filter that removed products do not pass."""

@@ -173,6 +173,18 @@ def test_the_command_recommends_to_a_file(run: Path, tmp_path: Path) -> None:
     main([*arguments, "--filter", "cold", "--out", str(tmp_path / "c.parquet")])
     cold = set(pq.read_table(run / "data" / "cold_items.parquet").column("item_id").to_pylist())
     assert set(pq.read_table(tmp_path / "c.parquet").column("item_id").to_pylist()) <= cold
+    # Lists of products, joined with a filter; ids that the catalog does not hold do no harm.
+    (tmp_path / "stock.txt").write_text("\n".join([*items[:40], "sold out long ago"]))
+    (tmp_path / "wine.txt").write_text("\n".join(items[20:]))
+    lists = ["--allow", str(tmp_path / "stock.txt"), "--deny", str(tmp_path / "wine.txt"), "--certify"]
+    main([*arguments, *lists, "--filter", "!cold", "--out", str(tmp_path / "l.parquet")])
+    found = set(pq.read_table(tmp_path / "l.parquet").column("item_id").to_pylist())
+    assert found
+    assert found <= set(items[:20]) - cold
+    (tmp_path / "stock.txt").write_text("nothing of ours")
+    with pytest.raises(SystemExit):
+        main([*arguments, *lists, "--out", str(tmp_path / "n.parquet")])
+    assert not (tmp_path / "n.parquet").exists()
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "generator"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.generator.beam_search import Masks, Normalizer, SearchTrie, search
@@ -20,7 +21,7 @@ from pressmark.sids.edge_mask import EdgeMask, dead_edges, edge_mask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.sids.trie import Trie, build_trie
-from pressmark.sids.vocabulary import Vocabulary
+from pressmark.sids.vocabulary import PAD, Vocabulary
 
 KNOWN_MASKS = 256
 """Filters, and joined filters, whose edges are kept."""
@@ -63,13 +64,14 @@ class GeneratorRecommender:
             )
         self.num_items = len(table)
         self.filters: dict[str, np.ndarray] = {}
-        self.table, self.beam, self.batch_size, self.normalizer = table, beam, batch_size, normalizer
+        self.beam, self.batch_size, self.normalizer = beam, batch_size, normalizer
         self.max_beam = max_beam
         self.history_length, self.history_input = model.config.history_length, model.config.history_input
         self.decoder = T5Decoder(model, dtype)
         self.device = model.device
-        self._tokens = item_tokens(table, self.device)
-        self._first_recency = Vocabulary(table.level_sizes).size
+        # Both may have room behind the items; the last row of the tokens is padding.
+        self._sids, self._tokens = table.sids, item_tokens(table, self.device)
+        self._vocabulary = Vocabulary(table.level_sizes)
         self._trie = LivingTrie(build_trie(table.sids, table.level_sizes))
         self._shown = SearchTrie.of(self._trie, self.device)
         self._masks: dict[str, _KnownMask] = {}
@@ -96,11 +98,17 @@ class GeneratorRecommender:
         for name, mask in longer.items():
             filter_mask({name: mask}, name, self.num_items + len(sids))
         self._trie.insert(items, sids)
-        self.table = replace(self.table, sids=np.concatenate([self.table.sids, sids]))
-        self._tokens = item_tokens(self.table, self.device)
         self._shown = SearchTrie.of(self._trie, self.device)
         self.filters.update(longer)
-        self.num_items = len(self.table)
+        self.num_items += len(sids)
+        if self.num_items > len(self._sids):
+            room = self.num_items + max(self.num_items // 8, 1024)
+            self._sids = np.concatenate(
+                [self._sids, np.zeros((room - len(self._sids), sids.shape[1]), np.int64)]
+            )
+            self._tokens = F.pad(self._tokens, (0, 0, 0, room + 1 - len(self._tokens)), value=PAD)
+        self._sids[items] = sids
+        self._tokens[items] = torch.from_numpy(self._vocabulary.sid_tokens(sids)).to(self.device)
         return items
 
     def withdraw(self, item_index: np.ndarray) -> None:
@@ -111,7 +119,7 @@ class GeneratorRecommender:
         """
         if len(item_index) and not 0 <= item_index.min() <= item_index.max() < self.num_items:
             raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {item_index.tolist()[:5]}.")
-        self._trie.withdraw(item_index, self.table.sids[item_index])
+        self._trie.withdraw(item_index, self._sids[item_index])
         self._shown = SearchTrie.of(self._trie, self.device)
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
@@ -159,12 +167,12 @@ class GeneratorRecommender:
             torch.from_numpy(items).to(self.device),
             torch.from_numpy(lengths).to(self.device),
             self.history_input,
-            self._first_recency,
+            self._vocabulary.size,
         )
         dead = None
         if banned is not None:
             row, item = banned
-            dead = dead_edges(self._trie, row, item, self.table.sids[item], masks, of_user)
+            dead = dead_edges(self._trie, row, item, self._sids[item], masks, of_user)
         beams = search(
             self.decoder,
             input_ids,
