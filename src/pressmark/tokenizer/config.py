@@ -29,7 +29,7 @@ class Config:
     """Width of the quantized space."""
     scaling: Literal["shared", "each"] = "shared"
     """Standardise by one scale for all dimensions, which keeps cosines, or "each" by its own."""
-    contrastive_weight: float = 1.1
+    contrastive_weight: float = 1.0
     """Lambda, weight of the taxonomy contrastive loss; 0 turns it off."""
     contrastive: contrastive.Config = field(default_factory=contrastive.Config)
     """Shape of the contrastive loss."""
@@ -48,7 +48,7 @@ class Config:
     """Entries are running means of the residuals that choose them, or are moved by the loss's gradient."""
     gradient: Literal["straight", "rotation"] = "straight"
     """How the decoder's gradient passes the quantizer: unchanged, or turned like the latent itself."""
-    balance: tuple[float, ...] = (0.5, 0.4, 0.5)
+    balance: tuple[float, ...] = (0.55, 0.4, 0.5)
     """How much crowded codes pay for their size while codebooks are fitted: 0 nothing (plain k-means), .5
     nearly even sizes, more breaks the codes apart. One number a level; the last holds beyond."""
     entropy_weight: float = 0.0
