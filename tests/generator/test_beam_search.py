@@ -222,10 +222,9 @@ class FlatDecoder:
         return states
 
     def step(
-        self, tokens: Tensor, cross_kv: Tensor, cache: list[list[Tensor]], rows: slice
-    ) -> tuple[Tensor, list[list[Tensor]]]:
-        logits = torch.zeros((*tokens.shape, self.vocab_size))[..., rows]
-        return logits, [*cache, [torch.zeros((tokens.numel(), 1))]]
+        self, tokens: Tensor, cross_kv: Tensor, cache: None, parent: Tensor, rows: slice
+    ) -> tuple[Tensor, None]:
+        return torch.zeros((*tokens.shape, self.vocab_size))[..., rows], None
 
 
 def test_of_equal_scores_the_lowest_sids_win() -> None:

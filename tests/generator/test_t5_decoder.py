@@ -35,9 +35,10 @@ def test_encoder_and_decoder_are_hfs(feed_forward: str, history_input: str) -> N
         inside = encoded.attention_mask.bool()
         torch.testing.assert_close(states[inside], expected[inside], atol=1e-5, rtol=1e-5)
 
-        cross_kv, cache = decoder.cross_kv(states, encoded.attention_mask), []
+        cross_kv, cache = decoder.cross_kv(states, encoded.attention_mask), None
+        parent = torch.arange(2).expand(len(HISTORIES), 2)
         for position in range(4):
-            logits, cache = decoder.step(tokens[..., position], cross_kv, cache, slice(2, None))
+            logits, cache = decoder.step(tokens[..., position], cross_kv, cache, parent, slice(2, None))
             for beam in range(2):
                 whole = model(
                     **arguments,

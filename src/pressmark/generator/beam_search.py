@@ -27,8 +27,7 @@ Normalizer = Literal["full", "level"]
 class Decoder(Protocol):
     """What beam search needs of an encoder-decoder, whatever its architecture.
 
-    B users, M beams each, S encoder positions. The cache is for each decoder position and layer one tensor
-    (B * M, width) of which beam search only re-orders the rows.
+    B users, M beams each, S encoder positions.
     """
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -40,9 +39,13 @@ class Decoder(Protocol):
         ...
 
     def step(
-        self, tokens: Tensor, cross_kv: Any, cache: list[list[Tensor]], rows: slice
-    ) -> tuple[Tensor, list[list[Tensor]]]:
-        """Logits (B, M, len(rows)) float32 behind the tokens (B, M), and the cache with this position."""
+        self, tokens: Tensor, cross_kv: Any, cache: Any, parent: Tensor, rows: slice
+    ) -> tuple[Tensor, Any]:
+        """Logits (B, M, len(rows)) float32 behind the tokens (B, M), and a cache for the next step.
+
+        The cache is None at first, then what the step before returned, whose beams `parent` (B, M) numbers:
+        each new beam goes on from one of them.
+        """
         ...
 
 
@@ -234,11 +237,11 @@ def search(
         return Beams(*nothing, node.new_zeros(num_users), pruned)
     tokens = torch.full_like(node, PAD)
     cross_kv = decoder.cross_kv(decoder.encode(input_ids, attention_mask), attention_mask)
-    cache: list[list[Tensor]] = []
+    parent, cache = node, None  # (B, M) beams of the step before that these go on from
     for level in range(trie.trie.num_levels):
         rows = trie.rows[level]
         wanted = rows if normalizer == "level" else slice(None)
-        logits, cache = decoder.step(tokens, cross_kv, cache, wanted)  # (B, M, K or V)
+        logits, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)
         score = score - logits.logsumexp(-1)
         logits = logits if normalizer == "level" else logits[..., rows]
         offer = trie.offers(level, node, logits, masks).add_(score[..., None])  # (B, M, W)
@@ -249,9 +252,6 @@ def search(
         parent, slot = place // offer.shape[2], place % offer.shape[2]
         node, code = trie.follow(level, node.gather(1, parent), slot)
         tokens = code + rows.start
-        if level + 1 < trie.trie.num_levels:
-            user = torch.arange(num_users, device=device)[:, None]
-            cache = _reorder(cache, (user * offer.shape[1] + parent).flatten())
     return _ranked(node, score, pruned)
 
 
@@ -295,12 +295,6 @@ def _keep_best(offer: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
         left = offer.gather(1, place[:, num:])[:, 0]
     place = place[:, :num].sort().values
     return place, offer.gather(1, place), left
-
-
-def _reorder(cache: list[list[Tensor]], rows: Tensor) -> list[list[Tensor]]:
-    # All beams of a user share the start token: its position, once repeated, is in order whoever survives.
-    start = cache[0] if len(cache[0][0]) == len(rows) else [one.index_select(0, rows) for one in cache[0]]
-    return [start, *([one.index_select(0, rows) for one in position] for position in cache[1:])]
 
 
 def _ranked(leaf: Tensor, score: Tensor, pruned: Tensor) -> Beams:

@@ -51,6 +51,10 @@ class CrossKV:
     mask: Tensor
 
 
+ROWS_AT_ONCE = 512
+"""Beams whose past is looked at together on a CPU."""
+
+
 class T5Decoder:
     """Encodes histories and decodes beams; see `beam_search.Decoder` for the protocol.
 
@@ -147,53 +151,77 @@ class T5Decoder:
         return CrossKV([tuple(one.unbind()) for one in pairs], self._mask(attention_mask))
 
     def step(
-        self, tokens: Tensor, cross_kv: CrossKV, cache: list[list[Tensor]], rows: slice
-    ) -> tuple[Tensor, list[list[Tensor]]]:
+        self, tokens: Tensor, cross_kv: CrossKV, cache: Tensor | None, parent: Tensor, rows: slice
+    ) -> tuple[Tensor, Tensor]:
         """One decoder position for every beam.
 
         Args:
             tokens: (B, M) int64, the newest token of each of a user's M beams.
             cross_kv: From `cross_kv`.
-            cache: For each earlier position and layer (B * M, 2 * inner): keys and values of this beam's past.
+            cache: What the step before returned; None at the first.
+            parent: (B, M) int64, which of the user's beams of that step each of these goes on from.
             rows: Tokens to score.
 
         Returns:
             logits: (B, M, len(rows)) float32.
-            cache: `cache` with this position behind it.
+            cache: (layers, R = B * M, positions, 2, H, d_kv): keys and values of each beam's past and of
+                this position.
         """
         num_rows, num_beams = tokens.shape
-        bias = self._decoder_bias(len(cache) + 1)  # (positions, H)
-        hidden = F.embedding(tokens.flatten(), self.embedding)  # (R, D), R = B * M
-        position: list[Tensor] = []
-        for number, layer in enumerate(self.decoder_layers):
+        hidden = F.embedding(tokens.flatten(), self.embedding)  # (R, D)
+        cache = self._grown(cache, parent)
+        bias = self._decoder_bias(cache.shape[2])  # (positions, H)
+        for layer, past, (key, value) in zip(self.decoder_layers, cache.unbind(), cross_kv.pairs, strict=True):
             assert layer.cross is not None
-            both = F.linear(self._norm(hidden), layer.attention.into)
-            position.append(both[:, self.inner :])
-            past = [earlier[number] for earlier in [*cache, position]]
-            hidden.addmm_(self._attend_past(both[:, : self.inner], past, bias), layer.attention.out)
+            both = F.linear(self._norm(hidden), layer.attention.into).unflatten(1, (3, self.num_heads, -1))
+            past[:, -1] = both[:, 1:]
+            hidden.addmm_(self._attend_past(both[:, 0], past, bias), layer.attention.out)
             query = F.linear(self._norm(hidden), layer.cross.into)
             query = query.view(num_rows, num_beams, self.num_heads, -1).transpose(1, 2)
-            key, value = cross_kv.pairs[number]
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=cross_kv.mask, scale=1.0)
             hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.cross.out)
             self._feed_forward(hidden, layer.feed_forward)
         logits = F.linear(self._norm(hidden), self.head[rows])
-        return logits.float().view(num_rows, num_beams, -1), [*cache, position]
+        return logits.float().view(num_rows, num_beams, -1), cache
 
-    def _attend_past(self, query: Tensor, past: list[Tensor], bias: Tensor) -> Tensor:
-        """Self-attention of one position over (R, 2 * inner) keys and values of its past and itself.
+    def _grown(self, cache: Tensor | None, parent: Tensor) -> Tensor:
+        """The pasts of the beams' parents, with room for one more position."""
+        shape = (len(self.decoder_layers), parent.numel(), 1, 2, self.num_heads, self.inner // self.num_heads)
+        if cache is None:
+            return torch.empty(shape, dtype=self.dtype, device=self.device)
+        num_before, num_positions = cache.shape[1] // len(parent), cache.shape[2]
+        user = torch.arange(len(parent), device=parent.device)[:, None]
+        row = (user * num_before + parent).flatten()
+        grown = cache.new_empty((*shape[:2], num_positions + 1, *shape[3:]))
+        torch.index_select(cache, 1, row, out=grown[:, :, :-1])
+        return grown
 
-        A SID has few positions: a sum for each beats a batch of R * H tiny matrix products.
+    def _attend_past(self, query: Tensor, past: Tensor, bias: Tensor) -> Tensor:
+        """Self-attention of one position over its past and itself.
+
+        A SID has few positions: sums beat a batch of R * H tiny matrix products, a few rows at a time, so that
+        what lies between them stays in the processor's cache.
+
+        Args:
+            query: (R, H, d_kv).
+            past: (R, positions, 2, H, d_kv).
+            bias: (positions, H).
+
+        Returns:
+            (R, inner).
         """
-        if len(past) == 1:
-            return past[0][:, self.inner :]
-        pairs = [one.unflatten(1, (2, self.num_heads, -1)).unbind(1) for one in past]
-        query = query.unflatten(1, (self.num_heads, -1))
-        scores = torch.stack([(query * key).sum(-1) for key, _ in pairs], dim=1) + bias  # (R, positions, H)
-        weights = scores.float().softmax(dim=1).to(self.dtype)[..., None]
-        mixed = weights[:, 0] * pairs[0][1]
-        for number, (_, value) in enumerate(pairs[1:], start=1):
-            mixed.addcmul_(weights[:, number], value)
+        if past.shape[1] == 1:
+            return past[:, 0, 1].flatten(1)
+        mixed = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+        at_once = ROWS_AT_ONCE if query.device.type == "cpu" else len(query)
+        for start in range(0, len(query), at_once):
+            part = slice(start, start + at_once)
+            key, value = past[part].unbind(2)  # (r, positions, H, d_kv)
+            scores = torch.linalg.vecdot(key, query[part, None]) + bias  # (r, positions, H)
+            weights = scores.float().softmax(dim=1).to(self.dtype)[..., None]
+            torch.mul(weights[:, 0], value[:, 0], out=mixed[part])
+            for number in range(1, past.shape[1]):
+                mixed[part].addcmul_(weights[:, number], value[:, number])
         return mixed.flatten(1)
 
     def _feed_forward(self, hidden: Tensor, part: _Part) -> None:
