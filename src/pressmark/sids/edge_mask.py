@@ -139,8 +139,7 @@ def dead_edges(
         if mask is not None:
             own = which == number
             keep[own] = mask.passes(item_index[own])
-    _, distinct = np.unique(np.stack([row, item_index]), axis=1, return_index=True)
-    keep[np.setdiff1d(np.arange(len(row)), distinct)] = False
+    keep &= _first_of_each(row, item_index)
     edges = trie.walk(sids[keep])
     inside = edges[:, -1] >= 0
     row, item_index, which, edges = (
@@ -159,14 +158,23 @@ def dead_edges(
     found: list[DeadEdges] = []
     for level in reversed(range(trie.num_levels)):
         # (row, node of depth level + 1) whose every live edge, or allowed item, is gone.
-        keys, first, gone = np.unique(np.stack([row, node]), axis=1, return_index=True, return_counts=True)
-        dead = gone == _num_live(trie, level + 1, keys[1], which[first], masks)
+        keys = row * (int(node.max(initial=0)) + 1) + node
+        _, first, gone = np.unique(keys, return_index=True, return_counts=True)
+        dead = gone == _num_live(trie, level + 1, node[first], which[first], masks)
         first = first[dead]
         row, which, edges = row[first], which[first], edges[first]
         node = np.full(len(row), trie.root) if level == 0 else trie.child(level - 1, edges[:, level - 1])
         slot = edges[:, level] - trie.first_edge[level][node]
         order = np.lexsort([edges[:, level], row])
         found.insert(0, DeadEdges(row[order], node[order], slot[order]))
+    return found
+
+
+def _first_of_each(row: np.ndarray, item_index: np.ndarray) -> np.ndarray:
+    """(n,) bool: pairs that do not stand earlier."""
+    found = np.zeros(len(row), bool)
+    keys = row * (int(item_index.max(initial=0)) + 1) + item_index
+    found[np.unique(keys, return_index=True)[1]] = True
     return found
 
 
