@@ -308,7 +308,7 @@ def index_row(sids: np.ndarray, about: Row, folder: Path) -> Row:
     with clock(row, "insert_seconds"):
         for number in range(len(new)):
             living.insert(np.array([len(sids) + number]), new[[number]])
-    gone = rng.choice(len(sids), 2000, replace=False)
+    gone = rng.choice(len(sids), min(2000, len(sids) // 2), replace=False)
     with clock(row, "withdraw_seconds"):
         for item in gone:
             living.withdraw(np.array([item]), sids[[item]])
