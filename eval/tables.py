@@ -32,21 +32,52 @@ COLUMNS = {
     ],
 }
 
-ROWS = {
+ROWS: dict[str, list[tuple[str, str, str]]] = {
     "tokenizer": [
-        ("perplexity_1", "perplexity 1", 0),
-        ("perplexity_4", "perplexity 4", 0),
-        ("items_sharing_a_sid", "items sharing a SID", 3),
-        ("share_relocated", "relocated", 3),
-        ("reconstruction_r2", "R2", 3),
-        ("spearman_neighbours", "Spearman, 50 neighbours", 3),
-        ("share_cosine90_code1", "cosine >= .9 share code 1", 3),
-        ("purity1_depth3", "purity, depth 3", 3),
-        ("lift_1", "lift, 1 code", 1),
-        ("lift_2", "lift, 2 codes", 1),
+        ("perplexity_1", "perplexity 1", ".0f"),
+        ("perplexity_4", "perplexity 4", ".0f"),
+        ("items_sharing_a_sid", "items sharing a SID", ".3f"),
+        ("share_relocated", "relocated", ".3f"),
+        ("reconstruction_r2", "R2", ".3f"),
+        ("spearman_neighbours", "Spearman, 50 neighbours", ".3f"),
+        ("share_cosine90_code1", "cosine >= .9 share code 1", ".3f"),
+        ("purity1_depth3", "purity, depth 3", ".3f"),
+        ("lift_1", "lift, 1 code", ".1f"),
+        ("lift_2", "lift, 2 codes", ".1f"),
+    ],
+    "decoding": [
+        ("users_per_second", "users/s", ",.1f"),
+        ("speedup_over_hf_dict", "times HF with a dict", ".1f"),
+        ("time_over_gemm_limit", "time over the GEMM limit", ".2f"),
+        ("constraint_share", "the trie costs", "+.1%"),
+        ("constraint_share_high", "at most", "+.1%"),
+        ("filter_share", "with a filter", "+.1%"),
+    ],
+    "serving": [
+        ("users_per_second", "users/s", ",.0f"),
+        ("recall_at_10", "R@10", ".4f"),
+        ("share_proven", "answers proven", ".3f"),
     ],
 }
-"""Of results that are rows: key, title, decimals."""
+"""Of results that are rows: key, title, format."""
+NOTES = {
+    "tokenizer": "Means; least and greatest of the seeds in brackets.",
+    "decoding": "One thread, a T5 of TIGER's size, encoder included; the file has more sizes. The trie's cost: "
+    "median of pairs, and the upper end of its 95 % interval; the filter keeps a tenth of the catalog.",
+    "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
+}
+
+
+def label(kind: str, row: dict[str, Any]) -> str:
+    """What a row is about; rows of one label are averaged. Empty: not in the table."""
+    if kind == "tokenizer":
+        return row["tokenizer"]
+    if kind == "serving":
+        return f"{row['engine']}, batch {row['batch']}"
+    shown = row["num_items"] == 100_000 or (row["num_items"] == 10_000_000 and row["dtype"] == "fp32")
+    if row["engine"] != "pressmark" or row["skewed"] or not shown or row["batch"] > 32:
+        return ""
+    return f"{row['num_items']:,} items, {row['dtype']}, batch {row['batch']}, beam {row['beam']}"
 
 
 def table(name: str) -> str:
@@ -80,23 +111,28 @@ def table(name: str) -> str:
 
 
 def _rows_table(name: str, result: dict[str, Any]) -> str:
-    """Means over seeds, with the least and the greatest in brackets."""
-    columns = ROWS[name.partition("-")[0]]
+    """Means of the rows of one label, with the least and the greatest in brackets."""
+    kind = name.partition("-")[0]
+    columns = ROWS[kind]
     lines = ["| | " + " | ".join(title for _, title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for kind in dict.fromkeys(row["tokenizer"] for row in result["rows"]):
-        rows = [row for row in result["rows"] if row["tokenizer"] == kind]
+    labels = dict.fromkeys(label(kind, row) for row in result["rows"])
+    for one in filter(None, labels):
+        rows = [row for row in result["rows"] if label(kind, row) == one]
         cells = []
-        for key, _, decimals in columns:
-            values = [row[key] for row in rows]
+        for key, _, form in columns:
+            values = [row[key] for row in rows if key in row]
+            if not values:
+                cells.append("")
+                continue
             mean, low, high = (
-                f"{one:.{decimals}f}" for one in (sum(values) / len(values), min(values), max(values))
+                format(value, form) for value in (sum(values) / len(values), min(values), max(values))
             )
             cells.append(mean if low == high else f"{mean} <sub>[{low}, {high}]</sub>")
-        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+        lines.append(f"| {one} | " + " | ".join(cells) + " |")
     seeds = ", ".join(map(str, result["seeds"]))
     machine = f"{result['hardware']['cores']} cores of a {result['hardware']['cpu']}"
-    source = f"`eval/results/{name}.json`: seeds {seeds}, {machine}, {result['date'][:10]}; least and greatest"
-    return "\n".join(lines) + f"\n\n<sub>{source} in brackets.</sub>"
+    source = f"`eval/results/{name}.json`: seeds {seeds}, {machine}, {result['date'][:10]}. {NOTES[kind]}"
+    return "\n".join(lines) + f"\n\n<sub>{source}</sub>"
 
 
 def _cell(found: dict[str, Any] | None) -> str:

@@ -81,7 +81,9 @@ class Case:
 
 @st.composite
 def cases(draw: st.DrawFn, beams: tuple[int, ...] = (1, 2, 5, 12)) -> Case:
-    shape = draw(st.sampled_from([(4, 4, 4), (1, 7), (300, 3), (6,), (2, 3, 2, 2, 3), (40, 2, 5), (3, 1, 260)]))
+    shape = draw(
+        st.sampled_from([(4, 4, 4), (1, 7), (300, 3), (6,), (2, 3, 2, 2, 3), (40, 2, 5), (3, 1, 260), (2,) * 8])
+    )
     seed = draw(st.integers(0, 10_000))
     table = random_table(
         seed,
