@@ -110,7 +110,9 @@ def _recommend(arguments: list[str]) -> None:
     parser.add_argument("--allow", type=Path, help="these products alone: .txt, one id a line, or a table")
     parser.add_argument("--deny", type=Path, help="none of these products")
     parser.add_argument(
-        "--certify", action="store_true", help="search on until answers are proven to be the best"
+        "--certify",
+        action="store_true",
+        help="search further for users whose answer is not yet proven to be the best (generator)",
     )
     parser.add_argument("--keep-history", action="store_true", help="allow items that the history holds")
     parser.add_argument("--batch-size", type=int, default=1024, help="users at a time (default: 1024)")
@@ -156,9 +158,12 @@ def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> 
         if path:
             known = set(model.catalog.item_id)
             ids = living.read_ids(path, f"--{name}")
-            model.filters[name] = model.mask([one for one in ids if one in known])
-            if name == "allow" and not model.filters[name].any():
-                raise ValueError(f"--allow {path}: the catalog holds none of its {len(ids)} ids.")
+            found = [one for one in ids if one in known]
+            if not found:
+                raise ValueError(f"--{name} {path}: the catalog holds none of its {len(ids)} ids.")
+            if len(found) < len(ids):
+                print(f"--{name} {path}: {len(ids) - len(found):,} of {len(ids):,} ids are not in the catalog")
+            model.filters[name] = model.mask(found)
             parts.append(name if name == "allow" else "!deny")
     if options.filter:
         cold = model.appended.copy()

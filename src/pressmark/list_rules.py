@@ -2,9 +2,11 @@
 
     with_rules(model, requests, k=20, at_least={"cold": 0.2}, at_most={"brand": 2}, groups={"brand": brand_of})
 
-Items are chosen by score, highest first, wherever the rules leave a choice: first as many as a rule of a least
-share asks for, then the best of all others. Groups that are full are closed by a filter and the model is asked
-again, so a list is short only where the catalog holds no more; `num_valid` says so.
+Items are chosen by score, highest first, wherever the rules leave a choice: first as many as a rule of a
+least share asks for, then the best of all others. Groups that are full are closed by a filter and the model
+is asked again, so a list is short only where no further item may join it; `num_valid` says so. With one limit
+that is the best list there is. With several, an item taken early may keep out two that would have fitted: the
+choice is greedy.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def with_rules(
         groups: Group name -> (num_items,) int64 which group each item is in, -1 for none.
 
     Returns:
-        Lists, best first. `exact` where every question behind a list was.
+        Lists, best first. `exact` where every question behind a list was answered exactly.
 
     Raises:
         ValueError: If a filter or group is unknown, or a number makes no sense.

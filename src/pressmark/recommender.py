@@ -137,9 +137,14 @@ def filter_mask(filters: Mapping[str, np.ndarray], expression: str | None, num_i
     """
     if expression is None:
         return None
+    odd = [name for name in filters if "&" in name or name.startswith("!") or name != name.strip()]
+    if odd:
+        raise ValueError(
+            f"filter name {odd[0]!r}: a name holds no '&', starts with no '!' and has no outer spaces."
+        )
     allowed = None
-    for part in expression.split("&") if expression not in filters else [expression]:
-        name = part.strip() if part in filters or not part.strip().startswith("!") else part.strip()[1:].strip()
+    for part in map(str.strip, expression.split("&")):
+        name = part.removeprefix("!").strip()
         if name not in filters:
             known = ", ".join(sorted(filters)) or "none"
             raise ValueError(f"filter {name!r} is not registered; known filters: {known}.")
@@ -149,7 +154,7 @@ def filter_mask(filters: Mapping[str, np.ndarray], expression: str | None, num_i
                 f"filter {name!r} has the shape {mask.shape} and type {mask.dtype}; it must be a bool mask of "
                 f"the {num_items} items of this catalog."
             )
-        mask = mask if name == part.strip() else ~mask
+        mask = ~mask if part.startswith("!") else mask
         allowed = mask if allowed is None else allowed & mask
     return allowed
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from pressmark.generator.hf_generate import TrieBeamSearch, TrieLogitsProcessor
-from pressmark.sids.edge_mask import EdgeMask, edge_mask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie, build_trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
@@ -21,7 +20,7 @@ ENCODED = encode_lists(TABLE, [[1, 2, 3], [], [5]])
 ALLOWED = np.random.default_rng(0).random(len(TABLE)) < 0.3
 
 
-def tries() -> list[tuple[Trie, EdgeMask | None, np.ndarray]]:
+def tries() -> list[tuple[Trie, np.ndarray | None, np.ndarray]]:
     """A trie, its filter and the items that are left: as built, filtered, changed."""
     built = build_trie(TABLE.sids, TABLE.level_sizes)
     living = LivingTrie(build_trie(TABLE.sids, TABLE.level_sizes, np.arange(40)))
@@ -29,8 +28,8 @@ def tries() -> list[tuple[Trie, EdgeMask | None, np.ndarray]]:
     everything = np.arange(len(TABLE))
     return [
         (built, None, everything),
-        (built, edge_mask(built, ALLOWED), np.flatnonzero(ALLOWED)),
-        (living, edge_mask(living, ALLOWED), np.flatnonzero(ALLOWED)),
+        (built, ALLOWED, np.flatnonzero(ALLOWED)),
+        (living, ALLOWED, np.flatnonzero(ALLOWED)),
     ]
 
 
@@ -79,7 +78,7 @@ def test_fewer_answers_than_beams_and_none_to_give() -> None:
     assert found.tolist() == best.reshape(3, 8, -1)[:, :2].flatten(0, 1).tolist()
     one = np.zeros(len(TABLE), bool)
     one[items[0]] = True
-    found, scores = generate(custom_generate=TrieBeamSearch(trie, edge_mask(trie, one)))
+    found, scores = generate(custom_generate=TrieBeamSearch(trie, one))
     assert torch.isfinite(scores.reshape(3, 8)).sum(dim=1).tolist() == [1, 1, 1]
     assert (found.reshape(3, 8, -1)[:, 1:] == PAD).all()
 
@@ -105,3 +104,28 @@ def test_more_answers_than_beams_are_refused() -> None:
     trie = tries()[0][0]
     with pytest.raises(ValueError, match="num_return_sequences"):
         generate(custom_generate=TrieBeamSearch(trie), num_beams=2, num_return_sequences=3)
+
+
+def test_a_living_trie_is_seen_as_it_is_at_the_call() -> None:
+    living = LivingTrie(build_trie(TABLE.sids, TABLE.level_sizes))
+    search, processor = TrieBeamSearch(living, ALLOWED), TrieLogitsProcessor(living, ALLOWED)
+    doors = ({"custom_generate": search}, {"logits_processor": LogitsProcessorList([processor])})
+    for kept in (np.arange(90), np.arange(0, 90, 3)):
+        gone = np.setdiff1d(np.flatnonzero(living.holds(np.arange(90))), kept)
+        living.withdraw(gone, TABLE.sids[gone])
+        sequences, scores = generate(**with_a_dict(np.intersect1d(kept, np.flatnonzero(ALLOWED))))
+        for options in doors:
+            found, values = generate(**options)
+            valid = torch.isfinite(values) & (values > -1e6)
+            assert found[valid].tolist() == sequences[valid].tolist()
+            torch.testing.assert_close(values[valid], scores[valid], atol=1e-4, rtol=0)
+            assert valid.sum() > 0
+
+
+def test_a_trie_without_items_pads() -> None:
+    empty = build_trie(TABLE.sids, TABLE.level_sizes, np.array([], np.int64))
+    found, scores = generate(custom_generate=TrieBeamSearch(empty))
+    assert (found == PAD).all()
+    assert torch.isneginf(scores).all()
+    allowed = TrieLogitsProcessor(empty)(torch.zeros((2, 1), dtype=torch.int64), torch.zeros((2, 20)))
+    assert torch.isfinite(allowed).sum(dim=1).tolist() == [1, 1]

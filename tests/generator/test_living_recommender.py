@@ -113,6 +113,10 @@ def test_changes_that_cannot_be_made() -> None:
     model = recommender(100)
     with pytest.raises(ValueError, match="'beer' is not registered"):
         model.insert(TABLE.sids[[120]], {"beer": np.array([True])})
+    with pytest.raises(ValueError, match=r"passes\['stock'\] has the shape \(2,\)"):
+        model.insert(TABLE.sids[[120]], {"stock": np.ones(2, bool)})
+    with pytest.raises(ValueError, match=r"must be \(n, L\) integers"):
+        model.insert(TABLE.sids[120])
     with pytest.raises(ValueError, match="codes inside level_sizes"):
         model.insert(np.array([[0, 9, 0]]))
     with pytest.raises(ValueError, match=r"item_index must lie in 0\.\.99"):
@@ -121,3 +125,45 @@ def test_changes_that_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="item_index 3 is not in the trie"):
         model.withdraw(np.array([3]))
     assert model.num_items == 100
+
+
+def test_beams_with_nowhere_to_go_do_no_harm_after_a_withdrawal() -> None:
+    # Beams wider than what is left, and a withdrawal that copies only the upper levels.
+    sids = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0], [2, 3, 3]])
+    table = SidTable(sids, (4, 4, 4), "books")
+    model = GeneratorRecommender(random_model(3, table), table, beam=20)
+    left = set(range(5))
+    for gone in (0, 4, 1, 3, 2):
+        model.withdraw(np.array([gone]))
+        left -= {gone}
+        answer = model.recommend(Requests(Histories.from_lists([[], [0]]), mask_history=False), 5)
+        assert [set(row[row >= 0].tolist()) for row in answer.item_index] == [left, left]
+        assert answer.exact is not None
+        assert answer.exact.all()
+    model.restore(np.array([2, 3]))
+    answer = model.recommend(Requests(Histories.from_lists([[3]])), 5)
+    assert answer.item_index[0].tolist() == [2, -1, -1, -1, -1]
+    with pytest.raises(ValueError, match="item_index 3 is in the trie"):
+        model.restore(np.array([3]))
+
+
+@pytest.mark.parametrize("name", ["food & drink", "!wine", " stock"])
+def test_filter_names_that_would_read_as_something_else(name: str) -> None:
+    model = recommender()
+    model.filters[name] = np.ones(len(TABLE), bool)
+    with pytest.raises(ValueError, match="a name holds no '&'"):
+        model.recommend(Requests(HISTORIES, "stock"), 3)
+
+
+def test_filters_follow_changes_of_items_and_masks() -> None:
+    model = recommender(100)
+    asked = Requests(Histories.from_lists([[]]), "stock")
+    assert model.recommend(asked, 150).num_valid[0] == model.filters["stock"].sum()
+    items = model.insert(TABLE.sids[100:], {"stock": np.ones(len(TABLE) - 100, bool)})
+    assert set(items.tolist()) <= set(model.recommend(asked, 150).item_index[0].tolist())
+    model.filters["stock"][items[0]] = False
+    assert items[0] not in model.recommend(asked, 150).item_index
+    model.filters["stock"][5] = not model.filters["stock"][5]
+    assert (5 in model.recommend(asked, 150).item_index) == model.filters["stock"][5]
+    model.withdraw(items[1:3])
+    assert not np.isin(items[1:3], model.recommend(asked, 150).item_index).any()

@@ -79,6 +79,14 @@ def test_a_saved_trie_is_the_same_and_memory_mapped(tmp_path: Path, shared: bool
     assert (loaded.first_item is None) == (not shared)
 
 
+def test_a_changed_trie_is_saved_as_it_stands(tmp_path: Path) -> None:
+    living = LivingTrie(build_trie(SIDS, SIZES))
+    living.withdraw(np.array([1, 2]), SIDS[[1, 2]])
+    living.save(tmp_path / "trie.safetensors")
+    assert walk(load_trie(tmp_path / "trie.safetensors")) == by_sid(SIDS, {0, 3, 4})
+    assert living.nbytes > living.built.nbytes
+
+
 def test_a_file_without_a_trie(tmp_path: Path) -> None:
     (tmp_path / "trie.safetensors").write_bytes(b"no trie at all")
     with pytest.raises(ValueError, match="no trie in it"):

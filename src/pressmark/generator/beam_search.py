@@ -95,7 +95,7 @@ class SearchTrie:
             masks: Edges that each user may take.
 
         Returns:
-            (B, M, W) float32: the logit of each node's edges in order; -inf behind the last, and for edges
+            (B, M, W) float32: those of each node's edges in order; -inf behind the last, and for edges
             that are closed.
         """
         edge, closed = self.edges(level, node, masks)
@@ -120,8 +120,9 @@ class SearchTrie:
 
     def follow(self, level: int, node: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes (B, M) of a depth and the slots of their chosen edges -> children and codes, (B, M) int64."""
-        # Behind a node's last edge, where a beam has nowhere to go, any edge will do.
-        edge = (self.first_edge[level][node] + slot).clamp_max_(len(self.edge_code[level]) - 1)
+        # A beam that has nowhere to go chose a slot behind its node's edges: it stays on one of theirs.
+        last = (self.first_edge[level][node + 1] - 1).clamp_min_(0)
+        edge = torch.minimum(self.first_edge[level][node] + slot, last)
         code = self.code(level, edge)
         if not self.copies:
             return edge, code
@@ -181,13 +182,16 @@ class Beams:
     Attributes:
         leaf: (B, M) int64 leaves of the trie, -1 behind the valid ones. M is the beam, or fewer where the
             trie has fewer SIDs.
+        codes: (B, M, L) int64 the leaves' SIDs; anything behind the valid ones.
         score: (B, M) float32, sum of the log-probabilities of a SID's codes; -inf behind the valid ones.
         num_valid: (B,) int64.
         pruned: (B,) float32, the best score of anything ever dropped, -inf if nothing was. Scores only fall
-            on the way down, so every SID that was missed scores at most this: answers above it are proven.
+            on the way down, so every SID that was missed scores at most this: answers above it are proven,
+            for the logits of this search; another batch or beam may round them differently.
     """
 
     leaf: Tensor
+    codes: Tensor
     score: Tensor
     num_valid: Tensor
     pruned: Tensor
@@ -233,18 +237,21 @@ def search(
     score = torch.zeros((num_users, 1), device=device)  # (B, M)
     pruned = torch.full((num_users,), -torch.inf, device=device)
     if not trie.trie.num_items:
-        nothing = node[:, :0], score[:, :0]
+        nothing = node[:, :0], node.new_zeros((num_users, 0, trie.trie.num_levels)), score[:, :0]
         return Beams(*nothing, node.new_zeros(num_users), pruned)
     tokens = torch.full_like(node, PAD)
     cross_kv = decoder.cross_kv(decoder.encode(input_ids, attention_mask), attention_mask)
     parent, cache = node, None  # (B, M) beams of the step before that these go on from
+    codes = node[..., None][..., :0]  # (B, M, levels so far)
     for level in range(trie.trie.num_levels):
         rows = trie.rows[level]
         wanted = rows if normalizer == "level" else slice(None)
         logits, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)
-        score = score - logits.logsumexp(-1)
+        total = logits.logsumexp(-1, keepdim=True)
         logits = logits if normalizer == "level" else logits[..., rows]
-        offer = trie.offers(level, node, logits, masks).add_(score[..., None])  # (B, M, W)
+        # Rounding must not lift a log-probability above 0: that scores only fall is what the proof rests on.
+        offer = trie.offers(level, node, (logits - total).clamp_max_(0), masks)  # (B, M, W)
+        offer += score[..., None]
         if dead is not None:
             _close(offer, node, score, dead[level])
         place, score, left = _keep_best(offer.flatten(1), min(beam, len(trie.edge_code[level])))
@@ -252,7 +259,8 @@ def search(
         parent, slot = place // offer.shape[2], place % offer.shape[2]
         node, code = trie.follow(level, node.gather(1, parent), slot)
         tokens = code + rows.start
-    return _ranked(node, score, pruned)
+        codes = torch.cat([codes.gather(1, parent[..., None].expand(-1, -1, level)), code[..., None]], dim=2)
+    return _ranked(node, codes, score, pruned)
 
 
 def _close(offer: Tensor, node: Tensor, score: Tensor, dead: DeadEdges) -> None:
@@ -297,11 +305,12 @@ def _keep_best(offer: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
     return place, offer.gather(1, place), left
 
 
-def _ranked(leaf: Tensor, score: Tensor, pruned: Tensor) -> Beams:
+def _ranked(leaf: Tensor, codes: Tensor, score: Tensor, pruned: Tensor) -> Beams:
     order = score.sort(descending=True, stable=True).indices
     score, leaf = score.gather(1, order), leaf.gather(1, order)
+    codes = codes.gather(1, order[..., None].expand_as(codes))
     valid = score > -torch.inf
-    return Beams(leaf.masked_fill(~valid, -1), score, valid.sum(1), pruned)
+    return Beams(leaf.masked_fill(~valid, -1), codes, score, valid.sum(1), pruned)
 
 
 def _shown(array: np.ndarray) -> Tensor:

@@ -1,12 +1,14 @@
 """Pressmark's decoding for people who stay inside Hugging Face's `generate`.
 
-Two doors. `TrieBeamSearch` replaces the decoding loop and is as fast as Pressmark's own:
+Two doors. `TrieBeamSearch` puts Pressmark's loop in the place of HF's:
 
     model.generate(input_ids, num_beams=50, custom_generate=TrieBeamSearch(trie))
 
 `TrieLogitsProcessor` keeps HF's loop (sampling, other stopping rules, several calls) inside the trie:
 
     model.generate(input_ids, num_beams=50, logits_processor=LogitsProcessorList([TrieLogitsProcessor(trie)]))
+
+Both see a living trie as it is at the call.
 """
 
 from __future__ import annotations
@@ -16,14 +18,32 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import GenerationConfig, LogitsProcessor, T5ForConditionalGeneration
 from transformers.generation import GenerateBeamEncoderDecoderOutput
 
 from pressmark.generator.beam_search import Masks, SearchTrie, search
 from pressmark.generator.t5_decoder import T5Decoder
-from pressmark.sids.edge_mask import EdgeMask
+from pressmark.sids.edge_mask import edge_mask
+from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
+
+
+class _Shown:
+    """A trie and the items allowed in it as tensors, made again when the trie has changed."""
+
+    def __init__(self, trie: Trie, allowed: np.ndarray | None) -> None:
+        self.trie, self.allowed = trie, allowed
+        self._key: tuple[torch.device, int] | None = None
+
+    def on(self, device: torch.device, num_rows: int) -> tuple[SearchTrie, Masks | None]:
+        """The trie, and the mask for so many rows."""
+        key = device, self.trie.version if isinstance(self.trie, LivingTrie) else 0
+        if key != self._key:
+            self._key, self._trie = key, SearchTrie.of(self.trie, device)
+            self._mask = None if self.allowed is None else edge_mask(self.trie, self.allowed)
+        return self._trie, Masks.of([self._mask], np.zeros(num_rows, np.int64), device)
 
 
 class TrieBeamSearch:
@@ -35,12 +55,16 @@ class TrieBeamSearch:
 
     Args:
         trie: The valid SIDs.
-        mask: Items that may be the answer; None is all.
-        dtype: Of the decoder, see `T5Decoder`.
+        allowed: (items,) bool by item_index, those that may be the answer; None is all.
+        dtype: Of the decoder, see `T5Decoder`. It copies the weights at each call.
     """
 
-    def __init__(self, trie: Trie, mask: EdgeMask | None = None, dtype: torch.dtype = torch.float32) -> None:
-        self.trie, self.mask, self.dtype = trie, mask, dtype
+    def __init__(
+        self, trie: Trie, allowed: np.ndarray | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.num_levels, self.dtype = trie.num_levels, dtype
+        self.offsets = torch.from_numpy(Vocabulary(trie.level_sizes).offsets)
+        self._shown = _Shown(trie, allowed)
 
     def __call__(
         self,
@@ -60,31 +84,21 @@ class TrieBeamSearch:
         states = model_kwargs["encoder_outputs"].last_hidden_state[users]
         mask = model_kwargs.get("attention_mask")
         mask = states.new_ones(states.shape[:2]) if mask is None else mask[users]
-        decoder = _Encoded(model, states, self.dtype)
-        shown = SearchTrie.of(self.trie, model.device)
-        masks = Masks.of([self.mask], np.zeros(len(mask), np.int64), model.device)
-        beams = search(decoder, mask, mask, shown, num_beams, masks)
-        leaf, score = beams.leaf[:, :num_answers], beams.score[:, :num_answers]
-        missing = (0, num_answers - leaf.shape[1])
-        leaf = torch.nn.functional.pad(leaf, missing, value=-1)
-        score = torch.nn.functional.pad(score, missing, value=-torch.inf)
-        sequences = torch.cat([input_ids.new_full((leaf.numel(), 1), PAD), self._tokens(leaf.flatten())], dim=1)
+        trie, masks = self._shown.on(states.device, len(mask))
+        beams = search(_Encoded(model, states, self.dtype), mask, mask, trie, num_beams, masks)
+        missing = (0, max(0, num_answers - beams.leaf.shape[1]))
+        leaf = F.pad(beams.leaf[:, :num_answers], missing, value=-1)
+        score = F.pad(beams.score[:, :num_answers], missing, value=-torch.inf)
+        codes = F.pad(beams.codes[:, :num_answers], (0, 0, *missing))
+        tokens = torch.where(leaf[..., None] < 0, PAD, codes + self.offsets.to(codes.device))
+        sequences = F.pad(tokens.flatten(0, 1), (1, 0), value=PAD)
         if not generation_config.return_dict_in_generate:
             return sequences
-        penalty = self.trie.num_levels ** (generation_config.length_penalty or 0.0)
+        penalty = self.num_levels ** (generation_config.length_penalty or 0.0)
         return GenerateBeamEncoderDecoderOutput(
             sequences=cast(torch.LongTensor, sequences),
             sequences_scores=cast(torch.FloatTensor, score.flatten() / penalty),
         )
-
-    def _tokens(self, leaf: Tensor) -> Tensor:
-        """(n, L) int64 sid_tokens of (n,) leaves, PAD for -1."""
-        found = leaf.cpu().numpy()
-        leaves, sids = self.trie.leaves()
-        order = np.argsort(leaves)
-        place = order[np.searchsorted(leaves[order], np.maximum(found, 0)).clip(max=len(leaves) - 1)]
-        tokens = Vocabulary(self.trie.level_sizes).sid_tokens(sids[place])
-        return torch.from_numpy(np.where(found[:, None] < 0, PAD, tokens)).to(leaf.device)
 
 
 class _Encoded(T5Decoder):
@@ -107,30 +121,27 @@ class TrieLogitsProcessor(LogitsProcessor):
 
     Args:
         trie: The valid SIDs.
-        mask: Items that may be the answer; None is all.
+        allowed: (items,) bool by item_index, those that may be the answer; None is all.
     """
 
-    def __init__(self, trie: Trie, mask: EdgeMask | None = None) -> None:
-        self.trie, self.mask = trie, mask
-        self._shown: SearchTrie | None = None
+    def __init__(self, trie: Trie, allowed: np.ndarray | None = None) -> None:
+        self.num_levels, self._shown = trie.num_levels, _Shown(trie, allowed)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(R, 1 + t) int64 tokens so far, the start token first, and (R, V) scores -> (R, V) scores."""
-        device = scores.device
-        trie = SearchTrie.of(self.trie, device)
-        masks = Masks.of([self.mask], np.zeros(len(scores), np.int64), device)
-        node = torch.full((len(scores),), self.trie.root, device=device)
-        inside = torch.ones(len(scores), dtype=torch.bool, device=device)
+        trie, masks = self._shown.on(scores.device, len(scores))
+        node = torch.full((len(scores),), trie.trie.root, device=scores.device)
+        inside = torch.full(node.shape, trie.trie.num_items > 0, device=scores.device)
         level = input_ids.shape[1] - 1
-        for passed in range(min(level, self.trie.num_levels)):
+        for passed in range(min(level, self.num_levels) if trie.trie.num_items else 0):
             node, found = trie.find(passed, node, input_ids[:, passed + 1] - trie.rows[passed].start)
             inside &= found
         allowed = torch.full_like(scores, -torch.inf)
-        if level < self.trie.num_levels:
+        if level < self.num_levels and trie.trie.num_items:
             rows = trie.rows[level]
             edge, closed = trie.edges(level, node[:, None], masks)
             closed |= ~inside[:, None, None]
-            open_ = torch.zeros((len(scores), rows.stop - rows.start), device=device)
+            open_ = torch.zeros((len(scores), rows.stop - rows.start), device=scores.device)
             open_.scatter_reduce_(1, trie.code(level, edge)[:, 0], (~closed[:, 0]).float(), "amax")
             allowed[:, rows] = torch.where(open_ > 0, scores[:, rows], -torch.inf)
         nothing = torch.isneginf(allowed).all(dim=1)

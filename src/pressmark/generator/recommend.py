@@ -23,7 +23,7 @@ from pressmark.sids.table import SidTable, read_sids
 from pressmark.sids.trie import Trie, build_trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
 
-KNOWN_MASKS = 256
+KNOWN_MASKS = 64
 """Filters, and joined filters, whose edges are kept."""
 
 
@@ -77,7 +77,7 @@ class GeneratorRecommender:
         self._masks: dict[str, _KnownMask] = {}
 
     def insert(self, sids: np.ndarray, passes: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
-        """Adds products without rebuilding anything.
+        """Adds products to the loaded trie; it is built afresh only once in many thousand changes.
 
         Args:
             sids: (n, L) int64, of the same codebooks.
@@ -89,18 +89,25 @@ class GeneratorRecommender:
         Raises:
             ValueError: If a code is outside its level, or a filter unknown; nothing is added then.
         """
-        unknown = sorted(set(passes or {}) - set(self.filters))
-        if unknown:
-            raise ValueError(f"filter {unknown[0]!r} is not registered; known filters: {sorted(self.filters)}.")
+        sids, passes = np.asarray(sids), passes or {}
+        if sids.ndim != 2 or sids.dtype.kind != "i":
+            raise ValueError(f"sids are {sids.dtype} of the shape {sids.shape}; they must be (n, L) integers.")
+        for name, one in passes.items():
+            if name not in self.filters:
+                known = ", ".join(sorted(self.filters)) or "none"
+                raise ValueError(f"filter {name!r} is not registered; known filters: {known}.")
+            if one.shape != (len(sids),) or one.dtype != bool:
+                raise ValueError(
+                    f"passes[{name!r}] has the shape {one.shape} and type {one.dtype}; it must be a bool for "
+                    f"each of the {len(sids)} new products."
+                )
         items = np.arange(self.num_items, self.num_items + len(sids))
-        new = {name: np.asarray((passes or {}).get(name, np.zeros(len(sids), bool))) for name in self.filters}
-        longer = {name: np.concatenate([mask, new[name]]) for name, mask in self.filters.items()}
-        for name, mask in longer.items():
-            filter_mask({name: mask}, name, self.num_items + len(sids))
         self._trie.insert(items, sids)
         self._shown = SearchTrie.of(self._trie, self.device)
-        self.filters.update(longer)
         self.num_items += len(sids)
+        none = np.zeros(len(sids), bool)
+        for name, mask in self.filters.items():
+            self.filters[name] = np.concatenate([mask, passes.get(name, none)])
         if self.num_items > len(self._sids):
             room = self.num_items + max(self.num_items // 8, 1024)
             self._sids = np.concatenate(
@@ -117,10 +124,23 @@ class GeneratorRecommender:
         Raises:
             ValueError: If one is unknown or withdrawn already; nothing is taken away then.
         """
-        if len(item_index) and not 0 <= item_index.min() <= item_index.max() < self.num_items:
-            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {item_index.tolist()[:5]}.")
+        self._check_known(item_index)
         self._trie.withdraw(item_index, self._sids[item_index])
         self._shown = SearchTrie.of(self._trie, self.device)
+
+    def restore(self, item_index: np.ndarray) -> None:
+        """Brings withdrawn products back, under their SIDs.
+
+        Raises:
+            ValueError: If one is unknown or was not withdrawn; nothing is brought back then.
+        """
+        self._check_known(item_index)
+        self._trie.insert(item_index, self._sids[item_index])
+        self._shown = SearchTrie.of(self._trie, self.device)
+
+    def _check_known(self, item_index: np.ndarray) -> None:
+        if len(item_index) and not 0 <= item_index.min() <= item_index.max() < self.num_items:
+            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {item_index.tolist()[:5]}.")
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """Answers each request with its k best items; `exact` where the beam search can prove them.
@@ -142,9 +162,10 @@ class GeneratorRecommender:
             width = max(1, self.batch_size * self.beam // beam)
             for rows in np.split(order, np.arange(width, len(order), width)):
                 longest = int(lengths[rows].max())
-                banned = _excluded(requests.histories, rows) if requests.mask_history else None
+                excluded = _excluded(requests.histories, rows) if requests.mask_history else None
+                used, own = np.unique(of_user[rows], return_inverse=True)
                 item_index[rows], scores[rows], exact[rows] = self._answer(
-                    items[rows, :longest], lengths[rows], masks, of_user[rows], beam, banned, k
+                    items[rows, :longest], lengths[rows], [masks[one] for one in used], own, beam, excluded, k
                 )
             if not requests.certify or beam >= self.max_beam:
                 break
@@ -158,7 +179,7 @@ class GeneratorRecommender:
         masks: Sequence[EdgeMask | None],
         of_user: np.ndarray,
         beam: int,
-        banned: tuple[np.ndarray, np.ndarray] | None,
+        excluded: tuple[np.ndarray, np.ndarray] | None,
         k: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One batch: (B, k) items, (B, k) scores, (B,) exact."""
@@ -170,8 +191,8 @@ class GeneratorRecommender:
             self._vocabulary.size,
         )
         dead = None
-        if banned is not None:
-            row, item = banned
+        if excluded is not None:
+            row, item = excluded
             dead = dead_edges(self._trie, row, item, self._sids[item], masks, of_user)
         beams = search(
             self.decoder,
@@ -184,7 +205,7 @@ class GeneratorRecommender:
             self.normalizer,
         )
         leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
-        found, scores = _items_of_leaves(self._trie, leaf, score, masks, of_user, banned, k)
+        found, scores = _items_of_leaves(self._trie, leaf, score, masks, of_user, excluded, k)
         pruned = beams.pruned.cpu().numpy()
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
 
@@ -193,18 +214,20 @@ class GeneratorRecommender:
         allowed = filter_mask(self.filters, name, self.num_items)
         if name is None or allowed is None:
             return None
-        known = self._masks.get(name)
+        known, trie = self._masks.get(name), self._trie
+        num = 0 if known is None else len(known.base.allowed)
         if (
             known is None
-            or known.built is not self._trie.built
-            or not np.array_equal(allowed, known.now.allowed)
+            or known.built is not trie.built
+            or not np.array_equal(allowed[:num], known.base.allowed)
         ):
-            allowed = allowed.copy()
-            base = edge_mask(self._trie.built, allowed)
-            known = _KnownMask(self._trie.built, base, edge_mask(self._trie, allowed, base), self._trie.version)
-        elif known.version != self._trie.version:
-            now = edge_mask(self._trie, known.base.allowed, known.base)
-            known = replace(known, now=now, version=self._trie.version)
+            base = edge_mask(trie.built, allowed.copy())
+            known = _KnownMask(trie.built, base, edge_mask(trie, base.allowed, base), trie.version)
+        elif known.version != trie.version or len(allowed) != len(known.now.allowed):
+            # Items that came since are none of what was built: the base holds.
+            known = replace(known, now=edge_mask(trie, allowed.copy(), known.base), version=trie.version)
+        elif not np.array_equal(allowed[num:], known.now.allowed[num:]):
+            known = replace(known, now=edge_mask(trie, allowed.copy(), known.base))
         # The one used longest ago stands first, and goes first.
         self._masks.pop(name, None)
         self._masks[name] = known
@@ -271,7 +294,7 @@ def _items_of_leaves(
     score: np.ndarray,
     masks: Sequence[EdgeMask | None],
     of_user: np.ndarray,
-    banned: tuple[np.ndarray, np.ndarray] | None,
+    excluded: tuple[np.ndarray, np.ndarray] | None,
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks the items of (B, M) leaves: (B, k) item_index padded with -1, (B, k) float32 with -inf."""
@@ -284,9 +307,9 @@ def _items_of_leaves(
             if mask is not None:
                 own = of_user[row[place]] == number
                 keep[own] = mask.passes(items[own])
-        if banned is not None:
-            most = int(max(items.max(), banned[1].max(initial=0))) + 1
-            keep &= ~np.isin(row[place] * most + items, banned[0] * most + banned[1])
+        if excluded is not None:
+            most = int(max(items.max(), excluded[1].max(initial=0))) + 1
+            keep &= ~np.isin(row[place] * most + items, excluded[0] * most + excluded[1])
         place, items = place[keep], items[keep]
     row, value = row[place], score[row[place], beam[place]]
     order = np.lexsort((items, -value, row))

@@ -46,8 +46,8 @@ def edge_mask(trie: Trie, allowed: np.ndarray, before: EdgeMask | None = None) -
     Args:
         trie: The trie.
         allowed: (N,) bool by item_index.
-        before: The mask of `allowed` that this living trie had since it was last built afresh: only what was
-            copied since is looked at again.
+        before: The mask of a living trie's built part, for the same items that it was built of: only what was
+            copied since is looked at.
 
     Raises:
         ValueError: If `allowed` is not bool or not one-dimensional.
@@ -58,7 +58,7 @@ def edge_mask(trie: Trie, allowed: np.ndarray, before: EdgeMask | None = None) -
         return _built(trie, allowed)
     mask = before or _built(trie.built, allowed)
     bits: list[np.ndarray] = []
-    content = mask.passes(trie.item_order[trie.tail[-1] :])
+    content = EdgeMask(allowed, ()).passes(trie.item_order[trie.tail[-1] :])
     for level in reversed(range(trie.num_levels)):
         # Nodes of depth level + 1: as built, and copies, which live if any of their edges (or items) does.
         num_bytes = trie.tail[level] // 8
@@ -131,7 +131,7 @@ def dead_edges(
         mask_of_row: (B,) int64 the filter of each row of the batch; None is `masks[0]` for all.
 
     Returns:
-        L entries, sorted by row, then edge.
+        L entries.
     """
     which = np.zeros(len(row), np.int64) if mask_of_row is None else mask_of_row[row]
     keep = np.ones(len(row), bool)
@@ -164,9 +164,7 @@ def dead_edges(
         first = first[dead]
         row, which, edges = row[first], which[first], edges[first]
         node = np.full(len(row), trie.root) if level == 0 else trie.child(level - 1, edges[:, level - 1])
-        slot = edges[:, level] - trie.first_edge[level][node]
-        order = np.lexsort([edges[:, level], row])
-        found.insert(0, DeadEdges(row[order], node[order], slot[order]))
+        found.insert(0, DeadEdges(row, node, edges[:, level] - trie.first_edge[level][node]))
     return found
 
 

@@ -8,6 +8,8 @@ of the trie, all is built afresh.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from pressmark.sids.trie import Trie, build_trie
@@ -104,6 +106,11 @@ class LivingTrie(Trie):
         """The number of the first copy among the nodes of a depth."""
         return self._built_nodes[depth]
 
+    def holds(self, item_index: np.ndarray) -> np.ndarray:
+        """(...) bool for items (...)."""
+        inside = item_index < len(self._holds)
+        return self._holds[np.where(inside, item_index, 0)] & inside
+
     def insert(self, item_index: np.ndarray, sids: np.ndarray) -> None:
         """Adds items.
 
@@ -155,6 +162,15 @@ class LivingTrie(Trie):
         self._holds[item_index] = False
         self._num_items -= len(item_index)
         self._changed()
+
+    def save(self, path: str | Path) -> None:
+        """Writes a fresh build."""
+        self.fresh().save(path)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything but the items, room included."""
+        return sum(one.nbytes for one in (*self.edge_code, *self._first, *self.tail_child))
 
     def fresh(self) -> Trie:
         """A plain trie of the same items, built now."""
