@@ -137,10 +137,15 @@ class RQVAETask:
         return torch.from_numpy(pairs.similarity).to(items.device)[group][:, group], pairs.counts()
 
     def _close(self, items: Tensor) -> Tensor:
-        """(B, B) float32 weights of the agreement loss."""
+        """(B, B) float32 weights of the agreement loss; an anchor's sum to neighbour_weight at most.
+
+        However many twins a product has, and some have hundreds, they pull no harder than one: else the codes
+        of a catalog full of variants would all run together.
+        """
         units = nn.functional.normalize(self.vectors[items.cpu()].to(items.device), dim=1)
-        weights = self.config.neighbour_weight * agreement.content_weights(units, self.config.agreement)
-        return weights.masked_fill_(items[:, None] == items[None, :], 0.0)
+        weights = agreement.content_weights(units, self.config.agreement)
+        weights.masked_fill_(items[:, None] == items[None, :], 0.0)
+        return self.config.neighbour_weight * weights / weights.sum(dim=1, keepdim=True).clamp_min(1.0)
 
     def _met(self, items: Tensor) -> Tensor:
         """(B, B) float32: 1 for items that stood side by side in a training history, else 0."""
