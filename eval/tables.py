@@ -62,7 +62,7 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
 """Of results that are rows: key, title, format."""
 NOTES = {
     "tokenizer": "Means; least and greatest of the seeds in brackets.",
-    "decoding": "One thread, a T5 of TIGER's size, encoder included; the file has more sizes. The trie's cost: "
+    "decoding": "One thread, a T5 of TIGER's size, encoder included. The trie's cost: "
     "median of pairs, and the upper end of its 95 % interval; the filter keeps a tenth of the catalog.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
