@@ -1,6 +1,6 @@
 """Speed of trie-constrained decoding beside Hugging Face's `generate` and the machine's own limit.
 
-    python eval/bench_decoding.py [--quick] [--out FILE] [--record] [--device cuda]
+    python eval/bench_decoding.py [--quick] [--out FILE] [--record true] [--device cuda]
 
 Engines, a model of TIGER's size with random weights, histories of 20 items, every call encoder included:
 `pressmark` (this project's beam search), `hf_dict` (generate with a dict of prefixes), `hf_mask` (generate with
@@ -33,7 +33,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList, T5ForConditionalGeneration
 
 from pressmark import files
-from pressmark.cli import guarded
+from pressmark.cli import guarded, truth
 from pressmark.evaluation.record import record
 from pressmark.generator.beam_search import Masks, SearchTrie, search
 from pressmark.generator.hf_generate import TrieLogitsProcessor
@@ -340,7 +340,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15, help="pairs for the price of the trie (default: 15)")
     parser.add_argument("--no-hf", action="store_true", help="leave Hugging Face's engines out")
     parser.add_argument("--out", type=Path, help="JSON of the rows")
-    parser.add_argument("--record", action="store_true", help="write eval/results/decoding-bench.json")
+    parser.add_argument(
+        "--record", type=truth, default=False, help="true: write eval/results/decoding-bench.json"
+    )
     options = parser.parse_args()
     sizes = options.items or ([100_000] if options.quick else [10_000, 100_000, 1_000_000, 10_000_000])
     batches = options.batches or ([1, 32] if options.quick else [1, 32, 128])

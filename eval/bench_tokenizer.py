@@ -23,7 +23,7 @@ import torch
 
 from pressmark import files
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
-from pressmark.cli import guarded
+from pressmark.cli import guarded, truth
 from pressmark.evaluation.record import record
 from pressmark.tokenizer import collisions, quality, sampler, train
 from pressmark.tokenizer.config import Config
@@ -305,13 +305,6 @@ def main() -> None:
     if arguments.record:
         command = " ".join(["python", "eval/bench_tokenizer.py", *sys.argv[1:]])
         record("tokenizer", "bench", rows, command, asdict(settings(arguments)), [0])
-
-
-def truth(word: str) -> bool:
-    """`true` or `false` of the command line."""
-    if word not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
-    return word == "true"
 
 
 if __name__ == "__main__":

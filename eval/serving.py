@@ -1,6 +1,6 @@
 """What a trained run serves: users a second, recall, and whose answers are proven to be the best.
 
-    python eval/serving.py --run runs/beauty/leave_one_out/seed0 [--users 2000] [--record]
+    python eval/serving.py --run runs/beauty/leave_one_out/seed0 [--users 2000] [--record true]
 
 The generator at several beams, plain and with `certify`, beside the dual tower on FAISS: test users drawn by
 seed, the history masked, encoder included, batches of 1 (a tenth of the users) and 32. Engines take turns
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from pressmark.catalog.items import read_catalog
-from pressmark.cli import guarded
+from pressmark.cli import guarded, truth
 from pressmark.dual_tower.recommend import load_dual_tower
 from pressmark.evaluation.record import record
 from pressmark.files import read_json
@@ -90,7 +90,9 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2000, help="test users asked (default: 2000)")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 32], help="users at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--record", action="store_true", help="write eval/results/serving-<dataset>.json")
+    parser.add_argument(
+        "--record", type=truth, default=False, help="true: write eval/results/serving-<dataset>.json"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = serve(options.run, options.users, options.batches)
@@ -101,12 +103,12 @@ def main() -> None:
         )
     if options.record:
         dataset = options.run.parts[-3]
-        made_by = {
-            stage: read_json(stamp).get("commit")
-            for stage in ("tokenizer", "generator", "dual_tower")
-            if (stamp := options.run / "stages" / f"{stage}.json").is_file()
+        stages = {
+            stage: {key: stamp.get(key) for key in ("fingerprint", "commit", "seconds")}
+            for stage in ("prepare", "tokenizer", "generator", "dual_tower")
+            if (path := options.run / "stages" / f"{stage}.json").is_file() and (stamp := read_json(path))
         }
-        settings = {"k": K, "users": options.users, "threads": options.threads, "trained_at": made_by}
+        settings = {"k": K, "users": options.users, "threads": options.threads, "stages": stages}
         record("serving", dataset, rows, shlex.join(["python", *sys.argv]), settings, [0])
         print(f"recorded: eval/results/serving-{dataset}.json")
 

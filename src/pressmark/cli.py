@@ -54,6 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     guarded(commands[command], rest)
 
 
+def truth(word: str) -> bool:
+    """`true` or `false` of a command line, as the experiment's own options are given."""
+    if word not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
+    return word == "true"
+
+
 def guarded(command: Any, *arguments: Any) -> None:
     """Runs a command; a user's mistake ends in one clear line and status 2 rather than a traceback."""
     try:

@@ -113,19 +113,18 @@ def _fill(
     # What is chosen already comes again and is passed over.
     depth = (DEEPER if limits else 1) * k + max((len(one.items) for one in lists), default=0)
     while len(rows):
-        part = requests.take(rows)
-        own = [part.filter] * len(part) if part.filter is None or isinstance(part.filter, str) else part.filter
+        part = requests.take(rows) if name is None else requests.take(rows).also(name)
         closed: dict[str, np.ndarray] = {}
-        names: list[str | None] = []
-        for row, theirs in zip(rows, own, strict=True):
-            parts = [one for one in (theirs, name) if one is not None]
+        names = part.each_filter()
+        for place, row in enumerate(rows):
             full = [
                 np.isin(group, gone) for (group, _), gone in zip(limits, lists[row].full(limits), strict=True)
             ]
             if any(one.any() for one in full):
-                closed[f"room in list {row}"] = ~np.logical_or.reduce(full)
-                parts.append(f"room in list {row}")
-            names.append(" & ".join(parts) or None)
+                room = f"room in list {row}"
+                closed[room] = ~np.logical_or.reduce(full)
+                theirs = names[place]
+                names[place] = room if theirs is None else f"{theirs} & {room}"
         recommender.filters.update(closed)
         try:
             answer = recommender.recommend(replace(part, filter=names), depth)

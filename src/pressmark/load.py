@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
 
@@ -126,14 +125,8 @@ class LoadedRecommender:
             return self.recommender.recommend(requests, k)
         # Registered for this call alone: `filters` shows what the user put there.
         self.filters[_LISTED] = self._listed
-
-        def listed(name: str | None) -> str:
-            return _LISTED if name is None else f"{_LISTED} & {name}"
-
-        own = requests.filter
-        joined = listed(own) if own is None or isinstance(own, str) else [listed(one) for one in own]
         try:
-            return self.recommender.recommend(replace(requests, filter=joined), k)
+            return self.recommender.recommend(requests.also(_LISTED), k)
         finally:
             del self.filters[_LISTED]
 

@@ -37,15 +37,10 @@ class Requests:
     def __len__(self) -> int:
         return len(self.histories)
 
-    def take(self, rows: np.ndarray) -> Requests:
-        """The requests at (n,) rows, as a batch of their own."""
-        own = self.filter
-        return replace(
-            self,
-            histories=self.histories.take(rows),
-            filter=own if own is None or isinstance(own, str) else [own[row] for row in rows],
-            user_id=None if self.user_id is None else self.user_id[rows],
-        )
+    def each_filter(self) -> list[str | None]:
+        """The filter of each of the B requests."""
+        one_for_all = self.filter is None or isinstance(self.filter, str)
+        return [self.filter] * len(self) if one_for_all else list(self.filter)  # type: ignore[list-item, arg-type]
 
     def by_filter(self) -> tuple[list[str | None], np.ndarray]:
         """The distinct filters asked for, and (B,) int64 which of them each request has."""
@@ -54,6 +49,27 @@ class Requests:
         distinct = list(dict.fromkeys(self.filter)) or [None]
         number = {one: place for place, one in enumerate(distinct)}
         return distinct, np.array([number[one] for one in self.filter], np.int64)
+
+    def also(self, name: str) -> Requests:
+        """The same requests, whose answers pass the filter `name` too."""
+        if self.filter is None or isinstance(self.filter, str):
+            return replace(self, filter=_joined(self.filter, name))
+        return replace(self, filter=[_joined(one, name) for one in self.filter])
+
+    def take(self, rows: np.ndarray) -> Requests:
+        """The requests at (n,) rows, as a batch of their own."""
+        one_for_all = self.filter is None or isinstance(self.filter, str)
+        every = self.each_filter()
+        return replace(
+            self,
+            histories=self.histories.take(rows),
+            filter=self.filter if one_for_all else [every[row] for row in rows],
+            user_id=None if self.user_id is None else self.user_id[rows],
+        )
+
+
+def _joined(expression: str | None, name: str) -> str:
+    return name if expression is None else f"{expression} & {name}"
 
 
 @dataclass(frozen=True)
@@ -114,14 +130,11 @@ def check_request(recommender: Recommender, requests: Requests, k: int) -> None:
         raise ValueError(
             f"history holds item_index {bad}; the catalog has items 0 to {recommender.num_items - 1}."
         )
-    if not (requests.filter is None or isinstance(requests.filter, str)) and len(requests.filter) != len(
-        requests
-    ):
-        raise ValueError(
-            f"{len(requests.filter)} filters for {len(requests)} requests; give one, or one for each."
-        )
+    num_filters = len(requests.each_filter())
+    if num_filters != len(requests):
+        raise ValueError(f"{num_filters} filters for {len(requests)} requests; give one, or one for each.")
     for one in requests.by_filter()[0]:
-        filter_mask(recommender.filters, one, recommender.num_items)
+        _parts(recommender.filters, one, recommender.num_items)
 
 
 def filter_mask(filters: Mapping[str, np.ndarray], expression: str | None, num_items: int) -> np.ndarray | None:
@@ -135,14 +148,25 @@ def filter_mask(filters: Mapping[str, np.ndarray], expression: str | None, num_i
     Raises:
         ValueError: If a name is unknown, or its mask is not one of N items.
     """
+    allowed = None
+    for mask, denied in _parts(filters, expression, num_items):
+        mask = ~mask if denied else mask
+        allowed = mask if allowed is None else allowed & mask
+    return allowed
+
+
+def _parts(
+    filters: Mapping[str, np.ndarray], expression: str | None, num_items: int
+) -> list[tuple[np.ndarray, bool]]:
+    """The masks that an expression names, and whether each is denied."""
     if expression is None:
-        return None
+        return []
     odd = [name for name in filters if "&" in name or name.startswith("!") or name != name.strip()]
     if odd:
         raise ValueError(
             f"filter name {odd[0]!r}: a name holds no '&', starts with no '!' and has no outer spaces."
         )
-    allowed = None
+    found = []
     for part in map(str.strip, expression.split("&")):
         name = part.removeprefix("!").strip()
         if name not in filters:
@@ -154,9 +178,8 @@ def filter_mask(filters: Mapping[str, np.ndarray], expression: str | None, num_i
                 f"filter {name!r} has the shape {mask.shape} and type {mask.dtype}; it must be a bool mask of "
                 f"the {num_items} items of this catalog."
             )
-        mask = ~mask if part.startswith("!") else mask
-        allowed = mask if allowed is None else allowed & mask
-    return allowed
+        found.append((mask, part.startswith("!")))
+    return found
 
 
 def allowed_items(filters: Mapping[str, np.ndarray], requests: Requests, num_items: int) -> np.ndarray:

@@ -9,8 +9,8 @@ from pressmark.baselines.content_neighbours import (
     ContentNeighbours,
     choose_decay,
     decayed_mean,
-    unit_rows,
 )
+from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests

@@ -14,7 +14,14 @@ import pytest
 
 from pressmark import files
 from pressmark.catalog import embeddings, text_models
-from pressmark.catalog.embeddings import Config, embed, point_to_vectors, read_vectors, texts_of
+from pressmark.catalog.embeddings import (
+    Config,
+    embed,
+    point_to_vectors,
+    read_vectors,
+    texts_of,
+    unit_rows,
+)
 from pressmark.catalog.items import Catalog, write_catalog
 
 TITLES = ("green tea", "black tea", "dog food", "", "wet dog food", "red wine")
@@ -443,3 +450,9 @@ def test_the_source_of_vectors_is_known_by_its_content(tmp_path: Path) -> None:
     _write(path, ["i0000"], [[2.0]])
     assert before != embeddings.source_fingerprint(_precomputed(path))
     assert embeddings.source_fingerprint(Config(model="tfidf")) == ""
+
+
+def test_unit_rows_leave_zeros() -> None:
+    assert unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).tolist() == [
+        pytest.approx([0.6, 0.8]), [0.0, 0.0]
+    ]  # fmt: skip

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pressmark.baselines.content_neighbours import ContentNeighbours, unit_rows
+from pressmark.baselines.content_neighbours import ContentNeighbours
+from pressmark.catalog.embeddings import unit_rows
 from pressmark.dual_tower.towers import DualTower, DualTowerConfig
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.histories import Histories
 from pressmark.tokenizer import companions
-from pressmark.tokenizer.companions import bought_together, neighbours, pair_matrix, unit_rows
+from pressmark.tokenizer.companions import bought_together, neighbours, pair_matrix
 
 
 def lists_of(histories: Histories) -> list[list[int]]:
@@ -121,9 +122,3 @@ def test_pair_matrix_is_the_naive_loop(seed: int) -> None:
     items = rng.permutation(15)[: rng.integers(1, 16)]
     expected = [[int(other) in lists[one] for other in items] for one in items]
     assert pair_matrix(Histories.from_lists(lists), items).tolist() == expected
-
-
-def test_unit_rows_leave_zeros() -> None:
-    assert unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).tolist() == [
-        pytest.approx([0.6, 0.8]), [0.0, 0.0]
-    ]  # fmt: skip

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from pressmark.baselines.dense import SCORES_AT_ONCE, recommend_by_scores
 from pressmark.baselines.popularity import count_items
+from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.histories import Histories
 from pressmark.metrics import ndcg_at_k
 from pressmark.recommender import Recommendations, Requests, allowed_items
@@ -86,13 +87,6 @@ def with_items(model: ContentNeighbours, vectors: np.ndarray) -> ContentNeighbou
         np.append(model.popularity, np.zeros(len(vectors), np.float32)),
         model.decay,
     )
-
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Scales (N, D) rows to length 1 as float32; rows of zeros stay."""
-    vectors = np.asarray(vectors, np.float32)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
 
 
 def decayed_mean(histories: Histories, vectors: np.ndarray, decay: float) -> np.ndarray:

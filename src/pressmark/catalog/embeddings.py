@@ -191,3 +191,13 @@ def _normalised(vectors: np.ndarray, texts: list[str]) -> np.ndarray:
     real = (length > 1e-6) & has_text
     unit = vectors / np.where(real, length, 1.0)[:, None]
     return np.where(real[:, None], unit, 0.0).astype(np.float32)
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """(N, D) float -> (N, D) float32 with rows of length 1; rows of zeros stay.
+
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pressmark.catalog.embeddings import unit_rows
 from pressmark.catalog.items import Catalog
 from pressmark.interactions.cases import Cases, Split
 
@@ -138,15 +139,10 @@ def popularity_class(num_interactions: np.ndarray) -> np.ndarray:
 def nearest_cosine(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Largest cosine of each of (Q, D) float32 vectors to any of (M, D): (Q,) float32; a zero vector has 0."""
     nearest = np.empty(len(queries), np.float32)
-    items = _normalised(items)
+    items = unit_rows(items)
     for start in range(0, len(queries), 256):
-        nearest[start : start + 256] = (_normalised(queries[start : start + 256]) @ items.T).max(axis=1)
+        nearest[start : start + 256] = (unit_rows(queries[start : start + 256]) @ items.T).max(axis=1)
     return nearest
-
-
-def _normalised(vectors: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norm > 0, norm, 1.0)).astype(np.float32)
 
 
 def _by_leaf(cases: Cases, catalog: Catalog, in_training: np.ndarray) -> dict[str, np.ndarray]:

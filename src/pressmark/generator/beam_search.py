@@ -60,7 +60,8 @@ class SearchTrie:
             where the trie stands as built, and a child has its edge's number.
         width: For each level the most edges of one node.
         rows: For each level its tokens.
-        trie: The original.
+        root: The node of depth 0.
+        num_items: Items in the trie.
     """
 
     edge_code: tuple[Tensor, ...]
@@ -68,7 +69,8 @@ class SearchTrie:
     copies: tuple[tuple[int, Tensor], ...]
     width: tuple[int, ...]
     rows: tuple[slice, ...]
-    trie: Trie
+    root: int
+    num_items: int
 
     @classmethod
     def of(cls, trie: Trie, device: torch.device | str = "cpu") -> SearchTrie:
@@ -82,7 +84,8 @@ class SearchTrie:
             tuple((tail, _shown(child).to(device)) for tail, child in copies),
             tuple(trie.width),
             tuple(slice(first, end) for first, end in pairwise(starts)),
-            trie,
+            trie.root,
+            trie.num_items,
         )
 
     def offers(self, level: int, node: Tensor, logits: Tensor, masks: Masks | None) -> Tensor:
@@ -233,17 +236,17 @@ def search(
     if normalizer not in ("full", "level"):
         raise ValueError(f"normalizer is {normalizer!r}; it must be 'full' or 'level'.")
     num_users, device = len(input_ids), input_ids.device
-    node = torch.full((num_users, 1), trie.trie.root, device=device)  # (B, M)
+    node = torch.full((num_users, 1), trie.root, device=device)  # (B, M)
     score = torch.zeros((num_users, 1), device=device)  # (B, M)
     pruned = torch.full((num_users,), -torch.inf, device=device)
-    if not trie.trie.num_items:
-        nothing = node[:, :0], node.new_zeros((num_users, 0, trie.trie.num_levels)), score[:, :0]
+    if not trie.num_items:
+        nothing = node[:, :0], node.new_zeros((num_users, 0, len(trie.rows))), score[:, :0]
         return Beams(*nothing, node.new_zeros(num_users), pruned)
     tokens = torch.full_like(node, PAD)
     cross_kv = decoder.cross_kv(decoder.encode(input_ids, attention_mask), attention_mask)
     parent, cache = node, None  # (B, M) beams of the step before that these go on from
     codes = node[..., None][..., :0]  # (B, M, levels so far)
-    for level in range(trie.trie.num_levels):
+    for level in range(len(trie.rows)):
         rows = trie.rows[level]
         wanted = rows if normalizer == "level" else slice(None)
         logits, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)

@@ -130,14 +130,14 @@ class TrieLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(R, 1 + t) int64 tokens so far, the start token first, and (R, V) scores -> (R, V) scores."""
         trie, masks = self._shown.on(scores.device, len(scores))
-        node = torch.full((len(scores),), trie.trie.root, device=scores.device)
-        inside = torch.full(node.shape, trie.trie.num_items > 0, device=scores.device)
+        node = torch.full((len(scores),), trie.root, device=scores.device)
+        inside = torch.full(node.shape, trie.num_items > 0, device=scores.device)
         level = input_ids.shape[1] - 1
-        for passed in range(min(level, self.num_levels) if trie.trie.num_items else 0):
+        for passed in range(min(level, self.num_levels) if trie.num_items else 0):
             node, found = trie.find(passed, node, input_ids[:, passed + 1] - trie.rows[passed].start)
             inside &= found
         allowed = torch.full_like(scores, -torch.inf)
-        if level < self.num_levels and trie.trie.num_items:
+        if level < self.num_levels and trie.num_items:
             rows = trie.rows[level]
             edge, closed = trie.edges(level, node[:, None], masks)
             closed |= ~inside[:, None, None]

@@ -282,10 +282,8 @@ def load_generator(
 
 def _excluded(histories: Histories, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All items of the histories at `rows`: (n,) place in `rows` and (n,) item_index."""
-    lengths = histories.lengths[rows]
-    row = np.repeat(np.arange(len(rows)), lengths)
-    within = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return row, histories.values[histories.offsets[rows][row] + within]
+    own = histories.take(rows)
+    return own.row_of_value(), own.values
 
 
 def _items_of_leaves(

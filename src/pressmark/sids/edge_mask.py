@@ -63,12 +63,12 @@ def edge_mask(trie: Trie, allowed: np.ndarray, before: EdgeMask | None = None) -
         # Nodes of depth level + 1: as built, and copies, which live if any of their edges (or items) does.
         num_bytes = trie.tail[level] // 8
         built = mask.bits[level][:num_bytes]
-        child, num_built = trie.tail_child[level], trie.num_built_nodes(level + 1)
+        child, num_built = trie.tail_child[level], trie.built_nodes[level + 1]
         is_copy = child >= num_built
         live = _bit(built, np.where(is_copy, 0, child)) if len(built) else np.zeros(len(child), bool)
         before_here = np.concatenate([[0], np.cumsum(content)])
         node = child[is_copy]
-        first = trie.first_of(level + 1)
+        first = trie.first[level + 1]
         start = trie.tail[level + 1]
         first, end = first[node] - start, first[node + 1] - start
         live[is_copy] = before_here[end] > before_here[first]

@@ -33,6 +33,8 @@ class LivingTrie(Trie):
         version: Counts changes; arrays may be other ones afterwards.
         tail: For each level the first number of an edge behind the built ones, a multiple of 8; and for items.
         tail_child: For each level (T_l,) int32: the node that each of those leads to.
+        first: `first_edge` of each depth, and `first_item` for depth L.
+        built_nodes: For each depth the number of its first copy.
     """
 
     def __init__(self, trie: Trie) -> None:
@@ -49,13 +51,13 @@ class LivingTrie(Trie):
         first_item = items if trie.first_item is None else trie.first_item
         # Leaves are nodes of depth L; their items stand where other nodes have codes.
         self._content: list[np.ndarray] = [*trie.edge_code, trie.item_order]
-        self._first: list[np.ndarray] = [*trie.first_edge, first_item]
+        self.first: list[np.ndarray] = [*trie.first_edge, first_item]
         self.tail = [-(-len(one) // 8) * 8 for one in self._content]
-        self._built_nodes = [len(one) for one in self._first]
+        self.built_nodes = [len(one) for one in self.first]
         self.tail_child = [np.empty(0, np.int32) for _ in trie.edge_code]
         self._used = list(self.tail)
-        self._num_nodes = list(self._built_nodes)
-        self._room: list[list[int]] = [[] for _ in self._first]
+        self._num_nodes = list(self.built_nodes)
+        self._room: list[list[int]] = [[] for _ in self.first]
         self.width = list(trie.width)
         self.level_sizes = trie.level_sizes
 
@@ -74,7 +76,7 @@ class LivingTrie(Trie):
     @property
     def first_edge(self) -> list[np.ndarray]:  # type: ignore[override]
         """See `Trie`."""
-        return self._first[:-1]
+        return self.first[:-1]
 
     @property
     def item_order(self) -> np.ndarray:  # type: ignore[override]
@@ -84,7 +86,7 @@ class LivingTrie(Trie):
     @property
     def first_item(self) -> np.ndarray:  # type: ignore[override]
         """See `Trie`."""
-        return self._first[-1]
+        return self.first[-1]
 
     @property
     def num_items(self) -> int:
@@ -97,14 +99,6 @@ class LivingTrie(Trie):
         if not len(copies):
             return edge
         return np.where(edge < tail, edge, copies[np.clip(edge - tail, 0, len(copies) - 1)])
-
-    def first_of(self, depth: int) -> np.ndarray:
-        """`first_edge` of a depth, or `first_item` for depth L."""
-        return self._first[depth]
-
-    def num_built_nodes(self, depth: int) -> int:
-        """The number of the first copy among the nodes of a depth."""
-        return self._built_nodes[depth]
 
     def holds(self, item_index: np.ndarray) -> np.ndarray:
         """(...) bool for items (...)."""
@@ -170,7 +164,7 @@ class LivingTrie(Trie):
     @property
     def nbytes(self) -> int:
         """Bytes of everything but the items, room included."""
-        return sum(one.nbytes for one in (*self.edge_code, *self._first, *self.tail_child))
+        return sum(one.nbytes for one in (*self.edge_code, *self.first, *self.tail_child))
 
     def fresh(self) -> Trie:
         """A plain trie of the same items, built now."""
@@ -205,7 +199,7 @@ class LivingTrie(Trie):
             self._build(self.fresh())
 
     def _span(self, level: int, node: int) -> tuple[int, int]:
-        first = self._first[level]
+        first = self.first[level]
         return int(first[node]), int(first[node + 1])
 
     def _way(self, sid: list[int]) -> list[tuple[int, int]]:
@@ -273,7 +267,7 @@ class LivingTrie(Trie):
 
     def _own(self, level: int, node: int) -> int:
         """The node itself if it is a copy, else a copy of it."""
-        if node >= self._built_nodes[level]:
+        if node >= self.built_nodes[level]:
             return node
         first, end = self._span(level, node)
         return self._new(level, self._content[level][first:end], np.arange(first, end, dtype=np.int32))
@@ -282,10 +276,10 @@ class LivingTrie(Trie):
         """Adds an edge (or an item, at depth L) to a node; returns the node, or its copy."""
         node = self._own(level, node)
         first, end = self._span(level, node)
-        which = (node - self._built_nodes[level]) // 2
+        which = (node - self.built_nodes[level]) // 2
         if end - first == self._room[level][which]:
             first = self._move(level, node)
-            end = int(self._first[level][node + 1])
+            end = int(self.first[level][node + 1])
         content = self._content[level]
         content[first + place + 1 : end + 1] = content[first + place : end].copy()
         content[first + place] = value
@@ -306,7 +300,7 @@ class LivingTrie(Trie):
         if level < self.num_levels:
             children = self.tail_child[level][first - self.tail[level] : end - self.tail[level]]
             children[place:-1] = children[place + 1 :].copy()
-        self._first[level][node + 1] = end - 1
+        self.first[level][node + 1] = end - 1
         return node
 
     def _new(self, level: int, content: np.ndarray, children: np.ndarray) -> int:
@@ -319,7 +313,7 @@ class LivingTrie(Trie):
             self.tail_child[level][start : start + len(children)] = children
         node = self._num_nodes[level]
         self._num_nodes[level] += 2
-        self._first[level] = _longer(self._first[level], self._num_nodes[level], self._built_nodes[level])
+        self.first[level] = _longer(self.first[level], self._num_nodes[level], self.built_nodes[level])
         self._set(level, node, first, first + len(content))
         self._room[level].append(room)
         return node
@@ -335,11 +329,11 @@ class LivingTrie(Trie):
             children, tail = self.tail_child[level], self.tail[level]
             children[first - tail : first - tail + num] = children[old - tail : end - tail]
         self._set(level, node, first, first + num)
-        self._room[level][(node - self._built_nodes[level]) // 2] = 2 * num
+        self._room[level][(node - self.built_nodes[level]) // 2] = 2 * num
         return first
 
     def _set(self, level: int, node: int, first: int, end: int) -> None:
-        self._first[level][node : node + 2] = first, end
+        self.first[level][node : node + 2] = first, end
         if level < self.num_levels:
             self.width[level] = max(self.width[level], end - first)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.histories import Histories
 from pressmark.tokenizer.kmeans import kmeans
 from pressmark.tokenizer.quantizer import CHUNK
@@ -17,12 +18,6 @@ from pressmark.tokenizer.residual import squared_distances
 # Up to this many items every pair is looked at; above, the pairs within cells of about CELL items.
 EXACT = 50_000
 CELL = 1_000
-
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """(N, D) float32 -> the same with rows of length 1, rows of zeros left as they are."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
 
 
 def neighbours(vectors: np.ndarray, items: np.ndarray, count: int, min_cosine: float, seed: int) -> Histories:
@@ -93,7 +88,7 @@ def bought_together(histories: Histories, num_items: int, items: np.ndarray) -> 
     Returns:
         N lists; an item stands in a list as often as the two met, so that a random draw follows the counts.
     """
-    owner = np.repeat(np.arange(len(histories)), np.diff(histories.offsets))
+    owner = histories.row_of_value()
     last = np.append(owner[1:] != owner[:-1], True)
     first, second = histories.values[:-1][~last[:-1]], histories.values[1:][~last[:-1]]
     allowed = np.zeros(num_items, bool)
@@ -115,10 +110,8 @@ def pair_matrix(lists: Histories, items: np.ndarray) -> np.ndarray:
     """
     place = np.full(len(lists), -1, np.int64)
     place[items] = np.arange(len(items))
-    size = np.diff(lists.offsets)[items]
-    inside = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-    column = place[lists.values[np.repeat(lists.offsets[items], size) + inside]]
+    own = lists.take(items)
+    row, column = own.row_of_value(), place[own.values]
     matrix = np.zeros((len(items), len(items)), bool)
-    row = np.repeat(np.arange(len(items)), size)
     matrix[row[column >= 0], column[column >= 0]] = True
     return matrix

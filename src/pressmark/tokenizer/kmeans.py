@@ -1,9 +1,9 @@
 """Lloyd's k-means in torch: seeded, without empty clusters, the same result every time.
 
 Plain k-means spends its later codebooks on a few outliers: on Beauty the perplexity of the fourth level is 26
-of 256 (eval/results/tokenizer-beauty.json). With `balance` a centre pays for its size while the centres are
-found, so that a crowded one shrinks and an idle one grows. That is used for finding centres only: a row is
-always coded by its nearest one.
+to 51 of 256 (eval/results/tokenizer-beauty.json). With `balance` a centre pays for its size while the centres
+are found, so that a crowded one shrinks and an idle one grows. That is used for finding centres only: a row
+is always coded by its nearest one.
 """
 
 from __future__ import annotations
