@@ -136,13 +136,13 @@ class Cell:
 class FreeTrie(SearchTrie):
     """No trie at all: every code may follow every other."""
 
-    def offers(self, level: int, node: Tensor, logits: Tensor, masks: Masks | None) -> Tensor:
+    def offers(self, level: int, node: Tensor, log_probs: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         """All of them."""
-        return logits
+        return log_probs, log_probs
 
-    def follow(self, level: int, node: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+    def follow(self, level: int, edge: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """To anywhere."""
-        return node, slot
+        return place, place % edge.shape[2]
 
 
 def products(cell: Cell) -> Callable[[], None]:

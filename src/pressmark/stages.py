@@ -23,6 +23,7 @@ from pressmark.experiment import Experiment, as_dict
 from pressmark.files import file_hash, fingerprint, read_json, replacing, write_json
 from pressmark.load import LOADERS, quiet_libraries
 from pressmark.recommender import Recommender
+from pressmark.training.loop import decisive
 
 if TYPE_CHECKING:
     from pressmark.interactions.cases import Split
@@ -239,7 +240,7 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     """Of a stage's own settings and of the stage it reads."""
     upstream = {"tokenizer": "prepare", "generator": "tokenizer", "dual_tower": "prepare"}[stage]
     built_on = read_json(_stamp(experiment, upstream))["fingerprint"]
-    return fingerprint(stage, built_on, as_dict(experiment)[stage], experiment.seed)
+    return fingerprint(stage, built_on, decisive(as_dict(experiment)[stage]), experiment.seed)
 
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:
@@ -307,6 +308,8 @@ def _other_settings(experiment: Experiment, stage: str, changed: list[str]) -> V
 def _settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     """A stage's own part of the configuration, flat: {"tokenizer.epochs": 3}."""
     everything = as_dict(experiment)
+    if stage != "prepare":
+        everything[stage] = decisive(everything[stage])
     keys = ["data", "split", "vectors", "seed"] if stage == "prepare" else [stage, "seed"]
     flat: dict[str, Any] = {}
 

@@ -103,6 +103,14 @@ def test_other_settings_in_the_same_run_folder_are_refused(run: Path) -> None:
         stages.train_tokenizer(experiment)
 
 
+def test_where_a_stage_logs_is_no_setting_of_it(run: Path) -> None:
+    elsewhere = {"tokenizer.training.log_with": "tensorboard", "tokenizer.training.checkpoint_every": 7}
+    experiment, _ = parse(tiny_arguments(run.parent, **elsewhere))
+    before = (run / "tokenizer" / "model.safetensors").stat().st_mtime_ns
+    stages.train_tokenizer(experiment)
+    assert (run / "tokenizer" / "model.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_run_folder_trains_where_its_data_is_not(run: Path, tmp_path: Path) -> None:
     travelled = tmp_path / "run"
     shutil.copytree(run, travelled)

@@ -319,7 +319,7 @@ def _fingerprint(split: Split, vectors: np.ndarray, config: Config, seed: int) -
     cases = split.valid
     return fingerprint(
         "dual_tower",
-        dataclasses.asdict(config),
+        loop.decisive(dataclasses.asdict(config)),
         seed,
         vectors,
         split.train.values,

@@ -88,28 +88,31 @@ class SearchTrie:
             trie.num_items,
         )
 
-    def offers(self, level: int, node: Tensor, logits: Tensor, masks: Masks | None) -> Tensor:
+    def offers(self, level: int, node: Tensor, log_probs: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         """What the beams may go on with, W places a beam.
 
         Args:
             level: The level of the edges.
             node: (B, M) int64 nodes of that depth.
-            logits: (B, M, K) float32, one for each code of the level.
+            log_probs: (B, M, K) float32, one for each code of the level.
             masks: Edges that each user may take.
 
         Returns:
             (B, M, W) float32: those of each node's edges in order; -inf behind the last, and for edges
-            that are closed.
+            that are closed. And (B, M, W) int32 the edges.
         """
         edge, closed = self.edges(level, node, masks)
-        return logits.gather(2, self.code(level, edge)).masked_fill_(closed, -torch.inf)
+        return log_probs.gather(2, self.code(level, edge)).masked_fill_(closed, -torch.inf), edge
 
     def edges(self, level: int, node: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
-        """Edges of nodes (B, M), W places a node: (B, M, W) int32, and bool where none is, or a closed one."""
-        first, end = self.first_edge[level][node], self.first_edge[level][node + 1]
+        """Edges of nodes (B, M), W places a node: (B, M, W) int32, and bool where none is, or a closed one.
+
+        Behind a node's edges its last one is repeated: whoever follows it stands on a node that is there.
+        """
+        first, last = self.first_edge[level][node], self.first_edge[level][node + 1] - 1
         edge = first[..., None] + torch.arange(self.width[level], dtype=torch.int32, device=node.device)
-        closed = edge >= end[..., None]
-        edge.clamp_max_(len(self.edge_code[level]) - 1)
+        closed = edge > last[..., None]
+        edge = torch.minimum(edge, last[..., None])
         if masks is not None:
             closed |= ~masks.live(level, edge)
         return edge, closed
@@ -117,23 +120,23 @@ class SearchTrie:
     def find(self, level: int, node: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes (n,) of a depth and codes (n,) -> children (n,) int64, and (n,) bool whether there is one."""
         edge, closed = self.edges(level, node[:, None], None)
-        same = ~closed[:, 0] & (self.code(level, edge)[:, 0] == code[:, None])
-        child, _ = self.follow(level, node[:, None], same.int().argmax(dim=1, keepdim=True))
-        return child[:, 0], same.any(dim=1)
+        same = ~closed & (self.code(level, edge) == code[:, None, None])
+        child, _ = self.follow(level, edge, same.flatten(1).int().argmax(dim=1, keepdim=True))
+        return child[:, 0], same.flatten(1).any(dim=1)
 
-    def follow(self, level: int, node: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
-        """Nodes (B, M) of a depth and the slots of their chosen edges -> children and codes, (B, M) int64."""
-        # A beam that has nowhere to go chose a slot behind its node's edges: it stays on one of theirs.
-        last = (self.first_edge[level][node + 1] - 1).clamp_min_(0)
-        edge = torch.minimum(self.first_edge[level][node] + slot, last)
-        code = self.code(level, edge)
-        if not self.copies:
-            return edge, code
-        tail, children = self.copies[level]
-        if not len(children):
-            return edge, code
-        copied = children[(edge - tail).clamp_(0, len(children) - 1)]
-        return torch.where(edge < tail, edge, copied), code
+    def follow(self, level: int, edge: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Chosen places (B, m) of offered edges (B, M, W) -> children and codes, (B, m) int64.
+
+        A place where no edge is, or a closed one, leads to some node too.
+        """
+        chosen = edge.flatten(1).gather(1, place)
+        child = chosen.long()
+        if self.copies:
+            tail, children = self.copies[level]
+            if len(children):
+                copied = children[(child - tail).clamp_(0, len(children) - 1)]
+                child = torch.where(child < tail, child, copied)
+        return child, self.code(level, chosen)
 
     def code(self, level: int, edge: Tensor) -> Tensor:
         """(...) int64 codes of edges (...)."""
@@ -250,17 +253,16 @@ def search(
         rows = trie.rows[level]
         wanted = rows if normalizer == "level" else slice(None)
         logits, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)
-        total = logits.logsumexp(-1, keepdim=True)
-        logits = logits if normalizer == "level" else logits[..., rows]
-        # Rounding must not lift a log-probability above 0: that scores only fall is what the proof rests on.
-        offer = trie.offers(level, node, (logits - total).clamp_max_(0), masks)  # (B, M, W)
+        log_probs = logits.log_softmax(-1)
+        log_probs = log_probs if normalizer == "level" else log_probs[..., rows]
+        offer, edge = trie.offers(level, node, log_probs, masks)  # (B, M, W)
         offer += score[..., None]
         if dead is not None:
             _close(offer, node, score, dead[level])
         place, score, left = _keep_best(offer.flatten(1), min(beam, len(trie.edge_code[level])))
         pruned = torch.maximum(pruned, left)
-        parent, slot = place // offer.shape[2], place % offer.shape[2]
-        node, code = trie.follow(level, node.gather(1, parent), slot)
+        parent = place // offer.shape[2]
+        node, code = trie.follow(level, edge, place)
         tokens = code + rows.start
         codes = torch.cat([codes.gather(1, parent[..., None].expand(-1, -1, level)), code[..., None]], dim=2)
     return _ranked(node, codes, score, pruned)
@@ -293,9 +295,10 @@ def _keep_best(offer: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
     if offer.device.type == "cpu":
         score, place = offer.topk(num + 1)
         left = score[:, num]
-        tied = (score[:, num - 1] == left) & (left > -torch.inf)
+        tied = score[:, num - 1] == left
         if tied.any():
             # topk breaks ties as it likes; a stable sort costs more and is needed about never.
+            tied &= left > -torch.inf
             place[tied] = offer[tied].sort(descending=True, stable=True).indices[:, : num + 1]
     else:
         # Looking for ties would wait for the device: the place, lowest first, goes into the number compared.

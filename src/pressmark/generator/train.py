@@ -95,7 +95,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     task = GeneratorTask(samples, valid, table, config, seed)
     built_on = files.fingerprint(
         "generator",
-        asdict(config),
+        loop.decisive(asdict(config)),
         seed,
         split.train.values,
         split.train.offsets,

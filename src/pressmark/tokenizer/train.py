@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,9 @@ def fit_quantizer(
     model.through = config.gradient
     model.books.requires_grad_(config.codebooks == "gradient")
     task = RQVAETask(vectors, taxonomy, items, config, seed, histories)
-    # What decides when to save, check or log does not change the result.
-    decisive = replace(config, training=replace(config.training, checkpoint_every=0.0, log_with=""))
     behaviour = (histories.values, histories.offsets) if histories and config.behaviour_weight else ()
-    fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, asdict(decisive), seed, *behaviour)
+    decisive = loop.decisive(asdict(config))
+    fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, decisive, seed, *behaviour)
     record = loop.fit(model, task, config.training, folder, seed, fingerprint)
     if rank() == 0:
         model.fix_scale(fitted)

@@ -75,6 +75,13 @@ class Config:
             raise ValueError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
 
 
+def decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """A stage's config as a dict, less what tells only when to save and where to log: it changes no result."""
+    idle = ("checkpoint_every", "log_with")
+    training = {key: value for key, value in settings["training"].items() if key not in idle}
+    return settings | {"training": training}
+
+
 class Task(Protocol):
     """What a stage gives the loop. A batch is whatever `collate` returns.
 
