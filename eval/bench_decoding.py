@@ -13,6 +13,8 @@ figures are medians of the rounds.
 the level's codes, less one; in turns, median of the pairs and the upper end of its 95 % interval by bootstrap.
 `filter_share` is the same under a filter that keeps a tenth of the catalog. Where few codes may follow, the
 search in the trie has less to choose from than the one without, and that is in the figure too.
+
+`peak_mib` is the most memory that a call holds at one time beyond the weights, its answer included.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 from transformers import LogitsProcessorList, T5ForConditionalGeneration
@@ -225,6 +228,21 @@ def seconds(call: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
+def peak_mib(call: Callable[[], None], device: str) -> float:
+    """The most memory that a call holds at one time beyond what was held before, in MiB."""
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        call()
+    results: Any = seen.profiler
+    events = [one for one in results.kineto_results.events() if one.name() == "[memory]"]
+    events.sort(key=lambda one: one.start_ns())
+    return float(np.cumsum([one.nbytes() for one in events]).max(initial=0)) / 2**20
+
+
 def in_turns(
     engines: dict[str, Callable[[], None]], rounds: int, device: str, at_least: float = 0.0
 ) -> dict[str, np.ndarray]:
@@ -251,8 +269,9 @@ def overhead(with_it: np.ndarray, without: np.ndarray) -> tuple[float, float]:
 
 def cell_rows(cell: Cell, about: Row, rounds: int, with_hf: bool, pairs: int) -> Iterator[Row]:
     """All engines of one cell, then the price of the trie and of a filter that keeps a tenth."""
-    dict_of = (lambda: dict_of_prefixes(cell.sids)) if with_hf else None
-    times = in_turns(cell.engines(dict_of), rounds, cell.device, at_least=2.0)
+    engines = cell.engines((lambda: dict_of_prefixes(cell.sids)) if with_hf else None)
+    times = in_turns(engines, rounds, cell.device, at_least=2.0)
+    peak = {name: peak_mib(call, cell.device) for name, call in engines.items() if name != "gemm_limit"}
     median = {name: float(np.median(one)) for name, one in times.items()}
     allowed = np.random.default_rng(0).random(len(cell.sids)) < 0.1
     masks = Masks.of([edge_mask(cell.trie, allowed)], np.zeros(cell.batch, np.int64), cell.device)
@@ -270,7 +289,11 @@ def cell_rows(cell: Cell, about: Row, rounds: int, with_hf: bool, pairs: int) ->
             row["dtype"], row["beside"] = "fp32", about["dtype"]
         if "hf_dict" in median:
             row["speedup_over_hf_dict"] = float(np.median(times["hf_dict"] / times[name]))
+            if name in peak:
+                row["peak_over_hf_dict"] = peak[name] / peak["hf_dict"]
         row["time_over_gemm_limit"] = float(np.median(times[name] / times["gemm_limit"]))
+        if name in peak:
+            row["peak_mib"] = peak[name]
         if name == "pressmark":
             row |= {
                 "constraint_share": share,
@@ -389,6 +412,7 @@ def table(rows: list[Row]) -> str:
         line += f"{row['beam']:>3} {row['engine']:12} {row['users_per_second']:>10.1f} users/s"
         line += f"  x{row['speedup_over_hf_dict']:.2f} HF" if "speedup_over_hf_dict" in row else ""
         line += f"  {row['time_over_gemm_limit']:.2f} of the limit"
+        line += f"  {row['peak_mib']:,.0f} MiB" if "peak_mib" in row else ""
         if "constraint_share" in row:
             line += f"  trie {row['constraint_share']:+.1%} (<= {row['constraint_share_high']:+.1%})"
             line += f"  filter {row['filter_share']:+.1%} (<= {row['filter_share_high']:+.1%})"

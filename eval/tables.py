@@ -49,6 +49,8 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("users_per_second", "users/s", ",.1f"),
         ("speedup_over_hf_dict", "times HF with a dict", ".1f"),
         ("time_over_gemm_limit", "time over the GEMM limit", ".2f"),
+        ("peak_mib", "peak MiB", ",.0f"),
+        ("peak_over_hf_dict", "of HF's", ".2f"),
         ("constraint_share", "the trie costs", "+.1%"),
         ("constraint_share_high", "at most", "+.1%"),
         ("filter_share", "with a filter", "+.1%"),
@@ -63,7 +65,8 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
 NOTES = {
     "tokenizer": "Means; least and greatest of the seeds in brackets.",
     "decoding": "One thread, a T5 of TIGER's size, encoder included. The trie's cost: "
-    "median of pairs, and the upper end of its 95 % interval; the filter keeps a tenth of the catalog.",
+    "median of pairs, and the upper end of its 95 % interval; the filter keeps a tenth of the catalog. "
+    "Peak memory is beyond the weights.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 

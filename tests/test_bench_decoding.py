@@ -69,6 +69,14 @@ def test_overhead_by_hand(bench: ModuleType) -> None:
     assert high > share
 
 
+def test_peak_memory_is_what_stands_at_one_time(bench: ModuleType) -> None:
+    def call() -> None:
+        for _ in range(3):
+            (torch.zeros(1 << 18) + 1).sum()  # 1 MiB, and 1 MiB beside it
+
+    assert bench.peak_mib(call, "cpu") == pytest.approx(2, abs=0.1)
+
+
 def test_it_runs_from_end_to_end(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +105,8 @@ def test_it_runs_from_end_to_end(
         "index", "pressmark", "gemm_limit", "hf_dict", "hf_mask", "hf_free",
     ]  # fmt: skip
     assert rows[1]["speedup_over_hf_dict"] > 0
+    assert 0 < rows[1]["peak_mib"] < rows[3]["peak_mib"]
+    assert rows[1]["peak_over_hf_dict"] == pytest.approx(rows[1]["peak_mib"] / rows[3]["peak_mib"])
     assert "users/s" in capsys.readouterr().out
 
 
