@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from tests.generator.models import TINY, encode_lists, exhaustive_scores, random_model, random_table
 
 from pressmark.generator.model import item_tokens
-from pressmark.generator.recommend import GeneratorRecommender
+from pressmark.generator.recommend import KNOWN_MASKS, GeneratorRecommender
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
 from pressmark.sids.table import SidTable
@@ -88,6 +89,23 @@ def test_a_filter_may_change_under_its_name() -> None:
     assert set(recommender.recommend(requests, 4).item_index[0].tolist()) == {3, 5, -1}
     mask[5] = False
     assert recommender.recommend(requests, 4).item_index[0].tolist() == [3, -1, -1, -1]
+
+
+def test_threads_may_ask_at_once_for_more_filters_than_are_kept() -> None:
+    table = random_table(7, 60, (8, 9))
+    recommender = GeneratorRecommender(random_model(7, table), table)
+    for item in range(len(table)):
+        for copy in "ab":
+            recommender.filters[f"{copy}{item}"] = np.arange(len(table)) == item
+    names = sorted(recommender.filters, key=lambda name: name[::-1])
+    assert len(names) > KNOWN_MASKS
+
+    def ask(name: str) -> int:
+        requests = Requests(Histories.from_lists([[]]), filter=name)
+        return int(recommender.recommend(requests, 1).item_index[0, 0])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, names)) == [int(name[1:]) for name in names]
 
 
 @pytest.mark.parametrize("mask", [np.ones(3, bool), np.ones(60)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,8 @@ class GeneratorRecommender:
     """Spells the best SIDs of the catalog and resolves them to items.
 
     Items that share a SID share its score and come in ascending item_index. History is excluded before the
-    search, not after: a user gets min(k, items left) items whatever history and filter leave.
+    search, not after: a user gets min(k, items left) items whatever history and filter leave. Several threads
+    may ask at once; a change to the trie waits for none of them, so keep them away meanwhile.
 
     Args:
         model: The generator; its weights are copied.
@@ -75,6 +77,7 @@ class GeneratorRecommender:
         self._trie = LivingTrie(build_trie(table.sids, table.level_sizes))
         self._shown = SearchTrie.of(self._trie, self.device)
         self._masks: dict[str, _KnownMask] = {}
+        self._masks_lock = threading.Lock()
 
     def insert(self, sids: np.ndarray, passes: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """Adds products to the loaded trie; it is built afresh only once in many thousand changes.
@@ -150,7 +153,8 @@ class GeneratorRecommender:
         """
         check_request(self, requests, k)
         names, of_user = requests.by_filter()
-        masks = [self._mask(name) for name in names]
+        with self._masks_lock:
+            masks = [self._mask(name) for name in names]
         items, lengths = requests.histories.newest(self.history_length)
         item_index = np.full((len(requests), k), -1, np.int64)
         scores = np.full((len(requests), k), -np.inf, np.float32)
