@@ -55,6 +55,16 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("constraint_share_high", "at most", "+.1%"),
         ("filter_share", "with a filter", "+.1%"),
     ],
+    "index": [
+        ("bytes_per_item", "bytes an item", ".1f"),
+        ("bytes_per_item_with_ids", "with ids", ".1f"),
+        ("build_seconds", "built, s", ".2f"),
+        ("save_seconds", "saved, s", ".2f"),
+        ("open_seconds", "opened, s", ".3f"),
+        ("insert_milliseconds", "an insert, ms", ".2f"),
+        ("withdraw_milliseconds", "a withdrawal, ms", ".2f"),
+        ("filter_seconds", "a filter, s", ".2f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -62,7 +72,10 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 """Of results that are rows: key, title, format."""
+FILES = {"index-bench": "decoding-bench"}
+"""Tables that show other rows of another table's file."""
 NOTES = {
+    "index": "One core; filters and withdrawals are random.",
     "tokenizer": "Means; least and greatest of the seeds in brackets.",
     "decoding": "One thread, a T5 of TIGER's size, encoder included. The trie's cost: "
     "median of pairs, and the upper end of its 95 % interval; the filter keeps a tenth of the catalog. "
@@ -77,17 +90,19 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return row["tokenizer"]
     if kind == "serving":
         return f"{row['engine']}, batch {row['batch']}"
-    shown = row["num_items"] == 100_000 or (row["num_items"] == 10_000_000 and row["dtype"] == "fp32")
-    if row["engine"] != "pressmark" or row["skewed"] or not shown or row["batch"] > 32:
+    skewed = ", skewed" if row["skewed"] else ""
+    if kind == "index":
+        return f"{row['num_items']:,} items{skewed}" if row["engine"] == "index" else ""
+    if row["engine"] != "pressmark" or row["skewed"] or row["num_items"] not in (100_000, 10_000_000):
         return ""
     return f"{row['num_items']:,} items, {row['dtype']}, batch {row['batch']}, beam {row['beam']}"
 
 
 def table(name: str) -> str:
     """The Markdown table of eval/results/<name>.json with a line on where it came from."""
-    path = ROOT / "eval" / "results" / f"{name}.json"
+    path = ROOT / "eval" / "results" / f"{FILES.get(name, name)}.json"
     if not path.is_file():
-        return f"(not measured yet: `eval/results/{name}.json`)"
+        return f"(not measured yet: `eval/results/{path.name}`)"
     result = read_json(path)
     if "rows" in result:
         return _rows_table(name, result)
@@ -134,7 +149,8 @@ def _rows_table(name: str, result: dict[str, Any]) -> str:
         lines.append(f"| {one} | " + " | ".join(cells) + " |")
     seeds = ", ".join(map(str, result["seeds"]))
     machine = f"{result['hardware']['cores']} cores of a {result['hardware']['cpu']}"
-    source = f"`eval/results/{name}.json`: seeds {seeds}, {machine}, {result['date'][:10]}. {NOTES[kind]}"
+    file = f"eval/results/{FILES.get(name, name)}.json"
+    source = f"`{file}`: seeds {seeds}, {machine}, {result['date'][:10]}. {NOTES[kind]}"
     return "\n".join(lines) + f"\n\n<sub>{source}</sub>"
 
 
