@@ -2,10 +2,11 @@
 
     python eval/tokenizer_quality.py --config C.yaml [--study main] [--seeds [0,1,2]] [--record true]
 
-Studies: `main` (RQ-KMeans, plain RQ-VAE, with the taxonomy, with behaviour), `lambda` (the contrastive
-weight), `ablation` (one change to the default at a time). Every row is a file in the run folder, so that a
-study which was cut short goes on; a row made by other settings or another tokenizer's code is made again. The
-doctor's verdict on one run: `pressmark doctor --run R`.
+Studies: `main` (RQ-KMeans; plain RQ-VAE; the default; codes that follow the taxonomy and hold near duplicates
+together, as in configs/precision.yaml; shoppers' behaviour beside that), `lambda` (the contrastive weight),
+`ablation` (one change to the default at a time). Every row is a file in the run folder, so that a study which was
+cut short goes on; a row made by other settings or another tokenizer's code is made again. The doctor's verdict on
+one run: `pressmark doctor --run R`.
 """
 
 import dataclasses
@@ -30,24 +31,25 @@ from pressmark.tokenizer import quality, train
 from pressmark.tokenizer.config import Config
 
 PLAIN = {"contrastive_weight": 0.0, "neighbour_weight": 0.0}
+TAXONOMY = {"contrastive_weight": 1.0, "neighbour_weight": 3.0}
 MAIN: dict[str, dict[str, Any]] = {
     "rqkmeans": {"kind": "rqkmeans", "balance": (0.0,)},
     "rqvae_plain": PLAIN,
-    "rqvae_taxonomy": {},
-    "rqvae_behaviour": {"behaviour_weight": 1.0, "contrastive_weight": 0.5},
+    "rqvae_default": {},
+    "rqvae_taxonomy": TAXONOMY,
+    "rqvae_behaviour": {"behaviour_weight": 1.0, "contrastive_weight": 0.5, "neighbour_weight": 3.0},
 }
 WEIGHTS = (0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.6, 1.0)
 LAMBDA = {f"lambda_{weight:g}": {"contrastive_weight": weight} for weight in WEIGHTS}
 ABLATION: dict[str, dict[str, Any]] = {
     "default": {},
     "even_balance": {"balance": (0.4,)},
-    "agreement_half": {"neighbour_weight": 1.5},
+    "agreement": {"neighbour_weight": 3.0},
     "agreement_sharp": {"neighbour_weight": 6.0, "agreement.sharpness": 60.0},
+    "taxonomy": TAXONOMY,
     "rqkmeans_balanced": {"kind": "rqkmeans"},
     "no_balance": {"balance": (0.0,)},
     "entropy": {"entropy_weight": 0.1},
-    "no_contrastive": {"contrastive_weight": 0.0},
-    "no_agreement": {"neighbour_weight": 0.0},
     "plain": PLAIN,
     "form_cosine": {"contrastive.form": "cosine"},
     "form_agreement": {"contrastive.form": "agreement"},

@@ -29,12 +29,14 @@ class Config:
     """Width of the quantized space."""
     scaling: Literal["shared", "each"] = "shared"
     """Standardise by one scale for all dimensions, which keeps cosines, or "each" by its own."""
-    contrastive_weight: float = 1.0
-    """Lambda, weight of the taxonomy contrastive loss; 0 turns it off."""
+    contrastive_weight: float = 0.2
+    """Lambda, weight of the taxonomy contrastive loss; 0 turns it off. 1 makes codes that follow the tree, and
+    that a generator spells less well (eval/LOG.md)."""
     contrastive: contrastive.Config = field(default_factory=contrastive.Config)
     """Shape of the contrastive loss."""
-    neighbour_weight: float = 3.0
-    """Weight of the agreement loss over pairs of close content; 0 turns it off."""
+    neighbour_weight: float = 0.0
+    """Weight of the agreement loss over pairs of close content; 0 turns it off. 3 holds near duplicates on one
+    first code, at a cost in reconstruction and training time."""
     behaviour_weight: float = 0.0
     """Weight of the contrastive loss with products that stood side by side in training histories as positives;
     0, the default, keeps SIDs free of behaviour. Cold items have no such pair: content places them as ever."""
