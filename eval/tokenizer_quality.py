@@ -4,9 +4,9 @@
 
 Studies: `main` (RQ-KMeans; plain RQ-VAE; the default; codes that follow the taxonomy and hold near duplicates
 together, as in configs/precision.yaml; shoppers' behaviour beside that), `lambda` (the contrastive weight),
-`ablation` (one change to the default at a time). Every row is a file in the run folder, so that a study which was
-cut short goes on; a row made by other settings or another tokenizer's code is made again. The doctor's verdict on
-one run: `pressmark doctor --run R`.
+`ablation` (one change to the default at a time). Every row is a file in the run folder, so that a study which
+was cut short goes on; a row made by other settings or another tokenizer's code is made again. The doctor's
+verdict on one run: `pressmark doctor --run R`.
 """
 
 import dataclasses
