@@ -15,7 +15,7 @@ the level's codes, less one; in turns, median of the pairs and the upper end of 
 search in the trie has less to choose from than the one without, and that is in the figure too.
 
 Every catalog, uniform and skewed, gets the first dtype and the first two batches; the one that Hugging Face's
-engines run on (the largest they can, uniform) gets all of them.
+engines run on (the largest they can, uniform) every dtype at those, and the first dtype at every batch.
 
 `peak_mib` is the most memory that a call holds at one time beyond the weights, its answer included.
 """
@@ -385,7 +385,7 @@ def main() -> None:
         shape: [
             (dtype, batch, beam)
             for dtype in (dtypes if shape == beside_hf else dtypes[:1])
-            for batch in (batches if shape == beside_hf else batches[:2])
+            for batch in (batches if shape == beside_hf and dtype == dtypes[0] else batches[:2])
             for beam in beams
         ]
         for shape in shapes

@@ -44,7 +44,8 @@ class Past:
 
     Attributes:
         positions: For each position before, each layer's keys and values (rows, 2, H, d_kv).
-        rows: For each position before, (R,) int64 the row there of each beam's ancestor.
+        rows: For each position before, (R,) int64 the row there of each beam's ancestor. As a step leaves it,
+            without the newest position: its rows are the beams themselves.
     """
 
     positions: list[list[Tensor]]
