@@ -66,7 +66,9 @@ _BALANCE = Change(
     "tokenizer.balance", "raise, to 0.6 at most: crowded codes pay for their size while codebooks are fitted"
 )
 _CLOSER = Change(
-    "tokenizer.neighbour_weight", "raise: near duplicates on two sides of a border move to one", "rqvae"
+    "tokenizer.neighbour_weight",
+    "raise, to 3 say: near duplicates on two sides of a border move to one; a generator spells them no better",
+    "rqvae",
 )
 _BEHAVIOUR = Change(
     "tokenizer.behaviour_weight", "set to 1, say: products bought one after the other share codes", "rqvae"
