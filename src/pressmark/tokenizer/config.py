@@ -30,8 +30,8 @@ class Config:
     scaling: Literal["shared", "each"] = "shared"
     """Standardise by one scale for all dimensions, which keeps cosines, or "each" by its own."""
     contrastive_weight: float = 0.05
-    """Lambda, weight of the taxonomy contrastive loss; 0 turns it off. From .2 on codes follow the tree more than
-    the content, and a generator spells them less well (eval/LOG.md)."""
+    """Lambda, weight of the taxonomy contrastive loss; 0 turns it off. From .2 on codes follow the tree more
+    than the content, and a generator spells them less well (eval/LOG.md)."""
     contrastive: contrastive.Config = field(default_factory=contrastive.Config)
     """Shape of the contrastive loss."""
     neighbour_weight: float = 0.0
