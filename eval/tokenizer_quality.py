@@ -39,7 +39,7 @@ MAIN: dict[str, dict[str, Any]] = {
     "rqvae_taxonomy": TAXONOMY,
     "rqvae_behaviour": {"behaviour_weight": 1.0, "contrastive_weight": 0.5, "neighbour_weight": 3.0},
 }
-WEIGHTS = (0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.6, 1.0)
+WEIGHTS = (0, 0.01, 0.03, 0.1, 0.2, 0.3)
 LAMBDA = {f"lambda_{weight:g}": {"contrastive_weight": weight} for weight in WEIGHTS}
 ABLATION: dict[str, dict[str, Any]] = {
     "default": {},

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pressmark.recommender import Recommendations, Recommender, Requests, filter_mask
+from pressmark.recommender import Recommendations, Recommender, Requests, filter_mask, joined
 
 Limits = Sequence[tuple[np.ndarray, int]]
 """(num_items,) groups and how many items of one a list may hold."""
@@ -123,8 +123,7 @@ def _fill(
             if any(one.any() for one in full):
                 room = f"room in list {row}"
                 closed[room] = ~np.logical_or.reduce(full)
-                theirs = names[place]
-                names[place] = room if theirs is None else f"{theirs} & {room}"
+                names[place] = joined(names[place], room)
         recommender.filters.update(closed)
         try:
             answer = recommender.recommend(replace(part, filter=names), depth)

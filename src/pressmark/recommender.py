@@ -53,8 +53,8 @@ class Requests:
     def also(self, name: str) -> Requests:
         """The same requests, whose answers pass the filter `name` too."""
         if self.filter is None or isinstance(self.filter, str):
-            return replace(self, filter=_joined(self.filter, name))
-        return replace(self, filter=[_joined(one, name) for one in self.filter])
+            return replace(self, filter=joined(self.filter, name))
+        return replace(self, filter=[joined(one, name) for one in self.filter])
 
     def take(self, rows: np.ndarray) -> Requests:
         """The requests at (n,) rows, as a batch of their own."""
@@ -68,7 +68,8 @@ class Requests:
         )
 
 
-def _joined(expression: str | None, name: str) -> str:
+def joined(expression: str | None, name: str) -> str:
+    """A filter expression that asks for `name` too."""
     return name if expression is None else f"{expression} & {name}"
 
 

@@ -256,6 +256,8 @@ def search(
         log_probs = logits.log_softmax(-1)
         log_probs = log_probs if normalizer == "level" else log_probs[..., rows]
         offer, edge = trie.offers(level, node, log_probs, masks)  # (B, M, W)
+        # Rounding must not lift a log-probability above 0: that scores only fall is what the proof rests on.
+        offer.clamp_max_(0)
         offer += score[..., None]
         if dead is not None:
             _close(offer, node, score, dead[level])
