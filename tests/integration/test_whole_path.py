@@ -103,6 +103,15 @@ def test_other_settings_in_the_same_run_folder_are_refused(run: Path) -> None:
         stages.train_tokenizer(experiment)
 
 
+def test_a_run_is_screened_beside_itself(run: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "eval" / "screen.py"), "--runs", str(run), str(run)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == 2
+    assert all(line.endswith("+0.000 +- 0.000") for line in lines)
+    # 240 products: a generator that knew nothing but the trie would be surprised by log(240) = 5.5 nats.
+    assert 0 < float(lines[0].split("-log p ")[1].split()[0]) < 15
+
+
 def test_where_a_stage_logs_is_no_setting_of_it(run: Path) -> None:
     elsewhere = {"tokenizer.training.log_with": "tensorboard", "tokenizer.training.checkpoint_every": 7}
     experiment, _ = parse(tiny_arguments(run.parent, **elsewhere))
