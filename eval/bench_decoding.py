@@ -144,9 +144,11 @@ class Cell:
 class FreeTrie(SearchTrie):
     """No trie at all: every code may follow every other."""
 
-    def offers(self, level: int, node: Tensor, log_probs: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
+    def offers(
+        self, level: int, node: Tensor, scores: Tensor, masks: Masks | None, normalize: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """All of them."""
-        return log_probs, log_probs
+        return scores, scores
 
     def follow(self, level: int, edge: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """To anywhere."""

@@ -20,9 +20,10 @@ from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded, truth
 from pressmark.evaluation.record import record
 from pressmark.files import read_json
-from pressmark.generator.model import load_model
+from pressmark.generator.losses import CodeLoss
+from pressmark.generator.model import load_model, normalizer_of
 from pressmark.generator.samples import Collator, Samples
-from pressmark.generator.train import Config, choose_cases, token_losses
+from pressmark.generator.train import Config, choose_cases, code_losses
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.table import read_sids
 
@@ -41,9 +42,10 @@ def surprise(run: Path, num_cases: int) -> np.ndarray:
     values = np.insert(cases.histories.values, cases.histories.offsets[1:], cases.target)
     samples = Samples(values, ends, np.minimum(lengths, model.config.history_length))
     collate = Collator(samples, table, model.config.history_input)
+    loss = CodeLoss(table, np.arange(len(table)), normalizer_of(model))
     parts = np.array_split(np.arange(len(samples)), max(1, len(samples) // BATCH))
     with torch.inference_mode():
-        return np.concatenate([token_losses(model, collate(part)).sum(1).numpy() for part in parts])
+        return np.concatenate([code_losses(model, collate(part), loss)[0].sum(1).numpy() for part in parts])
 
 
 def rows_of(runs: list[Path], num_cases: int) -> list[dict[str, Any]]:

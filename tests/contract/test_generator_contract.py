@@ -9,7 +9,7 @@ from tests.generator.models import TINY, random_model, random_table
 from pressmark.generator.recommend import GeneratorRecommender
 
 
-@pytest.mark.parametrize("history_input", ["tokens", "items"])
+@pytest.mark.parametrize("history_input", ["tokens", "items", "causal"])
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_beam_over_everything_keeps_the_contract(history_input: str, shared: bool) -> None:
     table = random_table(11, 40, (4, 5, 3), shared=shared)

@@ -20,7 +20,7 @@ from pressmark.generator.model import (
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import Vocabulary
 
-TINY = Config(num_layers=2, num_heads=2, d_kv=4, d_model=16, d_ff=24, dropout=0.1)
+TINY = Config(num_layers=2, num_heads=2, d_kv=4, d_model=16, d_ff=24, dropout=0.1, normalizer="full")
 
 
 def random_table(

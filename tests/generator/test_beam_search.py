@@ -94,7 +94,7 @@ def cases(draw: st.DrawFn, beams: tuple[int, ...] = (1, 2, 5, 12)) -> Case:
     )
     config = dataclasses.replace(
         TINY,
-        history_input=draw(st.sampled_from(["tokens", "items"])),
+        history_input=draw(st.sampled_from(["tokens", "items", "causal"])),
         feed_forward=draw(st.sampled_from(["relu", "gated-gelu"])),
     )
     item = st.integers(0, len(table) - 1)

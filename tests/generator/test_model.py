@@ -69,7 +69,7 @@ def test_an_item_is_the_sum_of_its_tokens_without_padding() -> None:
     assert embed(weight, torch.tensor([[2, 0]])).tolist() == [[[20.0], [100.0]]]
 
 
-@pytest.mark.parametrize("history_input", ["tokens", "items"])
+@pytest.mark.parametrize("history_input", ["tokens", "items", "causal"])
 def test_a_saved_model_is_the_same_model(tmp_path: Path, history_input: str) -> None:
     config = dataclasses.replace(TINY, history_input=history_input)
     model = random_model(3, TABLE, config)

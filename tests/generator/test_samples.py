@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.generator.models import random_table
 
-from pressmark.generator.samples import Collator, Samples, prefix_samples
+from pressmark.generator.samples import Collator, Samples, Windows, prefix_samples, windows
 from pressmark.interactions.histories import Histories
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
@@ -103,7 +103,7 @@ def test_a_batch_of_empty_histories() -> None:
     assert batch.labels.tolist() == [SID[5], SID[3]]
 
 
-@pytest.mark.parametrize("history_input", ["tokens", "items"])
+@pytest.mark.parametrize("history_input", ["tokens", "items", "causal"])
 def test_collating_many_agrees_with_spelling_each(history_input: str) -> None:
     samples = many_samples()
     collate = Collator(samples, TABLE, history_input)
@@ -123,4 +123,66 @@ def test_collating_many_agrees_with_spelling_each(history_input: str) -> None:
             for age, item in enumerate(history)
             for token in [*SID[item], *([newest - age] if history_input == "items" else [])]
         ]
+        if history_input == "causal":
+            expected = [EOS, PAD, PAD, *expected]
         assert alone.input_ids[0].flatten().tolist()[: len(expected)] == expected
+
+
+def told(samples: Windows) -> list[tuple[list[int], int]]:
+    """What each target that counts is told from."""
+    found = []
+    for start, length, overlap in zip(samples.start, samples.length, samples.overlap, strict=True):
+        for place in range(start + overlap, start + length):
+            if samples.wanted[place]:
+                found.append((samples.values[start:place].tolist(), int(samples.values[place])))
+    return found
+
+
+@pytest.mark.parametrize("empty_histories", [True, False])
+@pytest.mark.parametrize("repeat_targets", [True, False])
+def test_windows_hold_the_targets_of_all_prefixes(empty_histories: bool, repeat_targets: bool) -> None:
+    rng = np.random.default_rng(0)
+    train = Histories.from_lists([rng.integers(0, 30, rng.integers(0, 40)) for _ in range(60)])
+    for history_length in (1, 2, 5, 8):
+        prefixes = spelled(prefix_samples(train, history_length, empty_histories, repeat_targets))
+        samples = windows(train, history_length, empty_histories, repeat_targets)
+        found = told(samples)
+        assert [target for _, target in found] == [target for _, target in prefixes]
+        assert samples.num_targets.sum() == len(found)
+        assert (samples.num_targets > 0).all()
+        for (history, _), (whole, _) in zip(found, prefixes, strict=True):
+            assert len(history) <= history_length
+            assert history == whole[len(whole) - len(history) :]
+            assert len(history) >= min(len(whole), history_length // 2)
+
+
+def test_a_batch_of_windows_by_hand() -> None:
+    samples = windows(TRAIN, 3, empty_histories=False, repeat_targets=False)
+    # User 0 whole; user 2 as [2, 6, 2, 7] and, behind one item of overlap, [7, 1].
+    assert samples.length.tolist() == [3, 4, 2]
+    assert samples.overlap.tolist() == [0, 0, 1]
+    batch = Collator(samples, TABLE, "causal")(np.array([0, 1, 2]))
+    start = [EOS, PAD, PAD]
+    assert batch.attention_mask.sum(1).tolist() == [3, 4, 2]
+    read = [one[mask > 0].tolist() for one, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
+    assert read == [[start, SID[3], SID[1]], [start, SID[2], SID[6], SID[2]], [start, SID[7]]]
+    assert batch.counted is not None
+    assert batch.counted.tolist() == [[True, True, False], [True, False, True], [True, False, False]]
+    assert batch.item_index.tolist() == [1, 4, 6, 7, 1]
+    assert batch.labels.tolist() == [SID[item] for item in (1, 4, 6, 7, 1)]
+    assert batch.next_items is not None
+    assert batch.next_items[batch.counted].tolist() == batch.labels.tolist()
+
+
+def test_a_plan_of_windows_shares_the_targets_evenly() -> None:
+    rng = np.random.default_rng(0)
+    train = Histories.from_lists([rng.integers(0, 12, rng.integers(1, 15)) for _ in range(200)])
+    samples = windows(train, 8, empty_histories=False, repeat_targets=True)
+    plan = samples.plan(epoch=1, batch_size=64, seed=5)
+    assert np.sort(np.concatenate(plan)).tolist() == list(range(len(samples)))
+    targets = [samples.num_targets[batch].sum() for batch in plan]
+    assert abs(np.array(targets) - 64).max() <= 9
+    assert np.mean([np.ptp(samples.length[batch]) for batch in plan]) < 1
+    again = samples.plan(epoch=1, batch_size=64, seed=5)
+    assert all(np.array_equal(*pair) for pair in zip(plan, again, strict=True))
+    assert windows(Histories.from_lists([[1], [2]]), 8, False, True).plan(0, 64, 5) == []

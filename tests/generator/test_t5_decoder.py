@@ -16,7 +16,7 @@ HISTORIES = [list(range(25)), [], [3], [1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
-@pytest.mark.parametrize("history_input", ["tokens", "items"])
+@pytest.mark.parametrize("history_input", ["tokens", "items", "causal"])
 def test_encoder_and_decoder_are_hfs(feed_forward: str, history_input: str) -> None:
     config = dataclasses.replace(
         TINY, feed_forward=feed_forward, history_input=history_input, num_decoder_layers=3

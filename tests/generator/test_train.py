@@ -13,10 +13,11 @@ from torch import Tensor
 from pressmark import distributed
 from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.files import read_json, read_tensors
+from pressmark.generator.losses import CodeLoss
 from pressmark.generator.model import encoder_arguments, item_tokens
 from pressmark.generator.recommend import load_generator
 from pressmark.generator.samples import Collator, prefix_samples
-from pressmark.generator.train import Config, GeneratorTask, choose_cases, token_losses, train
+from pressmark.generator.train import Config, GeneratorTask, choose_cases, code_losses, train
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split
@@ -90,7 +91,7 @@ def quick(**changes: object) -> Config:
     )
 
 
-@pytest.mark.parametrize("history_input", ["tokens", "items"])
+@pytest.mark.parametrize("history_input", ["tokens", "items", "causal"])
 def test_it_learns_what_comes_next(run: Path, history_input: str) -> None:
     config = quick(model=dataclasses.replace(SMALL, history_input=history_input))
     train(run, config, seed=0)
@@ -155,7 +156,7 @@ def test_a_run_without_anything_to_learn(run: Path) -> None:
 
 def task_with(valid: Cases, **changes: object) -> GeneratorTask:
     samples = prefix_samples(Histories.from_lists([cycle(1, 6), cycle(2, 3)]), 4, True, True)
-    return GeneratorTask(samples, valid, random_sids(), quick(**changes), seed=0)
+    return GeneratorTask(samples, valid, random_sids(), np.arange(NUM_ITEMS), quick(**changes), seed=0)
 
 
 @pytest.mark.parametrize("history_input", ["tokens", "items"])
@@ -182,10 +183,10 @@ def test_padding_changes_no_loss() -> None:
     table = random_table(5, 30, (5, 5))
     model = random_model(5, table)
     samples = prefix_samples(Histories.from_lists([[1, 2, 3, 4, 5, 6]]), 5, True, True)
-    collate = Collator(samples, table, "tokens")
+    collate, loss = Collator(samples, table, "tokens"), CodeLoss(table, np.arange(30), "full")
     with torch.no_grad():
-        together = token_losses(model, collate(np.arange(6)))
-        alone = torch.cat([token_losses(model, collate(np.array([number]))) for number in range(6)])
+        together, _ = code_losses(model, collate(np.arange(6)), loss)
+        alone = torch.cat([code_losses(model, collate(np.array([number])), loss)[0] for number in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 

@@ -21,7 +21,7 @@ from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
 
-Normalizer = Literal["full", "level"]
+Normalizer = Literal["full", "level", "trie"]
 
 
 class Decoder(Protocol):
@@ -88,21 +88,29 @@ class SearchTrie:
             trie.num_items,
         )
 
-    def offers(self, level: int, node: Tensor, log_probs: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
+    def offers(
+        self, level: int, node: Tensor, scores: Tensor, masks: Masks | None, normalize: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """What the beams may go on with, W places a beam.
 
         Args:
             level: The level of the edges.
             node: (B, M) int64 nodes of that depth.
-            log_probs: (B, M, K) float32, one for each code of the level.
+            scores: (B, M, K) float32, one for each code of the level.
             masks: Edges that each user may take.
+            normalize: Turn scores to log-probabilities among a node's edges, closed ones too.
 
         Returns:
             (B, M, W) float32: those of each node's edges in order; -inf behind the last, and for edges
             that are closed. And (B, M, W) int32 the edges.
         """
-        edge, closed = self.edges(level, node, masks)
-        return log_probs.gather(2, self.code(level, edge)).masked_fill_(closed, -torch.inf), edge
+        edge, closed = self.edges(level, node, None if normalize else masks)
+        offer = scores.gather(2, self.code(level, edge)).masked_fill_(closed, -torch.inf)
+        if normalize:
+            offer = offer.log_softmax(-1)
+            if masks is not None:
+                offer.masked_fill_(~masks.live(level, edge), -torch.inf)
+        return offer, edge
 
     def edges(self, level: int, node: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         """Edges of nodes (B, M), W places a node: (B, M, W) int32, and bool where none is, or a closed one.
@@ -226,7 +234,9 @@ def search(
         dead: Edges that single users must not take, one entry a level.
         normalizer: What a code's probability is relative to. full: the whole vocabulary, as HF and the loss
             have it. level: the codes of its level alone; cheaper, and another score (the model's mass on
-            codes of wrong levels is given back).
+            codes of wrong levels is given back). trie: the codes that lead to an item of the trie, whatever
+            the masks say; the scores of all items then are a distribution. A model is best asked by what it
+            was trained by.
 
     Returns:
         The beams. With at most `beam` live SIDs a user gets all of them, in exact order.
@@ -236,8 +246,8 @@ def search(
     """
     if beam < 1:
         raise ValueError(f"beam is {beam}; it must be at least 1.")
-    if normalizer not in ("full", "level"):
-        raise ValueError(f"normalizer is {normalizer!r}; it must be 'full' or 'level'.")
+    if normalizer not in ("full", "level", "trie"):
+        raise ValueError(f"normalizer is {normalizer!r}; it must be 'full', 'level' or 'trie'.")
     num_users, device = len(input_ids), input_ids.device
     node = torch.full((num_users, 1), trie.root, device=device)  # (B, M)
     score = torch.zeros((num_users, 1), device=device)  # (B, M)
@@ -251,11 +261,13 @@ def search(
     codes = node[..., None][..., :0]  # (B, M, levels so far)
     for level in range(len(trie.rows)):
         rows = trie.rows[level]
-        wanted = rows if normalizer == "level" else slice(None)
-        logits, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)
-        log_probs = logits.log_softmax(-1)
-        log_probs = log_probs if normalizer == "level" else log_probs[..., rows]
-        offer, edge = trie.offers(level, node, log_probs, masks)  # (B, M, W)
+        wanted = slice(None) if normalizer == "full" else rows
+        scores, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)
+        if normalizer != "trie":
+            scores = scores.log_softmax(-1)
+        if normalizer == "full":
+            scores = scores[..., rows]
+        offer, edge = trie.offers(level, node, scores, masks, normalize=normalizer == "trie")  # (B, M, W)
         # Rounding must not lift a log-probability above 0: that scores only fall is what the proof rests on.
         offer.clamp_max_(0)
         offer += score[..., None]

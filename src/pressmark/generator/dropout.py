@@ -25,11 +25,16 @@ class ByteDropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Drops and rescales in training mode; the identity otherwise."""
-        if not self.training or not self.rate:
-            return values
-        if values.device.type != "cpu":
-            return F.dropout(values, self.rate)
-        return _Drop.apply(values, round(256 * self.rate))
+        return drop(values, self.rate) if self.training else values
+
+
+def drop(values: Tensor, rate: float) -> Tensor:
+    """What `ByteDropout` does in training mode."""
+    if not rate:
+        return values
+    if values.device.type != "cpu":
+        return F.dropout(values, rate)
+    return _Drop.apply(values, round(256 * rate))
 
 
 class _Drop(torch.autograd.Function):

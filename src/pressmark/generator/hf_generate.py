@@ -13,7 +13,7 @@ Both see a living trie as it is at the call.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from transformers import GenerationConfig, LogitsProcessor, T5ForConditionalGene
 from transformers.generation import GenerateBeamEncoderDecoderOutput
 
 from pressmark.generator.beam_search import Masks, SearchTrie, search
+from pressmark.generator.model import normalizer_of
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.sids.edge_mask import edge_mask
 from pressmark.sids.living_trie import LivingTrie
@@ -49,9 +50,10 @@ class _Shown:
 class TrieBeamSearch:
     """A decoding loop for `generate(custom_generate=...)`: exact beam search over the SIDs of a trie.
 
-    Reads `num_beams`, `num_return_sequences`, `length_penalty` and `return_dict_in_generate`; processors,
-    sampling and stopping rules have no say. Where a user has fewer SIDs than were asked for, the rest of the
-    sequences are padding with a score of -inf.
+    Scores by what the model was trained by, see `model.Config.normalizer`. Reads `num_beams`,
+    `num_return_sequences`, `length_penalty` and `return_dict_in_generate`; processors, sampling and stopping
+    rules have no say. Where a user has fewer SIDs than were asked for, the rest of the sequences are padding
+    with a score of -inf.
 
     Args:
         trie: The valid SIDs.
@@ -85,7 +87,8 @@ class TrieBeamSearch:
         mask = model_kwargs.get("attention_mask")
         mask = states.new_ones(states.shape[:2]) if mask is None else mask[users]
         trie, masks = self._shown.on(states.device, len(mask))
-        beams = search(_Encoded(model, states, self.dtype), mask, mask, trie, num_beams, masks)
+        decoder = _Encoded(model, states, self.dtype)
+        beams = search(decoder, mask, mask, trie, num_beams, masks, normalizer=normalizer_of(model))
         missing = (0, max(0, num_answers - beams.leaf.shape[1]))
         leaf = F.pad(beams.leaf[:, :num_answers], missing, value=-1)
         score = F.pad(beams.score[:, :num_answers], missing, value=-torch.inf)
@@ -116,16 +119,19 @@ class _Encoded(T5Decoder):
 class TrieLogitsProcessor(LogitsProcessor):
     """Sets the scores of tokens that lead out of the trie to -inf.
 
-    In beam search HF normalises before it asks processors, so scores are those of the whole vocabulary. A row
-    that has no SID left to spell may only pad.
+    In beam search HF normalises before it asks processors, so scores are those of the whole vocabulary unless
+    told otherwise. A row that has no SID left to spell may only pad.
 
     Args:
         trie: The valid SIDs.
         allowed: (items,) bool by item_index, those that may be the answer; None is all.
+        normalizer: Of the scores that come out: "full", or "trie" for a model that was trained by it.
     """
 
-    def __init__(self, trie: Trie, allowed: np.ndarray | None = None) -> None:
-        self.num_levels, self._shown = trie.num_levels, _Shown(trie, allowed)
+    def __init__(
+        self, trie: Trie, allowed: np.ndarray | None = None, normalizer: Literal["full", "trie"] = "full"
+    ) -> None:
+        self.num_levels, self._shown, self.normalizer = trie.num_levels, _Shown(trie, allowed), normalizer
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(R, 1 + t) int64 tokens so far, the start token first, and (R, V) scores -> (R, V) scores."""
@@ -139,10 +145,16 @@ class TrieLogitsProcessor(LogitsProcessor):
         allowed = torch.full_like(scores, -torch.inf)
         if level < self.num_levels and trie.num_items:
             rows = trie.rows[level]
-            edge, closed = trie.edges(level, node[:, None], masks)
+            edge, closed = trie.edges(level, node[:, None], None)
             closed |= ~inside[:, None, None]
+            code = trie.code(level, edge)[:, 0]
+            if self.normalizer == "trie":
+                known = scores[:, rows].gather(1, code).masked_fill_(closed[:, 0], -torch.inf)
+                scores = scores - known.logsumexp(1, keepdim=True)
+            if masks is not None:
+                closed |= ~masks.live(level, edge)
             open_ = torch.zeros((len(scores), rows.stop - rows.start), device=scores.device)
-            open_.scatter_reduce_(1, trie.code(level, edge)[:, 0], (~closed[:, 0]).float(), "amax")
+            open_.scatter_reduce_(1, code, (~closed[:, 0]).float(), "amax")
             allowed[:, rows] = torch.where(open_ > 0, scores[:, rows], -torch.inf)
         nothing = torch.isneginf(allowed).all(dim=1)
         allowed[:, PAD] = torch.where(nothing, scores[:, PAD], -torch.inf)

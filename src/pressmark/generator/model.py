@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
+from pressmark.generator.beam_search import Normalizer
+from pressmark.generator.causal_t5 import CausalT5
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
-HistoryInput = Literal["tokens", "items"]
+HistoryInput = Literal["tokens", "items", "causal"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,13 @@ class Config:
         d_ff: Inner width of the feed-forward layers.
         feed_forward: "relu" is T5's feed-forward layer, "gated-gelu" that of T5 1.1.
         dropout: T5's dropout, everywhere that T5 has it.
-        history_input: "tokens" gives an item L encoder positions, as in TIGER; "items" gives it one, the sum
-            of its tokens' vectors and of one that says how recent it is, which trains several times faster.
+        history_input: "tokens" gives an item L encoder positions, as in TIGER. "items" gives it one, the sum
+            of its tokens' vectors and of one that says how recent it is. "causal" gives it one, in an encoder
+            that only looks back: every next item of a sequence is trained in one pass, see `causal_t5`.
         token_start: "codebooks" starts a sid_token's vector from its codebook entry, so that near codes are
             near from the first step; "random" draws it, as TIGER does.
+        normalizer: What a code competes with, in training and in answers: "trie" those that lead to an item,
+            "level" its level's, "full" the whole vocabulary, as TIGER and HF have it. See `losses.CodeLoss`.
     """
 
     num_layers: int = 4
@@ -48,6 +53,7 @@ class Config:
     dropout: float = 0.1
     history_input: HistoryInput = "tokens"
     token_start: Literal["codebooks", "random"] = "codebooks"
+    normalizer: Normalizer = "trie"
 
 
 def build_model(
@@ -66,8 +72,8 @@ def build_model(
         beam: Beams that it recommends with unless told otherwise.
 
     Returns:
-        The model, in training mode. It spells exactly L sid_tokens: labels carry no EOS, since every SID
-        is as long as the others.
+        The model, in training mode; a `CausalT5` where the history's input is "causal". It spells exactly L
+        sid_tokens: labels carry no EOS, since every SID is as long as the others.
 
     Source: TIGER (Rajput et al. 2023), section 4.1 for the size.
     """
@@ -78,6 +84,7 @@ def build_model(
         "codebook_fingerprint": table.codebook_fingerprint,
         "history_length": history_length,
         "history_input": config.history_input,
+        "normalizer": config.normalizer,
     }
     t5 = T5Config(
         # T5's cross-attention knows no positions: without recency tokens a decoder cannot tell the last item.
@@ -94,7 +101,7 @@ def build_model(
         eos_token_id=EOS,
         **built_for,
     )
-    model = T5ForConditionalGeneration(t5)
+    model = (CausalT5 if config.history_input == "causal" else T5ForConditionalGeneration)(t5)
     # For people who stay inside `generate`: beam search that sums log-probabilities and never samples.
     model.generation_config = GenerationConfig(
         do_sample=False,
@@ -144,7 +151,9 @@ def load_model(folder: Path, table: SidTable) -> T5ForConditionalGeneration:
     """
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder}: no generator here. Run train_generator first.")
-    model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    config = T5Config.from_pretrained(folder, local_files_only=True)
+    kind = CausalT5 if getattr(config, "history_input", None) == "causal" else T5ForConditionalGeneration
+    model = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     pinned = getattr(model.config, "codebook_fingerprint", None)
     if pinned != table.codebook_fingerprint:
         raise ValueError(
@@ -170,6 +179,8 @@ def history_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Spells histories for the encoder: items oldest first, then EOS, then padding.
 
+    A causal encoder reads EOS before the items instead: it stands for the empty history.
+
     Args:
         tokens: (N + 1, L) from `item_tokens`.
         items: (B, W) int64 item_index, padded with -1 on the right.
@@ -179,7 +190,7 @@ def history_tokens(
             next token, and so on. Used for "items" alone.
 
     Returns:
-        input_ids: (B, W * L + 1) int64 for "tokens"; (B, W + 1, L + 1) for "items".
+        input_ids: (B, W * L + 1) int64 for "tokens"; (B, W + 1, L + 1) for "items"; (B, W + 1, L) for "causal".
         attention_mask: (B, S) int64, 1 for items and EOS. Never empty: EOS is always there.
     """
     num_rows, width = items.shape
@@ -190,6 +201,9 @@ def history_tokens(
         input_ids = F.pad(spelled.reshape(num_rows, width * num_levels), (0, 1), value=PAD)
         lengths = lengths * num_levels
         input_ids[rows, lengths] = EOS
+    elif history_input == "causal":
+        input_ids = F.pad(spelled, (0, 0, 1, 0), value=PAD)
+        input_ids[:, 0, 0] = EOS
     else:
         recency = lengths[:, None] - 1 - torch.arange(width, device=items.device)
         recency = torch.where(recency >= 0, first_recency + recency, PAD)
@@ -213,6 +227,11 @@ def embed(weight: Tensor, input_ids: Tensor) -> Tensor:
         return F.embedding(input_ids, weight)
     summed = F.embedding_bag(input_ids.flatten(0, 1), weight, mode="sum", padding_idx=PAD)
     return summed.view(*input_ids.shape[:2], -1)
+
+
+def normalizer_of(model: T5ForConditionalGeneration) -> Normalizer:
+    """What the model was trained by; "full" for one that does not say."""
+    return getattr(model.config, "normalizer", "full")
 
 
 def encoder_arguments(weight: Tensor, input_ids: Tensor) -> dict[str, Any]:

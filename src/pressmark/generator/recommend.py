@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.generator.beam_search import Masks, Normalizer, SearchTrie, search
-from pressmark.generator.model import history_tokens, item_tokens, load_model
+from pressmark.generator.model import history_tokens, item_tokens, load_model, normalizer_of
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests, check_request, filter_mask
@@ -40,7 +40,7 @@ class GeneratorRecommender:
         table: SIDs of the catalog, of the codebooks that the model was trained on.
         beam: Beams a user; a larger k raises it.
         batch_size: Users decoded together at that beam.
-        normalizer: See `beam_search.search`.
+        normalizer: See `beam_search.search`; None is the one that the model was trained by.
         dtype: Of the decoder. bfloat16 is faster on machines that multiply in it, and rounds scores.
         max_beam: How far `Requests.certify` may widen the beam for a user whose answer is not yet proven.
 
@@ -56,7 +56,7 @@ class GeneratorRecommender:
         table: SidTable,
         beam: int = 50,
         batch_size: int = 64,
-        normalizer: Normalizer = "full",
+        normalizer: Normalizer | None = None,
         dtype: torch.dtype = torch.float32,
         max_beam: int = 800,
     ) -> None:
@@ -66,7 +66,8 @@ class GeneratorRecommender:
             )
         self.num_items = len(table)
         self.filters: dict[str, np.ndarray] = {}
-        self.beam, self.batch_size, self.normalizer = beam, batch_size, normalizer
+        self.beam, self.batch_size = beam, batch_size
+        self.normalizer = normalizer or normalizer_of(model)
         self.max_beam = max_beam
         self.history_length, self.history_input = model.config.history_length, model.config.history_input
         self.decoder = T5Decoder(model, dtype)

@@ -1,4 +1,8 @@
-"""Training samples: every prefix of every training sequence, and the item that follows it."""
+"""Training samples: every prefix of every training sequence, and the item that follows it.
+
+`prefix_samples` makes each prefix a sample of its own, which any encoder can read. `windows` keeps sequences
+whole for an encoder that only looks back: one sample then holds all their next items.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.place)
+
+    @property
+    def num_targets(self) -> np.ndarray:
+        """(S,) int64: one each."""
+        return np.ones(len(self), np.int64)
 
     def plan(self, epoch: int, batch_size: int, seed: int) -> list[np.ndarray]:
         """The epoch's batches: samples of about equal history length together, in random order.
@@ -66,31 +75,119 @@ def prefix_samples(
     Returns:
         The samples, in the order of `train`.
     """
+    before = np.arange(len(train.values)) - train.offsets[train.row_of_value()]
+    place = np.flatnonzero(_targets(train, empty_histories, repeat_targets))
+    return Samples(train.values, place, np.minimum(before[place], history_length))
+
+
+def _targets(train: Histories, empty_histories: bool, repeat_targets: bool) -> np.ndarray:
+    """(total,) bool: which places of all sequences are targets."""
     user = train.row_of_value()
-    before = np.arange(len(train.values)) - train.offsets[user]
-    wanted = before >= (0 if empty_histories else 1)
+    wanted = np.arange(len(train.values)) - train.offsets[user] >= (0 if empty_histories else 1)
     if not repeat_targets:
         pair = user * (train.values.max(initial=0) + 1) + train.values
         first = np.zeros(len(pair), bool)
         first[np.unique(pair, return_index=True)[1]] = True
         wanted &= first
-    place = np.flatnonzero(wanted)
-    return Samples(train.values, place, np.minimum(before[place], history_length))
+    return wanted
+
+
+@dataclass(frozen=True)
+class Windows:
+    """C stretches of sequences; each place of one is read and, where it counts, told from those before it.
+
+    Attributes:
+        values: (total,) int64 item_index, the sequences end to end.
+        start: (C,) int64 place of a window's first item in `values`.
+        length: (C,) int64 its items, at most the history length and one.
+        overlap: (C,) int64 how many of its first items were targets of the window before.
+        wanted: (total,) bool, the places that are targets.
+    """
+
+    values: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    overlap: np.ndarray
+    wanted: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def num_targets(self) -> np.ndarray:
+        """(C,) int64 targets that count in each window."""
+        before = np.concatenate([[0], np.cumsum(self.wanted)])
+        return before[self.start + self.length] - before[self.start + self.overlap]
+
+    def plan(self, epoch: int, batch_size: int, seed: int) -> list[np.ndarray]:
+        """The epoch's batches: windows of about equal length together, in random order.
+
+        A function of (seed, epoch) alone. Every window comes once; a batch ends with the window that fills it
+        to its share of the targets.
+
+        Returns:
+            int64 arrays of window numbers, of about `batch_size` targets each.
+        """
+        if not len(self):
+            return []
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(self))
+        order = order[np.argsort(self.length[order], kind="stable")]
+        targets = np.cumsum(self.num_targets[order])
+        num_batches = math.ceil(targets[-1] / batch_size)
+        ends = np.searchsorted(targets, targets[-1] * np.arange(1, num_batches) / num_batches) + 1
+        batches = [batch for batch in np.split(order, ends) if len(batch)]
+        return [batches[number] for number in rng.permutation(len(batches))]
+
+
+def windows(train: Histories, history_length: int, empty_histories: bool, repeat_targets: bool) -> Windows:
+    """Every sequence as windows of at most history_length + 1 items.
+
+    A sequence that is longer has several: each later one begins with half a history of items that were targets
+    before, so that none of its own is told from less.
+
+    Args:
+        train: One sequence a user, oldest first.
+        history_length: Items of history, at most.
+        empty_histories: See `prefix_samples`.
+        repeat_targets: See `prefix_samples`.
+
+    Returns:
+        The windows that hold a target, in the order of `train`.
+    """
+    longest, overlap = history_length + 1, history_length // 2
+    step = longest - overlap
+    num = 1 + -(-np.maximum(train.lengths - longest, 0) // step)
+    user = np.repeat(np.arange(len(train)), num)
+    number = np.arange(len(user)) - np.repeat(np.cumsum(num) - num, num)
+    start = train.offsets[user] + number * step
+    length = np.minimum(train.offsets[user + 1] - start, longest)
+    wanted = _targets(train, empty_histories, repeat_targets)
+    every = Windows(train.values, start, length, np.where(number > 0, overlap, 0), wanted)
+    some = every.num_targets > 0
+    return Windows(train.values, start[some], length[some], every.overlap[some], wanted)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """n samples as the model reads them.
+    """n targets and what they follow, as the model reads it.
 
     Attributes:
-        input_ids: (n, S) or (n, S, L) int64, see `model.history_tokens`.
-        attention_mask: (n, S) int64.
+        input_ids: (n, S) or (n, S, L) int64, see `model.history_tokens`; (B, S, L) of B windows.
+        attention_mask: (n, S) int64, (B, S) of windows.
         labels: (n, L) int64 sid_tokens of the targets, without EOS: a SID ends after L codes.
+        item_index: (n,) int64 the targets.
+        next_items: (B, T, L) int64 sid_tokens of what follows each window's last T positions; None where each
+            target has a history of its own.
+        counted: (B, T) bool, n of them true: those that are targets, in the order of `labels`.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    item_index: Tensor
+    next_items: Tensor | None = None
+    counted: Tensor | None = None
 
 
 class Collator:
@@ -104,7 +201,11 @@ class Collator:
     """
 
     def __init__(
-        self, samples: Samples, table: SidTable, history_input: HistoryInput, device: torch.device | str = "cpu"
+        self,
+        samples: Samples | Windows,
+        table: SidTable,
+        history_input: HistoryInput,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.samples, self.history_input, self.device = samples, history_input, device
         self.tokens = item_tokens(table, device)
@@ -112,17 +213,40 @@ class Collator:
         self.values = torch.from_numpy(samples.values).to(device)
 
     def __call__(self, numbers: np.ndarray) -> Batch:
-        """The samples `numbers` (n,) int64, padded to the longest history among them."""
+        """The samples `numbers` (n,) int64, padded to the longest among them."""
+        if isinstance(self.samples, Windows):
+            return self._windows(self.samples, numbers)
         place, length = self.samples.place[numbers], self.samples.length[numbers]
-        column = np.arange(length.max(initial=0))
-        # Places behind a history are in range and overwritten: they are its target's or the next ones.
-        window = np.minimum((place - length)[:, None] + column, len(self.samples.values) - 1)
-        items = self.values[torch.from_numpy(window).to(self.device)]
-        items[torch.from_numpy(column >= length[:, None]).to(self.device)] = -1
-        lengths = torch.from_numpy(length).to(self.device)
+        items, lengths = self._stretches(place - length, length)
         input_ids, attention_mask = history_tokens(
             self.tokens, items, lengths, self.history_input, self.first_recency
         )
-        return Batch(
-            input_ids, attention_mask, self.tokens[self.values[torch.from_numpy(place).to(self.device)]]
+        target = self.values[torch.from_numpy(place).to(self.device)]
+        return Batch(input_ids, attention_mask, self.tokens[target], target)
+
+    def _windows(self, samples: Windows, numbers: np.ndarray) -> Batch:
+        start, length = samples.start[numbers], samples.length[numbers]
+        items, lengths = self._stretches(start, length)
+        # An item is read where the next one is to be told; a window's last one is told alone.
+        input_ids, attention_mask = history_tokens(
+            self.tokens, items[:, :-1], lengths - 1, self.history_input, self.first_recency
         )
+        column = np.arange(items.shape[1])
+        place = np.minimum(start[:, None] + column, len(samples.values) - 1)
+        fresh = (column >= samples.overlap[numbers][:, None]) & (column < length[:, None])
+        counted = fresh & samples.wanted[place]
+        # Nothing follows an empty history unless it is to be learned: then its position is no query.
+        first = 0 if counted[:, 0].any() else 1
+        item = items[:, first:]
+        chosen = torch.from_numpy(counted[:, first:]).to(self.device)
+        target = item[chosen]
+        return Batch(input_ids, attention_mask, self.tokens[target], target, self.tokens[item], chosen)
+
+    def _stretches(self, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
+        """(n, W) int64 items from each start on, padded with -1; and (n,) int64 their lengths."""
+        column = np.arange(length.max(initial=0))
+        # Places behind a stretch are in range and overwritten.
+        place = np.minimum(start[:, None] + column, len(self.samples.values) - 1)
+        items = self.values[torch.from_numpy(place).to(self.device)]
+        items[torch.from_numpy(column >= length[:, None]).to(self.device)] = -1
+        return items, torch.from_numpy(length).to(self.device)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 from transformers.activations import ACT2FN
 
+from pressmark.generator.causal_t5 import CausalT5, recency_bias
 from pressmark.generator.model import embed
 
 
@@ -67,7 +68,7 @@ class CrossKV:
 
     Attributes:
         pairs: For each layer keys and values, (B, H, S, d_kv) each.
-        mask: (B, 1, 1, S), added to attention scores.
+        mask: (B, 1 or H, 1, S), added to attention scores.
     """
 
     pairs: list[tuple[Tensor, ...]]
@@ -101,6 +102,7 @@ class T5Decoder:
         self.num_buckets = config.relative_attention_num_buckets
         self.max_distance = config.relative_attention_max_distance
         weights = {name: one.detach() for name, one in model.state_dict().items()}
+        self.recency = self._copy(weights["recency.weight"]) if isinstance(model, CausalT5) else None
         self.embedding = self._copy(weights["shared.weight"])
         # Scale and norm go into the head once instead of into every hidden state.
         self.root = config.d_model**0.5
@@ -172,7 +174,10 @@ class T5Decoder:
         both = states.flatten(0, 1).mm(self.cross_into)
         both = both.view(num_rows, width, len(self.decoder_layers), 2, self.num_heads, -1)
         pairs = both.permute(2, 3, 0, 4, 1, 5).contiguous()
-        return CrossKV([tuple(one.unbind()) for one in pairs], self._mask(attention_mask))
+        mask = self._mask(attention_mask)
+        if self.recency is not None:
+            mask = mask + recency_bias(self.recency, attention_mask)
+        return CrossKV([tuple(one.unbind()) for one in pairs], mask)
 
     def step(
         self, tokens: Tensor, cross_kv: CrossKV, cache: Past | None, parent: Tensor, rows: slice
@@ -266,7 +271,10 @@ class T5Decoder:
         if width not in self._encoder_biases:
             position = torch.arange(width, device=self.device)
             bucket = self._bucket(position - position[:, None], two_sided=True)
-            self._encoder_biases[width] = self.encoder_bias[bucket].permute(2, 0, 1).contiguous()
+            bias = self.encoder_bias[bucket].permute(2, 0, 1).contiguous()
+            if self.recency is not None:
+                bias = bias.masked_fill_(position > position[:, None], -torch.inf)
+            self._encoder_biases[width] = bias
         return self._encoder_biases[width]
 
     def _decoder_bias(self, num_positions: int) -> Tensor:

@@ -15,9 +15,10 @@ from transformers import T5ForConditionalGeneration
 from pressmark import distributed, files, metrics
 from pressmark.generator import model as sizes
 from pressmark.generator.dropout import quicken_dropout
-from pressmark.generator.model import build_model, encoder_arguments, start_from_codebooks
+from pressmark.generator.losses import CodeLoss, ItemLoss
+from pressmark.generator.model import build_model, embed, encoder_arguments, start_from_codebooks
 from pressmark.generator.recommend import GeneratorRecommender
-from pressmark.generator.samples import Batch, Collator, Samples, prefix_samples
+from pressmark.generator.samples import Batch, Collator, Samples, Windows, prefix_samples, windows
 from pressmark.interactions.cases import Cases
 from pressmark.recommender import Requests
 from pressmark.sids.codebooks import read_codebooks
@@ -33,6 +34,10 @@ class Config:
         model: Its size.
         training: Length, speed and precision of training.
         history_length: Items of history that it reads: the newest ones.
+        item_loss: Weight of the item head's loss beside the codes'; 0 leaves it out. It needs an encoder
+            state in front of each target: history_input "causal" alone has them.
+        item_loss_others: Items that it compares a target with, drawn at each step; 0 takes all. Some
+            thousands do where the catalog is large.
         empty_histories: Train on each user's first item too, behind an empty history.
         repeat_targets: Train on items that the user had before; false saves time where the history is
             masked from the answers anyway.
@@ -48,6 +53,8 @@ class Config:
         default_factory=lambda: loop.Config(learning_rate=1e-3, warmup_steps=200, num_epochs=20, patience=5)
     )
     history_length: int = 20
+    item_loss: float = 2.0
+    item_loss_others: int = 0
     empty_histories: bool = True
     repeat_targets: bool = True
     beam: int = 50
@@ -59,6 +66,9 @@ class Config:
         for name in ("history_length", "beam", "valid_beam"):
             if getattr(self, name) < 1:
                 raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("item_loss", "item_loss_others"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be 0 or more.")
 
 
 def train(run: Path, config: Config, seed: int) -> None:
@@ -80,7 +90,10 @@ def train(run: Path, config: Config, seed: int) -> None:
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
-    samples = prefix_samples(split.train, config.history_length, config.empty_histories, config.repeat_targets)
+    causal = config.model.history_input == "causal"
+    samples = (windows if causal else prefix_samples)(
+        split.train, config.history_length, config.empty_histories, config.repeat_targets
+    )
     if not len(samples):
         raise ValueError(
             f"{run / 'data' / 'train.parquet'}: no user has two interactions, so there is no next item to "
@@ -92,7 +105,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     if config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
     quicken_dropout(model)
-    task = GeneratorTask(samples, valid, table, config, seed)
+    task = GeneratorTask(samples, valid, table, np.flatnonzero(split.fitted_on), config, seed)
     built_on = files.fingerprint(
         "generator",
         loop.decisive(asdict(config)),
@@ -105,7 +118,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     )
     record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
     if distributed.rank() == 0:
-        _save(run / "generator", model, table, record, len(samples), len(valid))
+        _save(run / "generator", model, table, record, int(samples.num_targets.sum()), len(valid))
     distributed.barrier()
 
 
@@ -128,10 +141,18 @@ class GeneratorTask:
     name = "generator"
     metric = "ndcg_at_10"
 
-    def __init__(self, samples: Samples, valid: Cases, table: SidTable, config: Config, seed: int) -> None:
-        self.samples, self.valid, self.table = samples, valid, table
+    def __init__(
+        self,
+        samples: Samples | Windows,
+        valid: Cases,
+        table: SidTable,
+        items: np.ndarray,
+        config: Config,
+        seed: int,
+    ) -> None:
+        self.samples, self.valid, self.table, self.items = samples, valid, table, items
         self.config, self.seed = config, seed
-        self._collator: Collator | None = None
+        self._device: torch.device | None = None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The epoch's batches."""
@@ -139,8 +160,12 @@ class GeneratorTask:
 
     def collate(self, samples: np.ndarray, device: torch.device) -> Batch:
         """These samples on `device`."""
-        if self._collator is None or self._collator.device != device:
-            self._collator = Collator(self.samples, self.table, self.config.model.history_input, device)
+        if self._device != device:
+            config, table = self.config, self.table
+            self._collator = Collator(self.samples, table, config.model.history_input, device)
+            self._code_loss = CodeLoss(table, self.items, config.model.normalizer, device)
+            self._item_loss = ItemLoss(table, self.items, config.item_loss_others, device)
+            self._device = device
         return self._collator(samples)
 
     def weight(self, batch: Batch) -> float:
@@ -148,10 +173,16 @@ class GeneratorTask:
         return float(batch.labels.numel())
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy over the whole vocabulary, summed over the targets' tokens; means a level to log."""
-        terms = token_losses(model, batch)
-        means = terms.detach().mean(0)
-        return terms.sum(), {f"loss_level_{level}": mean for level, mean in enumerate(means)}
+        """The codes' losses summed over the targets, and the item head's; means of each to log."""
+        terms, states = code_losses(model, batch, self._code_loss)
+        parts = {f"loss_level_{level}": mean for level, mean in enumerate(terms.detach().mean(0))}
+        loss = terms.sum()
+        if states is not None and self.config.item_loss:
+            bare: Any = getattr(model, "module", model)
+            items = self._item_loss(bare, states, batch.item_index)
+            loss = loss + self.config.item_loss * items.sum()
+            parts["item_loss"] = items.detach().mean()
+        return loss, parts
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Nothing to do."""
@@ -170,18 +201,31 @@ class GeneratorTask:
         return {"ndcg_at_10": ndcg / num, "recall_at_10": recall / num} if num else {}
 
 
-def token_losses(model: nn.Module, batch: Batch) -> Tensor:
-    """(n, L) float32: minus the log-probability of each target's code given history and coarser codes."""
-    # Labels shifted right behind the start token, as HF does it; done here since HF's own loss is a mean.
+def code_losses(model: nn.Module, batch: Batch, code_loss: CodeLoss) -> tuple[Tensor, Tensor | None]:
+    """The model's losses on a batch of n targets.
+
+    Returns:
+        (n, L) float32: of each target's codes, given its history and its coarser codes.
+        (n, D) the encoder's states in front of the targets; None where each has a history of its own.
+    """
     bare: Any = getattr(model, "module", model)
-    logits = model(
-        **encoder_arguments(bare.shared.weight, batch.input_ids),
-        attention_mask=batch.attention_mask,
-        decoder_input_ids=bare.prepare_decoder_input_ids_from_labels(batch.labels),
-        use_cache=False,
-    ).logits
-    terms = F.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), reduction="none")
-    return terms.view(batch.labels.shape)
+    weight = bare.shared.weight
+    if batch.next_items is None:
+        # Labels shifted right behind the start token, as HF does it; done here since HF's own loss is a mean.
+        logits = model(
+            **encoder_arguments(weight, batch.input_ids),
+            attention_mask=batch.attention_mask,
+            decoder_input_ids=bare.prepare_decoder_input_ids_from_labels(batch.labels),
+            use_cache=False,
+        ).logits
+        return code_loss(lambda level, rows: logits[:, level, rows], batch.labels, batch.item_index), None
+    hidden, states = model(inputs_embeds=embed(weight, batch.input_ids), next_items=batch.next_items)
+    hidden, states = hidden[batch.counted], states[batch.counted]
+
+    def scores(level: int, rows: slice) -> Tensor:
+        return F.linear(hidden[:, level], weight[rows])
+
+    return code_loss(scores, batch.labels, batch.item_index), states
 
 
 def _save(

@@ -1,0 +1,215 @@
+"""A T5 whose encoder only looks back: one pass over a user's sequence trains every next item in it.
+
+A history's states are then the first states of every longer history of that user, so nothing is encoded twice,
+and all next items are decoded at once, each attending to the states before it. Weights and sums are T5's. Three
+things are added: the encoder's causal mask, a bias of cross-attention for how recent an item is (T5's knows no
+positions), and an item head, which teaches the encoder to tell whole items apart.
+
+Source: SASRec's encoder (Kang and McAuley 2018) under TIGER's decoder (Rajput et al. 2023).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from pressmark.generator.dropout import drop
+from pressmark.generator.rms_norm import rms_norm
+from pressmark.sids.vocabulary import PAD
+
+
+class CausalT5(T5ForConditionalGeneration):
+    """T5 with a causal encoder over one position an item.
+
+    `generate`, `save_pretrained` and `from_pretrained` are Hugging Face's. The encoder reads the token of an
+    empty history first and then the items, oldest first, padded on the right.
+
+    Args:
+        config: A T5's, with `history_length` beside.
+
+    Attributes:
+        recency: (history_length + 1, H) bias of cross-attention, a row for each number of newer positions.
+        item_vectors: (V, D) vectors of sid_tokens; an item's are summed for the item head.
+        item_query: From an encoder state to what the item head compares with them.
+    """
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.recency = nn.Embedding(config.history_length + 1, config.num_heads)
+        self.item_vectors = nn.Embedding(config.vocab_size, config.d_model)
+        self.item_query = nn.Linear(config.d_model, config.d_model, bias=False)
+        # No age and no item is preferred at first.
+        nn.init.zeros_(self.recency.weight)
+        nn.init.normal_(self.item_vectors.weight, std=0.02)
+        nn.init.normal_(self.item_query.weight, std=0.5 * config.d_model**-0.5)
+        # `generate` calls the encoder by itself, with a mask of positions that is not causal.
+        self.encoder.register_forward_pre_hook(_look_back, with_kwargs=True)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        next_items: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput | tuple[Tensor, Tensor]:
+        """T5's forward pass; with `next_items` that of `spell`, through whatever wraps the model."""
+        if next_items is not None:
+            assert inputs_embeds is not None
+            return self.spell(inputs_embeds, next_items)
+        if encoder_outputs is None:
+            encoder_outputs = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
+            )
+        states = encoder_outputs[0]
+        if attention_mask is None:
+            attention_mask = states.new_ones(states.shape[:2])
+        if attention_mask.ndim == 2:
+            bias = recency_bias(self.recency.weight, attention_mask)
+            attention_mask = bias.masked_fill(attention_mask[:, None, None] == 0, torch.finfo(bias.dtype).min)
+        return super().forward(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=attention_mask, **kwargs
+        )
+
+    def spell(self, inputs_embeds: Tensor, next_items: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes sequences once and decodes the items that follow their last T positions.
+
+        Args:
+            inputs_embeds: (B, S, D), right-padded; what stands behind a position never reaches it.
+            next_items: (B, T, L) int64 sid_tokens; target t follows position S - T + t.
+
+        Returns:
+            hidden: (B, T, L, D) decoder states, ready for the output head.
+            states: (B, T, D) encoder states of the last T positions.
+        """
+        states = self._encode(inputs_embeds)
+        num_rows, num_targets, num_levels = next_items.shape
+        before = F.pad(next_items[..., :-1], (1, 0), value=PAD).view(-1, num_levels)
+        hidden = self._drop(F.embedding(before, self.shared.weight))  # (B * T, L, D)
+        own = self._self_bias(self.decoder, num_levels)  # (1, H, L, L)
+        cross = self._cross_bias(num_targets, states.shape[1], num_levels)  # (1, H, T * L, S)
+        for own_part, part, feed_forward in _parts(self.decoder):
+            hidden = hidden + self._drop(self._attend(own_part, hidden, own))
+            queries = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
+            attention = part.EncDecAttention
+            (query,) = self._heads(F.linear(queries, attention.q.weight).view(num_rows, -1, self._inner), 1)
+            both = F.linear(states, torch.cat([attention.k.weight, attention.v.weight]))
+            key, value = self._heads(both, 2)
+            mixed = _mix(query, key, value, cross).view(*hidden.shape[:2], -1)
+            hidden = hidden + self._drop(F.linear(mixed, attention.o.weight))
+            hidden = hidden + self._drop(self._feed_forward(feed_forward, hidden))
+        hidden = self._drop(self._final_norm(self.decoder, hidden))
+        if self.config.scale_decoder_outputs:
+            hidden = hidden * self.config.d_model**-0.5
+        return hidden.view(num_rows, num_targets, num_levels, -1), states[:, -num_targets:]
+
+    def _encode(self, inputs_embeds: Tensor) -> Tensor:
+        """(B, S, D) as `encoder` gives them, faster to train."""
+        hidden = self._drop(inputs_embeds)
+        bias = self._self_bias(self.encoder, hidden.shape[1])
+        for attention, feed_forward in _parts(self.encoder):
+            hidden = hidden + self._drop(self._attend(attention, hidden, bias))
+            hidden = hidden + self._drop(self._feed_forward(feed_forward, hidden))
+        return self._drop(self._final_norm(self.encoder, hidden))
+
+    def _attend(self, part: Any, hidden: Tensor, bias: Tensor) -> Tensor:
+        attention = part.SelfAttention
+        values = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
+        into = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight])
+        query, key, value = self._heads(F.linear(values, into), 3)
+        return F.linear(_mix(query, key, value, bias), attention.o.weight)
+
+    def _feed_forward(self, part: Any, hidden: Tensor) -> Tensor:
+        values = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
+        dense = part.DenseReluDense
+        if self.config.is_gated_act:
+            inside = dense.act(F.linear(values, dense.wi_0.weight)) * F.linear(values, dense.wi_1.weight)
+        else:
+            inside = dense.act(F.linear(values, dense.wi.weight))
+        return F.linear(self._drop(inside), dense.wo.weight)
+
+    def _final_norm(self, stack: Any, hidden: Tensor) -> Tensor:
+        return rms_norm(hidden, stack.final_layer_norm.weight, self.config.layer_norm_epsilon)
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return drop(values, self.config.dropout_rate) if self.training else values
+
+    @property
+    def _inner(self) -> int:
+        return self.config.num_heads * self.config.d_kv
+
+    def _heads(self, values: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, S, parts * inner) -> so many (B, H, S, d_kv)."""
+        split = values.view(*values.shape[:2], parts, self.config.num_heads, -1)
+        return split.permute(2, 0, 3, 1, 4).unbind()
+
+    def _self_bias(self, stack: Any, width: int) -> Tensor:
+        """(1, H, S, S): T5's for the distance, -inf for what is ahead."""
+        bias = stack.block[0].layer[0].SelfAttention.compute_bias(width, width)
+        return bias + _ahead(width, width, bias)
+
+    def _cross_bias(self, num_targets: int, width: int, num_levels: int) -> Tensor:
+        """(1, H, T * L, S): how recent a position is for each target, -inf for what is ahead of it."""
+        weight = self.recency.weight
+        position = torch.arange(width, device=weight.device)
+        newer = (position[-num_targets:, None] - position).clamp_min(0)  # (T, S)
+        bias = F.embedding(newer, weight).permute(2, 0, 1) + _ahead(num_targets, width, weight)
+        return bias.repeat_interleave(num_levels, dim=1)[None]
+
+
+def _parts(stack: Any) -> list[Any]:
+    """The residual parts of each layer."""
+    return [block.layer for block in stack.block]
+
+
+def recency_bias(recency: Tensor, attention_mask: Tensor) -> Tensor:
+    """Bias of cross-attention for the number of newer positions.
+
+    Args:
+        recency: (history_length + 1, H).
+        attention_mask: (B, S), nonzero where a position counts; those come first.
+
+    Returns:
+        (B, H, 1, S); anything where no position counts.
+    """
+    counts = (attention_mask != 0).long()
+    newer = counts.sum(1, keepdim=True) - counts.cumsum(1)
+    return recency[newer].permute(0, 2, 1)[:, :, None]
+
+
+def _ahead(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
+    """(queries, keys), 0 for keys up to the query, -inf ahead; the last query stands at the last key."""
+    nothing = torch.full((num_queries, num_keys), -torch.inf, dtype=like.dtype, device=like.device)
+    return nothing.triu(num_keys - num_queries + 1)
+
+
+def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attention as T5 has it, unscaled: (B, H, Q, d_kv) -> (B, Q, inner).
+
+    Written out: the bias is learned, for which torch has no fused attention on a CPU.
+    """
+    weights = (query @ key.transpose(-1, -2) + bias).softmax(-1)
+    return (weights @ value).transpose(1, 2).flatten(2)
+
+
+def _look_back(encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Makes an encoder's mask of positions (B, S) causal."""
+    inputs = kwargs.get("inputs_embeds")
+    inputs = kwargs["input_ids"] if inputs is None else inputs
+    mask = kwargs.get("attention_mask")
+    if mask is None or mask.ndim == 2:
+        weight = next(encoder.parameters())
+        width = inputs.shape[1]
+        lowest = torch.finfo(weight.dtype).min
+        causal = _ahead(width, width, weight).clamp_min(lowest)[None, None]  # (1, 1, S, S)
+        if mask is not None:
+            causal = causal.expand(len(mask), -1, -1, -1)
+            causal = causal.masked_fill(mask[:, None, None] == 0, lowest)
+        kwargs = {**kwargs, "attention_mask": causal}
+    return args, kwargs

@@ -1,0 +1,117 @@
+"""What the generator learns from: the codes of the next item, and that item among all others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pressmark.generator.beam_search import Normalizer, SearchTrie
+from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.model import item_tokens
+from pressmark.sids.table import SidTable
+from pressmark.sids.trie import build_trie
+from pressmark.sids.vocabulary import PAD, Vocabulary
+
+
+class CodeLoss:
+    """Minus the log-probability of each code of a target, given its history and its coarser codes.
+
+    Under the normalizer "trie" a code competes with those that some item has behind the same coarser ones, so
+    the codes' losses sum to that of the item among all items, and nothing is spent on SIDs that do not exist:
+    with 256 codes at 4 levels there are 22 nats of those and 9 of 12,000 items. "level" lets all codes of the
+    level compete, "full" the whole vocabulary, as TIGER and HF have it.
+
+    Args:
+        table: SIDs.
+        items: (n,) int64 item_index of the items that may be targets.
+        normalizer: What a code competes with.
+        device: Where the losses are computed.
+    """
+
+    def __init__(
+        self, table: SidTable, items: np.ndarray, normalizer: Normalizer, device: torch.device | str = "cpu"
+    ) -> None:
+        vocabulary = Vocabulary(table.level_sizes)
+        self.rows = [
+            slice(vocabulary.offset(level), vocabulary.offset(level) + size)
+            for level, size in enumerate(table.level_sizes)
+        ]
+        self.normalizer = normalizer
+        if normalizer == "trie":
+            trie = build_trie(table.sids, table.level_sizes, items)
+            self.trie = SearchTrie.of(trie, device)
+            # The node in front of each level; edges and their children have one number in a trie just built.
+            nodes = np.full(table.sids.shape, trie.root, np.int64)
+            nodes[:, 1:] = trie.walk(table.sids)[:, :-1]
+            self.nodes = torch.from_numpy(nodes).to(device)  # (N, L)
+
+    def __call__(self, logits: Callable[[int, slice], Tensor], labels: Tensor, item_index: Tensor) -> Tensor:
+        """The losses of n targets.
+
+        Args:
+            logits: A level and tokens to score -> (n, tokens) what the model says of them in front of it.
+            labels: (n, L) int64 sid_tokens.
+            item_index: (n,) int64.
+
+        Returns:
+            (n, L) float32.
+        """
+        terms = []
+        for level, rows in enumerate(self.rows):
+            wanted = slice(None) if self.normalizer == "full" else rows
+            scores = logits(level, wanted).float()
+            label = labels[:, level] - (wanted.start or 0)
+            if self.normalizer == "trie":
+                edge, closed = self.trie.edges(level, self.nodes[item_index, level, None], None)
+                some = scores.gather(1, self.trie.code(level, edge)[:, 0])
+                total = some.masked_fill(closed[:, 0], -torch.inf).logsumexp(1)
+                terms.append(total - scores.gather(1, label[:, None])[:, 0])
+            else:
+                terms.append(F.cross_entropy(scores, label, reduction="none"))
+        return torch.stack(terms, 1)
+
+
+class ItemLoss:
+    """Minus the log-probability of the target among all items, by the encoder's state alone.
+
+    An item's vector is the sum of its codes', so every code learns from every item that has it, and a new item
+    has one. It is the full softmax of SASRec's best form; the decoder profits from what it teaches the encoder.
+
+    Args:
+        table: SIDs.
+        items: (n,) int64 item_index of the items that may be targets.
+        num_others: Items drawn at each step, uniformly, to compare with; 0 takes all of them.
+        device: Where the losses are computed.
+
+    Source: sampled softmax, Jean et al. 2015, section 3.
+    """
+
+    def __init__(
+        self, table: SidTable, items: np.ndarray, num_others: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.tokens = item_tokens(table, device)
+        self.items = torch.from_numpy(items).to(device)
+        self.num_others = num_others if num_others < len(items) else 0
+
+    def __call__(self, model: CausalT5, states: Tensor, item_index: Tensor) -> Tensor:
+        """(n,) float32 losses of n targets item_index (n,) int64 behind encoder states (n, D)."""
+        query = model.item_query(states)
+        own = item_vectors(model, self.tokens[item_index])
+        score = torch.linalg.vecdot(query, own).float()
+        others, shift = self.items, 0.0
+        if self.num_others:
+            drawn = torch.randint(len(others), (self.num_others,), device=others.device)
+            others, shift = others[drawn], math.log(len(self.items) / self.num_others)
+        scores = (query @ item_vectors(model, self.tokens[others]).T).float() + shift
+        scores = scores.masked_fill(others == item_index[:, None], -torch.inf)
+        return torch.logaddexp(scores.logsumexp(1), score) - score
+
+
+def item_vectors(model: CausalT5, tokens: Tensor) -> Tensor:
+    """(n, D) the item head's vectors of items spelled (n, L)."""
+    return F.embedding_bag(tokens, model.item_vectors.weight, mode="sum", padding_idx=PAD)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tests.generator.models import TINY, encode_lists, random_model, random_table
+
+from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.losses import CodeLoss
+from pressmark.generator.model import build_model, embed, encoder_arguments
+from pressmark.generator.rms_norm import rms_norm
+from pressmark.generator.samples import Collator, windows
+from pressmark.generator.train import code_losses
+from pressmark.interactions.histories import Histories
+
+CAUSAL = dataclasses.replace(TINY, history_input="causal", dropout=0.0)
+TABLE = random_table(3, 40, (6, 7, 5))
+SEQUENCES = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3, 5, 8, 9, 7]]
+
+
+def causal_model(**changes: object) -> CausalT5:
+    model = random_model(3, TABLE, dataclasses.replace(CAUSAL, **changes), history_length=6)
+    assert isinstance(model, CausalT5)
+    torch.nn.init.normal_(model.recency.weight)
+    return model
+
+
+@pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
+@pytest.mark.parametrize("empty_histories", [True, False])
+def test_one_pass_says_what_every_prefix_says_through_hf(feed_forward: str, empty_histories: bool) -> None:
+    model = causal_model(feed_forward=feed_forward, num_decoder_layers=3)
+    samples = windows(Histories.from_lists(SEQUENCES), 6, empty_histories, repeat_targets=True)
+    batch = Collator(samples, TABLE, "causal")(np.arange(3))
+    with torch.no_grad():
+        hidden, states = model(
+            inputs_embeds=embed(model.shared.weight, batch.input_ids), next_items=batch.next_items
+        )
+        found = torch.nn.functional.linear(hidden[batch.counted], model.shared.weight)
+        expected, encoded = [], []
+        for sequence in SEQUENCES:
+            for place in range(0 if empty_histories else 1, len(sequence)):
+                inputs = encode_lists(TABLE, [sequence[:place]], "causal")
+                arguments = encoder_arguments(model.shared.weight, inputs.input_ids)
+                out = model(
+                    **arguments,
+                    attention_mask=inputs.attention_mask,
+                    labels=encode_lists(TABLE, [[sequence[place]]], "tokens").input_ids[:, :-1],
+                )
+                expected.append(out.logits[0])
+                encoded.append(out.encoder_last_hidden_state[0, -1])
+    torch.testing.assert_close(found, torch.stack(expected), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(states[batch.counted], torch.stack(encoded), atol=2e-5, rtol=1e-5)
+
+
+def test_padding_and_what_comes_later_change_nothing() -> None:
+    model = causal_model()
+    with torch.no_grad():
+        alone = encode_lists(TABLE, [[1, 2]], "causal")
+        both = encode_lists(TABLE, [[1, 2], [1, 2, 3, 4]], "causal")
+        states = [
+            model.encoder(**encoder_arguments(model.shared.weight, one.input_ids), attention_mask=mask)[0]
+            for one, mask in ((alone, alone.attention_mask), (both, both.attention_mask), (both, None))
+        ]
+    for padded in states[1:]:
+        for row in range(2):
+            torch.testing.assert_close(padded[row, :3], states[0][0], atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_reach_every_weight() -> None:
+    model = causal_model().train()
+    samples = windows(Histories.from_lists(SEQUENCES), 6, True, True)
+    batch = Collator(samples, TABLE, "causal")(np.arange(3))
+    terms, states = code_losses(model, batch, CodeLoss(TABLE, np.arange(len(TABLE)), "trie"))
+    assert states is not None
+    (terms.sum() + model.item_query(states).sum() + model.item_vectors.weight.sum()).backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
+def test_a_fresh_model_has_t5s_spread_and_small_weights_beside() -> None:
+    wide = dataclasses.replace(CAUSAL, d_model=64, d_ff=64)
+    model, plain = (
+        build_model(dataclasses.replace(wide, history_input=one), TABLE, 6) for one in ("causal", "tokens")
+    )
+    own = model.state_dict()
+    for name, weight in plain.state_dict().items():
+        assert own[name].float().std() == pytest.approx(float(weight.std()), rel=0.3, abs=1e-6)
+    assert isinstance(model, CausalT5)
+    assert model.recency.weight.abs().max() == 0
+    assert 0.01 < model.item_vectors.weight.std() < 0.03
+    assert 0.05 < model.item_query.weight.std() < 0.08
+
+
+def test_the_norms_gradient_is_autograds() -> None:
+    torch.manual_seed(0)
+    values = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    plain = weight * values * torch.rsqrt(values.square().mean(-1, keepdim=True) + 1e-2)
+    torch.testing.assert_close(rms_norm(values, weight, 1e-2), plain, atol=1e-6, rtol=1e-6)
+    seed = torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, (values, weight), seed)
+    found = torch.autograd.grad(rms_norm(values, weight, 1e-2), (values, weight), seed)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
