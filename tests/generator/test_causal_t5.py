@@ -33,11 +33,13 @@ def test_one_pass_says_what_every_prefix_says_through_hf(feed_forward: str, empt
     model = causal_model(feed_forward=feed_forward, num_decoder_layers=3)
     samples = windows(Histories.from_lists(SEQUENCES), 6, empty_histories, repeat_targets=True)
     batch = Collator(samples, TABLE, "causal")(np.arange(3))
+    assert batch.next_index is not None
+    counted = batch.next_index >= 0
     with torch.no_grad():
         hidden, states = model(
             inputs_embeds=embed(model.shared.weight, batch.input_ids), next_items=batch.next_items
         )
-        found = torch.nn.functional.linear(hidden[batch.counted], model.shared.weight)
+        found = torch.nn.functional.linear(hidden[counted], model.shared.weight)
         expected, encoded = [], []
         for sequence in SEQUENCES:
             for place in range(0 if empty_histories else 1, len(sequence)):
@@ -51,7 +53,33 @@ def test_one_pass_says_what_every_prefix_says_through_hf(feed_forward: str, empt
                 expected.append(out.logits[0])
                 encoded.append(out.encoder_last_hidden_state[0, -1])
     torch.testing.assert_close(found, torch.stack(expected), atol=2e-5, rtol=1e-5)
-    torch.testing.assert_close(states[batch.counted], torch.stack(encoded), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(states[counted], torch.stack(encoded), atol=2e-5, rtol=1e-5)
+
+
+def test_what_need_not_be_told_changes_nothing_else() -> None:
+    model = causal_model()
+    batch = Collator(windows(Histories.from_lists(SEQUENCES), 6, False, True), TABLE, "causal")(np.arange(3))
+    loss = CodeLoss(TABLE, np.arange(len(TABLE)), "trie")
+    assert batch.next_index is not None
+    needed = loss.needed(batch.next_index)
+    assert not needed[batch.next_index < 0].any()
+    assert 0.3 < needed[batch.next_index >= 0].float().mean() < 0.95
+    embedded = embed(model.shared.weight, batch.input_ids)
+    with torch.no_grad():
+        whole, states = model(inputs_embeds=embedded, next_items=batch.next_items)
+        some, same = model(inputs_embeds=embedded, next_items=batch.next_items, needed=needed)
+    torch.testing.assert_close(some[needed], whole[needed], atol=1e-5, rtol=1e-5)
+    assert some[~needed].abs().max() == 0
+    torch.testing.assert_close(same, states, atol=0, rtol=0)
+    terms, _ = code_losses(model, batch, loss)
+    plain, _ = code_losses(model, batch, CodeLoss(TABLE, np.arange(len(TABLE)), "level"))
+    assert (terms <= plain + 1e-5).all()
+    siblings = np.array(
+        [[(TABLE.sids[:, :level] == sid[:level]).all(1).sum() for level in range(3)] for sid in TABLE.sids]
+    )
+    alone = torch.from_numpy(siblings == 1)[batch.item_index]
+    assert alone.any()
+    assert terms[alone].abs().max() == 0
 
 
 def test_padding_and_what_comes_later_change_nothing() -> None:

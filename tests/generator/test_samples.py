@@ -166,12 +166,12 @@ def test_a_batch_of_windows_by_hand() -> None:
     assert batch.attention_mask.sum(1).tolist() == [3, 4, 2]
     read = [one[mask > 0].tolist() for one, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
     assert read == [[start, SID[3], SID[1]], [start, SID[2], SID[6], SID[2]], [start, SID[7]]]
-    assert batch.counted is not None
-    assert batch.counted.tolist() == [[True, True, False], [True, False, True], [True, False, False]]
+    assert batch.next_index is not None
+    assert batch.next_index.tolist() == [[1, 4, -1], [6, -1, 7], [1, -1, -1]]
     assert batch.item_index.tolist() == [1, 4, 6, 7, 1]
     assert batch.labels.tolist() == [SID[item] for item in (1, 4, 6, 7, 1)]
     assert batch.next_items is not None
-    assert batch.next_items[batch.counted].tolist() == batch.labels.tolist()
+    assert batch.next_items[batch.next_index >= 0].tolist() == batch.labels.tolist()
 
 
 def test_a_plan_of_windows_shares_the_targets_evenly() -> None:

@@ -10,6 +10,9 @@ Source: SASRec's encoder (Kang and McAuley 2018) under TIGER's decoder (Rajput e
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,12 +60,13 @@ class CausalT5(T5ForConditionalGeneration):
         encoder_outputs: Any = None,
         inputs_embeds: Tensor | None = None,
         next_items: Tensor | None = None,
+        needed: Tensor | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple[Tensor, Tensor]:
         """T5's forward pass; with `next_items` that of `spell`, through whatever wraps the model."""
         if next_items is not None:
             assert inputs_embeds is not None
-            return self.spell(inputs_embeds, next_items)
+            return self.spell(inputs_embeds, next_items, needed)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
@@ -77,53 +81,59 @@ class CausalT5(T5ForConditionalGeneration):
             encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=attention_mask, **kwargs
         )
 
-    def spell(self, inputs_embeds: Tensor, next_items: Tensor) -> tuple[Tensor, Tensor]:
+    def spell(
+        self, inputs_embeds: Tensor, next_items: Tensor, needed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Encodes sequences once and decodes the items that follow their last T positions.
 
         Args:
             inputs_embeds: (B, S, D), right-padded; what stands behind a position never reaches it.
             next_items: (B, T, L) int64 sid_tokens; target t follows position S - T + t.
+            needed: (B, T, L) bool, which codes are to be told; with one, all before it. None is all.
 
         Returns:
-            hidden: (B, T, L, D) decoder states, ready for the output head.
+            hidden: (B, T, L, D) decoder states, ready for the output head; zeros where they are not needed.
             states: (B, T, D) encoder states of the last T positions.
         """
         states = self._encode(inputs_embeds)
         num_rows, num_targets, num_levels = next_items.shape
-        before = F.pad(next_items[..., :-1], (1, 0), value=PAD).view(-1, num_levels)
-        hidden = self._drop(F.embedding(before, self.shared.weight))  # (B * T, L, D)
+        grid = _Grid(next_items.shape, None if needed is None else needed.flatten().nonzero()[:, 0])
+        before = F.pad(next_items[..., :-1], (1, 0), value=PAD)
+        hidden = self._drop(F.embedding(grid.rows(before[..., None])[:, 0], self.shared.weight))  # (R, D)
         own = self._self_bias(self.decoder, num_levels)  # (1, H, L, L)
         cross = self._cross_bias(num_targets, states.shape[1], num_levels)  # (1, H, T * L, S)
         for own_part, part, feed_forward in _parts(self.decoder):
-            hidden = hidden + self._drop(self._attend(own_part, hidden, own))
+            hidden = hidden + self._drop(self._attend(own_part, hidden, own, grid))
             queries = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
             attention = part.EncDecAttention
-            (query,) = self._heads(F.linear(queries, attention.q.weight).view(num_rows, -1, self._inner), 1)
+            query = grid.full(F.linear(queries, attention.q.weight))
             both = F.linear(states, torch.cat([attention.k.weight, attention.v.weight]))
-            key, value = self._heads(both, 2)
-            mixed = _mix(query, key, value, cross).view(*hidden.shape[:2], -1)
-            hidden = hidden + self._drop(F.linear(mixed, attention.o.weight))
+            mixed = _mix(
+                cross, *self._heads(query.view(num_rows, -1, query.shape[2]), 1), *self._heads(both, 2)
+            )
+            hidden = hidden + self._drop(F.linear(grid.rows(mixed), attention.o.weight))
             hidden = hidden + self._drop(self._feed_forward(feed_forward, hidden))
         hidden = self._drop(self._final_norm(self.decoder, hidden))
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.config.d_model**-0.5
-        return hidden.view(num_rows, num_targets, num_levels, -1), states[:, -num_targets:]
+        return grid.full(hidden).view(*next_items.shape, -1), states[:, -num_targets:]
 
     def _encode(self, inputs_embeds: Tensor) -> Tensor:
         """(B, S, D) as `encoder` gives them, faster to train."""
-        hidden = self._drop(inputs_embeds)
-        bias = self._self_bias(self.encoder, hidden.shape[1])
+        grid = _Grid(inputs_embeds.shape[:2], None)
+        hidden = self._drop(grid.rows(inputs_embeds))  # (B * S, D)
+        bias = self._self_bias(self.encoder, inputs_embeds.shape[1])
         for attention, feed_forward in _parts(self.encoder):
-            hidden = hidden + self._drop(self._attend(attention, hidden, bias))
+            hidden = hidden + self._drop(self._attend(attention, hidden, bias, grid))
             hidden = hidden + self._drop(self._feed_forward(feed_forward, hidden))
-        return self._drop(self._final_norm(self.encoder, hidden))
+        return self._drop(self._final_norm(self.encoder, hidden)).view(inputs_embeds.shape)
 
-    def _attend(self, part: Any, hidden: Tensor, bias: Tensor) -> Tensor:
+    def _attend(self, part: Any, hidden: Tensor, bias: Tensor, grid: _Grid) -> Tensor:
         attention = part.SelfAttention
         values = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
         into = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight])
-        query, key, value = self._heads(F.linear(values, into), 3)
-        return F.linear(_mix(query, key, value, bias), attention.o.weight)
+        mixed = _mix(bias, *self._heads(grid.full(F.linear(values, into)), 3))
+        return F.linear(grid.rows(mixed), attention.o.weight)
 
     def _feed_forward(self, part: Any, hidden: Tensor) -> Tensor:
         values = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
@@ -139,10 +149,6 @@ class CausalT5(T5ForConditionalGeneration):
 
     def _drop(self, values: Tensor) -> Tensor:
         return drop(values, self.config.dropout_rate) if self.training else values
-
-    @property
-    def _inner(self) -> int:
-        return self.config.num_heads * self.config.d_kv
 
     def _heads(self, values: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, S, parts * inner) -> so many (B, H, S, d_kv)."""
@@ -168,6 +174,31 @@ def _parts(stack: Any) -> list[Any]:
     return [block.layer for block in stack.block]
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """Rows of a batch, and the grid that attention wants them in: sequences of equal length.
+
+    Attributes:
+        shape: Of the grid, the positions last.
+        index: (R,) int64 places of the rows in the flat grid; None where every place has one.
+    """
+
+    shape: Sequence[int]
+    index: Tensor | None
+
+    def full(self, rows: Tensor) -> Tensor:
+        """(R, W) -> (sequences, positions, W), zeros where there is no row."""
+        if self.index is not None:
+            empty = rows.new_zeros((math.prod(self.shape), rows.shape[1]))
+            rows = empty.index_copy(0, self.index, rows)
+        return rows.view(-1, self.shape[-1], rows.shape[1])
+
+    def rows(self, grid: Tensor) -> Tensor:
+        """(..., W) -> (R, W)."""
+        flat = grid.reshape(-1, grid.shape[-1])
+        return flat if self.index is None else flat.index_select(0, self.index)
+
+
 def recency_bias(recency: Tensor, attention_mask: Tensor) -> Tensor:
     """Bias of cross-attention for the number of newer positions.
 
@@ -189,7 +220,7 @@ def _ahead(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
     return nothing.triu(num_keys - num_queries + 1)
 
 
-def _mix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+def _mix(bias: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention as T5 has it, unscaled: (B, H, Q, d_kv) -> (B, Q, inner).
 
     Written out: the bias is learned, for which torch has no fused attention on a CPU.

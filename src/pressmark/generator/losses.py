@@ -42,6 +42,7 @@ class CodeLoss:
             for level, size in enumerate(table.level_sizes)
         ]
         self.normalizer = normalizer
+        needed = np.ones(table.sids.shape, bool)
         if normalizer == "trie":
             trie = build_trie(table.sids, table.level_sizes, items)
             self.trie = SearchTrie.of(trie, device)
@@ -49,6 +50,19 @@ class CodeLoss:
             nodes = np.full(table.sids.shape, trie.root, np.int64)
             nodes[:, 1:] = trie.walk(table.sids)[:, :-1]
             self.nodes = torch.from_numpy(nodes).to(device)  # (N, L)
+            for level, first in enumerate(trie.first_edge):
+                needed[:, level] = np.diff(first)[nodes[:, level]] > 1
+            needed = np.logical_or.accumulate(needed[:, ::-1], axis=1)[:, ::-1]
+        # The last row is that of no item.
+        self._needed = F.pad(torch.from_numpy(needed.copy()), (0, 0, 0, 1)).to(device)
+
+    def needed(self, item_index: Tensor) -> Tensor:
+        """(..., L) bool: which codes of items (...) a model has to tell.
+
+        A code without siblings is certain, and so is all behind it unless there is a choice again; -1, "no
+        item", needs nothing.
+        """
+        return self._needed[item_index]
 
     def __call__(self, logits: Callable[[int, slice], Tensor], labels: Tensor, item_index: Tensor) -> Tensor:
         """The losses of n targets.

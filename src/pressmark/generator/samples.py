@@ -177,17 +177,18 @@ class Batch:
         attention_mask: (n, S) int64, (B, S) of windows.
         labels: (n, L) int64 sid_tokens of the targets, without EOS: a SID ends after L codes.
         item_index: (n,) int64 the targets.
-        next_items: (B, T, L) int64 sid_tokens of what follows each window's last T positions; None where each
-            target has a history of its own.
-        counted: (B, T) bool, n of them true: those that are targets, in the order of `labels`.
+        next_index: (B, T) int64 item_index of what follows each window's last T positions, -1 where that is no
+            target; the others are those of `item_index`, in that order. None where each target has a history
+            of its own.
+        next_items: (B, T, L) int64 their sid_tokens.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     item_index: Tensor
+    next_index: Tensor | None = None
     next_items: Tensor | None = None
-    counted: Tensor | None = None
 
 
 class Collator:
@@ -237,10 +238,10 @@ class Collator:
         counted = fresh & samples.wanted[place]
         # Nothing follows an empty history unless it is to be learned: then its position is no query.
         first = 0 if counted[:, 0].any() else 1
-        item = items[:, first:]
         chosen = torch.from_numpy(counted[:, first:]).to(self.device)
-        target = item[chosen]
-        return Batch(input_ids, attention_mask, self.tokens[target], target, self.tokens[item], chosen)
+        following = items[:, first:].masked_fill(~chosen, -1)
+        target, spelled = following[chosen], self.tokens[following]
+        return Batch(input_ids, attention_mask, spelled[chosen], target, following, spelled)
 
     def _stretches(self, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
         """(n, W) int64 items from each start on, padded with -1; and (n,) int64 their lengths."""

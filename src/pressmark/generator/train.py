@@ -219,8 +219,14 @@ def code_losses(model: nn.Module, batch: Batch, code_loss: CodeLoss) -> tuple[Te
             use_cache=False,
         ).logits
         return code_loss(lambda level, rows: logits[:, level, rows], batch.labels, batch.item_index), None
-    hidden, states = model(inputs_embeds=embed(weight, batch.input_ids), next_items=batch.next_items)
-    hidden, states = hidden[batch.counted], states[batch.counted]
+    assert batch.next_index is not None
+    hidden, states = model(
+        inputs_embeds=embed(weight, batch.input_ids),
+        next_items=batch.next_items,
+        needed=code_loss.needed(batch.next_index),
+    )
+    counted = batch.next_index >= 0
+    hidden, states = hidden[counted], states[counted]
 
     def scores(level: int, rows: slice) -> Tensor:
         return F.linear(hidden[:, level], weight[rows])
