@@ -14,6 +14,7 @@ from transformers import T5ForConditionalGeneration
 
 from pressmark import distributed, files, metrics
 from pressmark.generator import model as sizes
+from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import build_model, embed, encoder_arguments, start_from_codebooks
@@ -104,6 +105,10 @@ def train(run: Path, config: Config, seed: int) -> None:
     model = build_model(config.model, table, config.history_length, config.beam)
     if config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
+    if isinstance(model, CausalT5) and not config.item_loss:
+        # Processes that train together wait for every weight's gradient.
+        for head in (model.item_vectors, model.item_query):
+            head.requires_grad_(False)
     quicken_dropout(model)
     task = GeneratorTask(samples, valid, table, np.flatnonzero(split.fitted_on), config, seed)
     built_on = files.fingerprint(
