@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.generator.model import (
@@ -68,11 +69,11 @@ def encode_lists(
 
 @torch.no_grad()
 def exhaustive_scores(
-    model: T5ForConditionalGeneration, encoded: Encoded, labels: Tensor, level: tuple[int, ...] | None = None
+    model: T5ForConditionalGeneration, encoded: Encoded, labels: Tensor, rivals: Tensor | None = None
 ) -> Tensor:
     """(B, n) sums of log-probabilities of every label row by plain teacher forcing through HF.
 
-    With `level` (level sizes) each code's probability is relative to its own level's codes.
+    With `rivals` (n or 1, L, V) bool each code's probability is relative to those of them.
     """
     scores = []
     for row in range(len(encoded.input_ids)):
@@ -81,12 +82,25 @@ def exhaustive_scores(
         states.last_hidden_state = states.last_hidden_state.expand(len(labels), -1, -1)
         mask = encoded.attention_mask[row : row + 1].expand(len(labels), -1)
         logits = model(encoder_outputs=states, attention_mask=mask, labels=labels).logits
-        if level is not None:
-            first = 2
-            for position, size in enumerate(level):
-                outside = torch.ones(logits.shape[-1], dtype=torch.bool)
-                outside[first : first + size] = False
-                logits[:, position, outside] = -torch.inf
-                first += size
+        if rivals is not None:
+            outside = ~F.pad(rivals, (0, logits.shape[2] - rivals.shape[2]))
+            logits = logits.masked_fill(outside, -torch.inf)
         scores.append(logits.log_softmax(-1).gather(2, labels[..., None])[..., 0].sum(1))
     return torch.stack(scores)
+
+
+def level_rivals(table: SidTable) -> Tensor:
+    """(1, L, V) bool: the codes of each level."""
+    vocabulary = Vocabulary(table.level_sizes)
+    token = torch.arange(vocabulary.size)
+    starts = torch.from_numpy(vocabulary.offsets)[:, None]
+    return ((token >= starts) & (token < starts + torch.tensor(table.level_sizes)[:, None]))[None]
+
+
+def trie_rivals(labels: Tensor, tokens: Tensor, size: int) -> Tensor:
+    """(n, L, V) bool: what follows, among SIDs `tokens` (N, L), each beginning of `labels` (n, L)."""
+    rivals = torch.zeros((*labels.shape, size), dtype=torch.bool)
+    for row, label in enumerate(labels):
+        for level in range(labels.shape[1]):
+            rivals[row, level, tokens[(tokens[:, :level] == label[:level]).all(1), level]] = True
+    return rivals

@@ -7,7 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.generator.models import TINY, Encoded, encode_lists, exhaustive_scores, random_model, random_table
+from tests.generator.models import (
+    TINY,
+    Encoded,
+    encode_lists,
+    exhaustive_scores,
+    level_rivals,
+    random_model,
+    random_table,
+    trie_rivals,
+)
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
@@ -34,7 +43,14 @@ class Case:
     appended: int
     beam: int
 
-    def beams(self, **options: object) -> Beams:
+    def rivals(self, normalizer: str) -> Tensor | None:
+        """What a code of each leaf competes with, see `exhaustive_scores`."""
+        if normalizer == "trie":
+            leaves = self.leaf_tokens()
+            return trie_rivals(leaves, leaves, Vocabulary(self.table.level_sizes).size)
+        return level_rivals(self.table) if normalizer == "level" else None
+
+    def beams(self, decoder: type[T5Decoder] = T5Decoder, **options: object) -> Beams:
         """The search's answer, leaves numbered in the order of their SIDs."""
         row = [(row, item) for row, items in enumerate(self.excluded) for item in sorted(items)]
         rows, items = np.array(row, np.int64).reshape(-1, 2).T
@@ -44,7 +60,7 @@ class Case:
         masks = [None if one is None else edge_mask(trie, one) for one in self.filters]
         of_user = np.array(self.filter_of)
         found = search(
-            T5Decoder(self.model),
+            decoder(self.model),
             self.encoded.input_ids,
             self.encoded.attention_mask,
             SearchTrie.of(trie),
@@ -160,11 +176,12 @@ def test_it_finds_what_hf_generate_finds(case: Case) -> None:
 
 
 @few
-@given(cases(), st.sampled_from(["full", "level"]))
+@given(cases(), st.sampled_from(["full", "level", "trie"]))
 def test_a_beam_over_everything_ranks_the_catalog(case: Case, normalizer: str) -> None:
     beams = case.beams(beam=100, normalizer=normalizer)
-    level = case.table.level_sizes if normalizer == "level" else None
-    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), level)
+    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), case.rivals(normalizer))
+    if normalizer == "trie":
+        torch.testing.assert_close(expected.exp().sum(1), torch.ones(len(expected)), atol=1e-4, rtol=0)
     expected[~case.live()] = -torch.inf
     assert torch.isneginf(beams.pruned).all()
     for row in range(len(case.excluded)):
@@ -180,10 +197,10 @@ def test_a_beam_over_everything_ranks_the_catalog(case: Case, normalizer: str) -
 
 
 @few
-@given(cases())
-def test_nothing_missed_scores_above_the_best_pruned(case: Case) -> None:
-    beams = case.beams()
-    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens())
+@given(cases(), st.sampled_from(["full", "trie"]))
+def test_nothing_missed_scores_above_the_best_pruned(case: Case, normalizer: str) -> None:
+    beams = case.beams(normalizer=normalizer)
+    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), case.rivals(normalizer))
     for row, live in enumerate(case.live()):
         found = set(beams.leaf[row, : beams.num_valid[row]].tolist())
         missed = [leaf for leaf in live.nonzero()[:, 0].tolist() if leaf not in found]
@@ -192,6 +209,30 @@ def test_nothing_missed_scores_above_the_best_pruned(case: Case) -> None:
         else:
             # Whatever was pruned on the way, nothing valid was lost.
             assert beams.num_valid[row] == live.sum()
+
+
+@few
+@given(cases(beams=(2, 5, 12)))
+def test_behind_the_trie_every_score_is_what_the_whole_catalog_says(case: Case) -> None:
+    """Whatever the beam: scores are those of the items, and codes that are certain are not asked for."""
+    asked: list[int] = []
+
+    class Counting(T5Decoder):
+        def step(self, tokens: Tensor, *rest: object) -> object:
+            asked.append(tokens.numel())
+            return super().step(tokens, *rest)  # type: ignore[arg-type]
+
+    beams = case.beams(normalizer="trie", decoder=Counting)
+    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), case.rivals("trie"))
+    for row in range(len(case.excluded)):
+        num = int(beams.num_valid[row])
+        torch.testing.assert_close(
+            beams.score[row, :num], expected[row, beams.leaf[row, :num]], atol=1e-4, rtol=0
+        )
+    full: list[int] = []
+    asked, full = full, asked
+    case.beams(normalizer="full", decoder=Counting)
+    assert sum(full) <= sum(asked)
 
 
 @few

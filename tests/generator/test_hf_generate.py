@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.generator.models import encode_lists, random_model, random_table
+from tests.generator.models import (
+    TINY,
+    encode_lists,
+    exhaustive_scores,
+    random_model,
+    random_table,
+    trie_rivals,
+)
 from torch import Tensor
 from transformers import LogitsProcessorList
 
 from pressmark.generator.hf_generate import TrieBeamSearch, TrieLogitsProcessor
+from pressmark.generator.model import encoder_arguments
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie, build_trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
@@ -129,3 +138,32 @@ def test_a_trie_without_items_pads() -> None:
     assert torch.isneginf(scores).all()
     allowed = TrieLogitsProcessor(empty)(torch.zeros((2, 1), dtype=torch.int64), torch.zeros((2, 20)))
     assert torch.isfinite(allowed).sum(dim=1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("history_input", ["tokens", "causal"])
+def test_both_doors_know_what_the_model_was_trained_by(which: int, history_input: str) -> None:
+    config = dataclasses.replace(TINY, history_input=history_input, normalizer="trie")
+    model, (trie, mask, items) = random_model(21, TABLE, config), tries()[which]
+    encoded = encode_lists(TABLE, [[1, 2, 3], [], [5]], history_input)
+    options = {
+        **encoder_arguments(model.shared.weight, encoded.input_ids),
+        "attention_mask": encoded.attention_mask,
+        "max_new_tokens": TABLE.num_levels,
+        "num_beams": 30,
+        "num_return_sequences": 8,
+        "length_penalty": 0.0,
+        "output_scores": True,
+        "return_dict_in_generate": True,
+    }
+    processor = LogitsProcessorList([TrieLogitsProcessor(trie, mask, "trie")])
+    theirs = model.generate(**options, logits_processor=processor)
+    ours = model.generate(**options, custom_generate=TrieBeamSearch(trie, mask))
+    torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-4, rtol=0)
+    assert ours.sequences.tolist() == theirs.sequences.tolist()
+    tokens = Vocabulary(TABLE.level_sizes).sid_tokens(TABLE.sids)
+    labels = torch.from_numpy(np.unique(tokens[items], axis=0))
+    rivals = trie_rivals(labels, torch.from_numpy(tokens), model.config.vocab_size)
+    best = exhaustive_scores(model, encoded, labels, rivals).max(1)
+    torch.testing.assert_close(ours.sequences_scores.view(3, 8)[:, 0], best.values, atol=1e-4, rtol=0)
+    assert ours.sequences.view(3, 8, -1)[:, 0, 1:].tolist() == labels[best.indices].tolist()

@@ -262,7 +262,15 @@ def search(
     for level in range(len(trie.rows)):
         rows = trie.rows[level]
         wanted = slice(None) if normalizer == "full" else rows
-        scores, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)
+        asked = _undecided(trie, level, node, score) if normalizer == "trie" else None
+        if asked is None:
+            scores, cache = decoder.step(tokens, cross_kv, cache, parent, wanted)  # (B, M, K or V)
+        else:
+            scores = score.new_zeros((*node.shape, rows.stop - rows.start))
+            if asked.shape[1]:
+                ways = tokens.gather(1, asked), cross_kv, cache, parent.gather(1, asked)
+                some, cache = decoder.step(*ways, wanted)
+                scores.scatter_(1, asked[..., None].expand_as(some), some)
         if normalizer != "trie":
             scores = scores.log_softmax(-1)
         if normalizer == "full":
@@ -276,10 +284,42 @@ def search(
         place, score, left = _keep_best(offer.flatten(1), min(beam, len(trie.edge_code[level])))
         pruned = torch.maximum(pruned, left)
         parent = place // offer.shape[2]
+        before = codes.gather(1, parent[..., None].expand(-1, -1, level))
+        if asked is not None:
+            # Numbers among the beams that were asked; one that was not never is again.
+            number = torch.zeros_like(node).scatter_(1, asked, torch.arange(asked.shape[1]).expand_as(asked))
+            parent = number.gather(1, parent)
         node, code = trie.follow(level, edge, place)
         tokens = code + rows.start
-        codes = torch.cat([codes.gather(1, parent[..., None].expand(-1, -1, level)), code[..., None]], dim=2)
+        codes = torch.cat([before, code[..., None]], dim=2)
     return _ranked(node, codes, score, pruned)
+
+
+def _undecided(trie: SearchTrie, level: int, node: Tensor, score: Tensor) -> Tensor | None:
+    """Beams with more than one SID below them: the others' codes are certain, whatever a model says.
+
+    Args:
+        trie: The valid SIDs.
+        level: Depth of the nodes.
+        node: (B, M) int64.
+        score: (B, M), -inf for beams that go nowhere.
+
+    Returns:
+        (B, M') int64 numbers of such beams, then of others where a user has fewer; None where all are to be
+        asked. On a GPU that is always so: to know better it would have to wait for the device.
+    """
+    if node.device.type != "cpu":
+        return None
+    several, below = torch.zeros_like(node, dtype=torch.bool), node
+    for depth in range(level, len(trie.rows)):
+        first = trie.first_edge[depth][below]
+        several |= trie.first_edge[depth][below + 1] - first > 1
+        below, _ = trie.follow(depth, first[..., None], torch.arange(node.shape[1]).expand_as(node))
+    several &= score > -torch.inf
+    most = int(several.sum(1).max())
+    return (
+        several.int().argsort(dim=1, descending=True, stable=True)[:, :most] if most < node.shape[1] else None
+    )
 
 
 def _close(offer: Tensor, node: Tensor, score: Tensor, dead: DeadEdges) -> None:
