@@ -42,6 +42,7 @@ bench: setup
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study ablation --tokenizer.training.num_epochs 6 --record true
 	$(BIN)/python eval/bench_tokenizer.py --shards 10 --train-minutes 2 --reference true --record true
 	$(BIN)/python eval/bench_decoding.py --record true
+	$(BIN)/python eval/bench_training.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --record true
 
 tables: setup

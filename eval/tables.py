@@ -65,6 +65,16 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("withdraw_milliseconds", "a withdrawal, ms", ".2f"),
         ("filter_seconds", "a filter, s", ".2f"),
     ],
+    "training": [
+        ("ndcg_at_10_reached_by_both", "N@10 reached by both", ".4f"),
+        ("seconds_to_it", "seconds to it", ",.0f"),
+        ("speedup", "times as fast", ".1f"),
+        ("samples_per_second", "targets/s", ",.0f"),
+        ("gflop_a_sample", "GFLOP a target", ".3f"),
+        ("utilisation", "of the machine's rate", ".2f"),
+        ("peak_mib", "peak MiB", ",.0f"),
+        ("best_ndcg_at_10", "best N@10", ".4f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -80,6 +90,7 @@ NOTES = {
     "decoding": "One thread, a T5 of TIGER's size, encoder included. The trie's cost: "
     "median of pairs, and the upper end of its 95 % interval; the filter keeps a tenth of the catalog. "
     "Peak memory is beyond the weights.",
+    "training": "Validation cases, seconds of training alone, float32.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
@@ -88,6 +99,8 @@ def label(kind: str, row: dict[str, Any]) -> str:
     """What a row is about; rows of one label are averaged. Empty: not in the table."""
     if kind == "tokenizer":
         return row["tokenizer"]
+    if kind == "training":
+        return row["engine"]
     if kind == "serving":
         return f"{row['engine']}, batch {row['batch']}"
     skewed = ", skewed" if row["skewed"] else ""
