@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
+from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.model import (
     Config,
     HistoryInput,
@@ -43,6 +44,10 @@ def random_model(
     model = build_model(config, table, history_length)
     for norm in (model.encoder.final_layer_norm, model.decoder.final_layer_norm):
         norm.weight.data.uniform_(1.0, 3.0)
+    if isinstance(model, CausalT5):
+        # Fresh, they are near 0 and would hide what they do.
+        model.recency.weight.data.normal_()
+        model.item_vectors.weight.data.normal_()
     return model.eval()
 
 

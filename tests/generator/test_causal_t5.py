@@ -23,14 +23,16 @@ SEQUENCES = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3, 5, 8, 9, 7]]
 def causal_model(**changes: object) -> CausalT5:
     model = random_model(3, TABLE, dataclasses.replace(CAUSAL, **changes), history_length=6)
     assert isinstance(model, CausalT5)
-    torch.nn.init.normal_(model.recency.weight)
     return model
 
 
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
 @pytest.mark.parametrize("empty_histories", [True, False])
-def test_one_pass_says_what_every_prefix_says_through_hf(feed_forward: str, empty_histories: bool) -> None:
-    model = causal_model(feed_forward=feed_forward, num_decoder_layers=3)
+@pytest.mark.parametrize("guided", [True, False])
+def test_one_pass_says_what_every_prefix_says_through_hf(
+    feed_forward: str, empty_histories: bool, guided: bool
+) -> None:
+    model = causal_model(feed_forward=feed_forward, num_decoder_layers=3, guided=guided)
     samples = windows(Histories.from_lists(SEQUENCES), 6, empty_histories, repeat_targets=True)
     batch = Collator(samples, TABLE, "causal")(np.arange(3))
     assert batch.next_index is not None
@@ -40,6 +42,9 @@ def test_one_pass_says_what_every_prefix_says_through_hf(feed_forward: str, empt
             inputs_embeds=embed(model.shared.weight, batch.input_ids), next_items=batch.next_items
         )
         found = torch.nn.functional.linear(hidden[counted], model.shared.weight)
+        if guided:
+            guess = model.item_query(states[counted]) @ model.item_vectors.weight.T
+            found = found + guess[:, None]
         expected, encoded = [], []
         for sequence in SEQUENCES:
             for place in range(0 if empty_histories else 1, len(sequence)):

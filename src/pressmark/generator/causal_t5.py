@@ -3,7 +3,8 @@
 A history's states are then the first states of every longer history of that user, so nothing is encoded twice,
 and all next items are decoded at once, each attending to the states before it. Weights and sums are T5's. Three
 things are added: the encoder's causal mask, a bias of cross-attention for how recent an item is (T5's knows no
-positions), and an item head, which teaches the encoder to tell whole items apart.
+positions), and an item head, which teaches the encoder to tell whole items apart. There an item's score is a
+sum over its codes, so each code has one before anything is decoded: the decoder starts from it.
 
 Source: SASRec's encoder (Kang and McAuley 2018) under TIGER's decoder (Rajput et al. 2023).
 """
@@ -33,7 +34,8 @@ class CausalT5(T5ForConditionalGeneration):
     empty history first and then the items, oldest first, padded on the right.
 
     Args:
-        config: A T5's, with `history_length` beside.
+        config: A T5's, with `history_length` beside, and `guided`: whether the item head's score of a code is
+            added to the decoder's.
 
     Attributes:
         recency: (history_length + 1, H) bias of cross-attention, a row for each number of newer positions.
@@ -74,12 +76,19 @@ class CausalT5(T5ForConditionalGeneration):
         states = encoder_outputs[0]
         if attention_mask is None:
             attention_mask = states.new_ones(states.shape[:2])
-        if attention_mask.ndim == 2:
-            bias = recency_bias(self.recency.weight, attention_mask)
-            attention_mask = bias.masked_fill(attention_mask[:, None, None] == 0, torch.finfo(bias.dtype).min)
-        return super().forward(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), attention_mask=attention_mask, **kwargs
-        )
+        bias = recency_bias(self.recency.weight, attention_mask)
+        bias = bias.masked_fill(attention_mask[:, None, None] == 0, torch.finfo(bias.dtype).min)
+        labels = kwargs.pop("labels", None)
+        if labels is not None and kwargs.get("decoder_input_ids") is None:
+            kwargs["decoder_input_ids"] = self._shift_right(labels)
+        encoded = BaseModelOutput(last_hidden_state=states)
+        out = super().forward(encoder_outputs=encoded, attention_mask=bias, **kwargs)
+        if self.config.guided:
+            query = self.item_query(newest_state(states, attention_mask))
+            out.logits = out.logits + F.linear(query, self.item_vectors.weight)[:, None]
+        if labels is not None:
+            out.loss = F.cross_entropy(out.logits.flatten(0, 1), labels.flatten())
+        return out
 
     def spell(
         self, inputs_embeds: Tensor, next_items: Tensor, needed: Tensor | None = None
@@ -212,6 +221,12 @@ def recency_bias(recency: Tensor, attention_mask: Tensor) -> Tensor:
     counts = (attention_mask != 0).long()
     newer = counts.sum(1, keepdim=True) - counts.cumsum(1)
     return recency[newer].permute(0, 2, 1)[:, :, None]
+
+
+def newest_state(states: Tensor, attention_mask: Tensor) -> Tensor:
+    """(B, D) the last of each row's states (B, S, D) that counts."""
+    last = (attention_mask != 0).sum(1) - 1
+    return states[torch.arange(len(states), device=states.device), last]
 
 
 def _ahead(num_queries: int, num_keys: int, like: Tensor) -> Tensor:

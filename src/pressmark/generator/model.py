@@ -39,6 +39,7 @@ class Config:
             that only looks back: every next item of a sequence is trained in one pass, see `causal_t5`.
         token_start: "codebooks" starts a sid_token's vector from its codebook entry, so that near codes are
             near from the first step; "random" draws it, as TIGER does.
+        guided: Add the item head's score of a code to the decoder's; with history_input "causal" alone.
         normalizer: What a code competes with, in training and in answers: "trie" those that lead to an item,
             "level" its level's, "full" the whole vocabulary, as TIGER and HF have it. See `losses.CodeLoss`.
     """
@@ -53,6 +54,7 @@ class Config:
     dropout: float = 0.1
     history_input: HistoryInput = "tokens"
     token_start: Literal["codebooks", "random"] = "codebooks"
+    guided: bool = True
     normalizer: Normalizer = "trie"
 
 
@@ -84,6 +86,7 @@ def build_model(
         "codebook_fingerprint": table.codebook_fingerprint,
         "history_length": history_length,
         "history_input": config.history_input,
+        "guided": config.guided and config.history_input == "causal",
         "normalizer": config.normalizer,
     }
     t5 = T5Config(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 from transformers.activations import ACT2FN
 
-from pressmark.generator.causal_t5 import CausalT5, recency_bias
+from pressmark.generator.causal_t5 import CausalT5, newest_state, recency_bias
 from pressmark.generator.model import embed
 
 
@@ -69,10 +69,12 @@ class CrossKV:
     Attributes:
         pairs: For each layer keys and values, (B, H, S, d_kv) each.
         mask: (B, 1 or H, 1, S), added to attention scores.
+        guess: (B, V) float32, what every token's logit starts from; None for 0.
     """
 
     pairs: list[tuple[Tensor, ...]]
     mask: Tensor
+    guess: Tensor | None = None
 
 
 ROWS_AT_ONCE = 128
@@ -102,7 +104,12 @@ class T5Decoder:
         self.num_buckets = config.relative_attention_num_buckets
         self.max_distance = config.relative_attention_max_distance
         weights = {name: one.detach() for name, one in model.state_dict().items()}
-        self.recency = self._copy(weights["recency.weight"]) if isinstance(model, CausalT5) else None
+        self.recency, self.guide = None, None
+        if isinstance(model, CausalT5):
+            self.recency = self._copy(weights["recency.weight"])
+            if config.guided:
+                # (D, V): both steps of the item head in one.
+                self.guide = self._copy((weights["item_vectors.weight"] @ weights["item_query.weight"]).T)
         self.embedding = self._copy(weights["shared.weight"])
         # Scale and norm go into the head once instead of into every hidden state.
         self.root = config.d_model**0.5
@@ -174,10 +181,12 @@ class T5Decoder:
         both = states.flatten(0, 1).mm(self.cross_into)
         both = both.view(num_rows, width, len(self.decoder_layers), 2, self.num_heads, -1)
         pairs = both.permute(2, 3, 0, 4, 1, 5).contiguous()
-        mask = self._mask(attention_mask)
+        mask, guess = self._mask(attention_mask), None
         if self.recency is not None:
             mask = mask + recency_bias(self.recency, attention_mask)
-        return CrossKV([tuple(one.unbind()) for one in pairs], mask)
+        if self.guide is not None:
+            guess = newest_state(states, attention_mask).mm(self.guide).float()
+        return CrossKV([tuple(one.unbind()) for one in pairs], mask, guess)
 
     def step(
         self, tokens: Tensor, cross_kv: CrossKV, cache: Past | None, parent: Tensor, rows: slice
@@ -212,9 +221,11 @@ class T5Decoder:
             )
             hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.cross.out)
             self._feed_forward(hidden, layer.feed_forward)
-        logits = F.linear(self._norm(hidden), self.head[rows])
+        logits = F.linear(self._norm(hidden), self.head[rows]).float().view(num_rows, num_beams, -1)
+        if cross_kv.guess is not None:
+            logits += cross_kv.guess[:, None, rows]
         cache = Past([*past.positions, newest], past.rows)
-        return logits.float().view(num_rows, num_beams, -1), cache
+        return logits, cache
 
     def _attend_past(self, own: Tensor, before: list[Tensor], rows: list[Tensor], bias: Tensor) -> Tensor:
         """Self-attention of one position over its past and itself.

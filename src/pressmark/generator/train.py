@@ -105,7 +105,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     model = build_model(config.model, table, config.history_length, config.beam)
     if config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
-    if isinstance(model, CausalT5) and not config.item_loss:
+    if isinstance(model, CausalT5) and not config.item_loss and not config.model.guided:
         # Processes that train together wait for every weight's gradient.
         for head in (model.item_vectors, model.item_query):
             head.requires_grad_(False)
@@ -233,8 +233,11 @@ def code_losses(model: nn.Module, batch: Batch, code_loss: CodeLoss) -> tuple[Te
     counted = batch.next_index >= 0
     hidden, states = hidden[counted], states[counted]
 
+    query = bare.item_query(states) if bare.config.guided else None
+
     def scores(level: int, rows: slice) -> Tensor:
-        return F.linear(hidden[:, level], weight[rows])
+        found = F.linear(hidden[:, level], weight[rows])
+        return found if query is None else found + F.linear(query, bare.item_vectors.weight[rows])
 
     return code_loss(scores, batch.labels, batch.item_index), states
 
