@@ -110,6 +110,21 @@ def test_it_learns_what_comes_next(run: Path, history_input: str) -> None:
     assert not list(run.glob("**/*.partial"))
 
 
+@pytest.mark.parametrize("history_input", ["items", "causal"])
+def test_mixed_precision_takes_the_same_way(run: Path, history_input: str) -> None:
+    losses = []
+    for precision in ("no", "bf16"):
+        training = loop.Config(
+            num_epochs=1, batch_size=64, learning_rate=1e-3, mixed_precision=precision, log_with=""
+        )
+        model = dataclasses.replace(SMALL, history_input=history_input, normalizer="trie")
+        train(run, quick(model=model, training=training), seed=0)
+        losses.append(read_json(run / "generator" / "metrics.json")["training"]["losses"])
+        shutil.rmtree(run / "training")
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+
+
 def test_training_starts_from_the_codebooks_unless_told_otherwise(run: Path) -> None:
     def learnt(token_start: str) -> np.ndarray:
         still = loop.Config(num_epochs=1, max_steps=1, learning_rate=1e-9, mixed_precision="no", log_with="")

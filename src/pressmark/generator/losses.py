@@ -116,7 +116,7 @@ class ItemLoss:
         """(n,) float32 losses of n targets item_index (n,) int64 behind encoder states (n, D)."""
         query = model.item_query(states)
         own = item_vectors(model, self.tokens[item_index])
-        score = torch.linalg.vecdot(query, own).float()
+        score = (query * own).sum(1).float()
         others, shift = self.items, 0.0
         if self.num_others:
             drawn = torch.randint(len(others), (self.num_others,), device=others.device)
