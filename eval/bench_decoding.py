@@ -75,7 +75,11 @@ def sids_of(num_items: int, skewed: bool) -> np.ndarray:
 def model_of(history_length: int = HISTORY) -> T5ForConditionalGeneration:
     """TIGER's size, random weights whose scores are not flat."""
     torch.manual_seed(0)
-    model = build_model(Config(), SidTable(np.zeros((1, 4), np.int64), SIZES, "bench"), history_length)
+    model = build_model(
+        Config(history_input="tokens", normalizer="full"),
+        SidTable(np.zeros((1, 4), np.int64), SIZES, "bench"),
+        history_length,
+    )
     for norm in (model.encoder.final_layer_norm, model.decoder.final_layer_norm):
         norm.weight.data.uniform_(1.0, 3.0)
     return model.eval()

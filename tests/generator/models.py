@@ -22,7 +22,16 @@ from pressmark.generator.model import (
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import Vocabulary
 
-TINY = Config(num_layers=2, num_heads=2, d_kv=4, d_model=16, d_ff=24, dropout=0.1, normalizer="full")
+TINY = Config(
+    num_layers=2,
+    num_heads=2,
+    d_kv=4,
+    d_model=16,
+    d_ff=24,
+    dropout=0.1,
+    history_input="tokens",
+    normalizer="full",
+)
 
 
 def random_table(

@@ -34,9 +34,9 @@ class Config:
         d_ff: Inner width of the feed-forward layers.
         feed_forward: "relu" is T5's feed-forward layer, "gated-gelu" that of T5 1.1.
         dropout: T5's dropout, everywhere that T5 has it.
-        history_input: "tokens" gives an item L encoder positions, as in TIGER. "items" gives it one, the sum
-            of its tokens' vectors and of one that says how recent it is. "causal" gives it one, in an encoder
-            that only looks back: every next item of a sequence is trained in one pass, see `causal_t5`.
+        history_input: "causal" gives an item one encoder position, the sum of its tokens' vectors, and lets it
+            look back only: every next item of a sequence is trained in one pass, see `causal_t5`. "items" has
+            a plain T5 read such positions, and "tokens" L positions an item, as TIGER does.
         token_start: "codebooks" starts a sid_token's vector from its codebook entry, so that near codes are
             near from the first step; "random" draws it, as TIGER does.
         guided: Add the item head's score of a code to the decoder's; with history_input "causal" alone.
@@ -52,7 +52,7 @@ class Config:
     d_ff: int = 1024
     feed_forward: Literal["relu", "gated-gelu"] = "relu"
     dropout: float = 0.1
-    history_input: HistoryInput = "tokens"
+    history_input: HistoryInput = "causal"
     token_start: Literal["codebooks", "random"] = "codebooks"
     guided: bool = True
     normalizer: Normalizer = "trie"

@@ -37,8 +37,8 @@ class Config:
         history_length: Items of history that it reads: the newest ones.
         item_loss: Weight of the item head's loss beside the codes'; 0 leaves it out. It needs an encoder
             state in front of each target: history_input "causal" alone has them.
-        item_loss_others: Items that it compares a target with, drawn at each step; 0 takes all. Some
-            thousands do where the catalog is large.
+        item_loss_others: Items that it compares a target with, drawn at each step; 0 takes all, for no
+            better ranks on Beauty's 12,101.
         empty_histories: Train on each user's first item too, behind an empty history.
         repeat_targets: Train on items that the user had before; false saves time where the history is
             masked from the answers anyway.
@@ -55,7 +55,7 @@ class Config:
     )
     history_length: int = 20
     item_loss: float = 2.0
-    item_loss_others: int = 0
+    item_loss_others: int = 2048
     empty_histories: bool = True
     repeat_targets: bool = True
     beam: int = 50
