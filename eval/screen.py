@@ -63,6 +63,12 @@ def rows_of(runs: list[Path], num_cases: int) -> list[dict[str, Any]]:
             read_json(run / "stages" / "generator.json"),
         )
         tokenizer = read_json(run / "stages" / "tokenizer.json")
+        normalizer = stamp["settings"].get("generator.model.normalizer", "full")
+        if rows and normalizer != rows[0]["normalizer"]:
+            raise ValueError(
+                f"{run}: its codes compete within {normalizer!r}, those of {runs[0]} within "
+                f"{rows[0]['normalizer']!r}; -log p of the two does not compare."
+            )
         nats = surprise(run, num_cases)
         first = nats if not rows else first
         weights = ("contrastive_weight", "neighbour_weight", "behaviour_weight")
@@ -72,6 +78,7 @@ def rows_of(runs: list[Path], num_cases: int) -> list[dict[str, Any]]:
                 "run": run.name,
                 **{name: tokenizer["settings"][f"tokenizer.{name}"] for name in weights},
                 "seed": stamp["settings"]["seed"],
+                "normalizer": normalizer,
                 "epochs": last["epoch"],
                 "ndcg_at_10": last["ndcg_at_10"],
                 "recall_at_10": last["recall_at_10"],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,3 +136,32 @@ def test_the_norms_gradient_is_autograds() -> None:
     expected = torch.autograd.grad(plain, (values, weight), seed)
     found = torch.autograd.grad(rms_norm(values, weight, 1e-2), (values, weight), seed)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_hugging_faces_habits() -> None:
+    model = causal_model()
+    inputs = encode_lists(TABLE, [[1, 2]], "causal")
+    arguments = encoder_arguments(model.shared.weight, inputs.input_ids)
+    labels = encode_lists(TABLE, [[3]], "tokens").input_ids[:, :-1]
+    with torch.no_grad():
+        out = model(**arguments, labels=labels)
+        assert torch.equal(model(**arguments, labels=labels, return_dict=False)[1], out.logits)
+        expected = torch.nn.functional.cross_entropy(out.logits[0], labels[0])
+        torch.testing.assert_close(out.loss, expected)
+        ids = torch.tensor([[1, 5, 9]])
+        assert torch.equal(model.encoder(ids)[0], model.encoder(input_ids=ids)[0])
+        late = model.encoder(torch.tensor([[1, 5, 2]]))[0]
+        torch.testing.assert_close(late[:, :2], model.encoder(ids)[0][:, :2])
+        with pytest.raises(ValueError, match=r"8 items is longer than history_length \(6\)"):
+            too_long = encode_lists(TABLE, [list(range(8))], "causal")
+            model(**encoder_arguments(model.shared.weight, too_long.input_ids), labels=labels)
+
+
+def test_a_plain_t5s_folder_gets_a_fresh_item_head(tmp_path: Path) -> None:
+    plain = random_model(3, TABLE, TINY, history_length=6)
+    plain.config.guided = True
+    plain.save_pretrained(tmp_path)
+    model = CausalT5.from_pretrained(tmp_path, local_files_only=True)
+    assert model.recency.weight.abs().max() == 0
+    assert model.item_vectors.weight.std() < 0.03
+    torch.testing.assert_close(model.shared.weight, plain.shared.weight)

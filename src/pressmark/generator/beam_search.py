@@ -232,11 +232,10 @@ def search(
         beam: Beams a user, at least 1.
         masks: Filters of the users.
         dead: Edges that single users must not take, one entry a level.
-        normalizer: What a code's probability is relative to. full: the whole vocabulary, as HF and the loss
-            have it. level: the codes of its level alone; cheaper, and another score (the model's mass on
-            codes of wrong levels is given back). trie: the codes that lead to an item of the trie, whatever
-            the masks say; the scores of all items then are a distribution. A model is best asked by what it
-            was trained by.
+        normalizer: What a code's probability is relative to. full: the whole vocabulary, as HF has it. level:
+            the codes of its level alone; cheaper, and another score (the model's mass on codes of wrong levels
+            is given back). trie: the codes that lead to an item of the trie, whatever the masks say; the scores
+            of all SIDs then are a distribution. A model is best asked by what it was trained by.
 
     Returns:
         The beams. With at most `beam` live SIDs a user gets all of them, in exact order.

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from pressmark.generator.dropout import drop
@@ -48,12 +49,22 @@ class CausalT5(T5ForConditionalGeneration):
         self.recency = nn.Embedding(config.history_length + 1, config.num_heads)
         self.item_vectors = nn.Embedding(config.vocab_size, config.d_model)
         self.item_query = nn.Linear(config.d_model, config.d_model, bias=False)
-        # No age and no item is preferred at first.
-        nn.init.zeros_(self.recency.weight)
-        nn.init.normal_(self.item_vectors.weight, std=0.02)
-        nn.init.normal_(self.item_query.weight, std=0.5 * config.d_model**-0.5)
+        for module in (self.recency, self.item_vectors, self.item_query):
+            self._init_weights(module)
         # `generate` calls the encoder by itself, with a mask of positions that is not causal.
         self.encoder.register_forward_pre_hook(_look_back, with_kwargs=True)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # No age and no item is preferred at first. T5's own parts come before these three are there.
+        if module is getattr(self, "recency", None):
+            init.zeros_(self.recency.weight)
+        elif module is getattr(self, "item_vectors", None):
+            init.normal_(self.item_vectors.weight, std=0.02)
+        elif module is getattr(self, "item_query", None):
+            init.normal_(self.item_query.weight, std=0.5 * self.config.d_model**-0.5)
+        else:
+            super()._init_weights(module)
 
     def forward(  # type: ignore[override]
         self,
@@ -82,13 +93,15 @@ class CausalT5(T5ForConditionalGeneration):
         if labels is not None and kwargs.get("decoder_input_ids") is None:
             kwargs["decoder_input_ids"] = self._shift_right(labels)
         encoded = BaseModelOutput(last_hidden_state=states)
-        out = super().forward(encoder_outputs=encoded, attention_mask=bias, **kwargs)
+        as_tuple = kwargs.pop("return_dict", None) is False
+        out = super().forward(encoder_outputs=encoded, attention_mask=bias, return_dict=True, **kwargs)
         if self.config.guided:
             query = self.item_query(newest_state(states, attention_mask))
             out.logits = out.logits + F.linear(query, self.item_vectors.weight)[:, None]
         if labels is not None:
-            out.loss = F.cross_entropy(out.logits.flatten(0, 1), labels.flatten())
-        return out
+            loss = F.cross_entropy(out.logits.flatten(0, 1), labels.flatten())
+            out = Seq2SeqLMOutput(**{"loss": loss, **out})
+        return out.to_tuple() if as_tuple else out
 
     def spell(
         self, inputs_embeds: Tensor, next_items: Tensor, needed: Tensor | None = None
@@ -217,7 +230,15 @@ def recency_bias(recency: Tensor, attention_mask: Tensor) -> Tensor:
 
     Returns:
         (B, H, 1, S); anything where no position counts.
+
+    Raises:
+        ValueError: If there are more positions than the model was built for.
     """
+    if attention_mask.shape[1] > len(recency):
+        raise ValueError(
+            f"a history of {attention_mask.shape[1] - 1} items is longer than history_length "
+            f"({len(recency) - 1}), which this model was built for; give it the newest ones."
+        )
     counts = (attention_mask != 0).long()
     newer = counts.sum(1, keepdim=True) - counts.cumsum(1)
     return recency[newer].permute(0, 2, 1)[:, :, None]
@@ -247,7 +268,10 @@ def _mix(bias: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _look_back(encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Makes an encoder's mask of positions (B, S) causal."""
     inputs = kwargs.get("inputs_embeds")
-    inputs = kwargs["input_ids"] if inputs is None else inputs
+    if inputs is None:
+        inputs = args[0] if args else kwargs["input_ids"]
+    if len(args) > 1:
+        kwargs, args = {**kwargs, "attention_mask": args[1]}, args[:1]
     mask = kwargs.get("attention_mask")
     if mask is None or mask.ndim == 2:
         weight = next(encoder.parameters())

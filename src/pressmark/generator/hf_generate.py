@@ -131,6 +131,8 @@ class TrieLogitsProcessor(LogitsProcessor):
     def __init__(
         self, trie: Trie, allowed: np.ndarray | None = None, normalizer: Literal["full", "trie"] = "full"
     ) -> None:
+        if normalizer not in ("full", "trie"):
+            raise ValueError(f"normalizer is {normalizer!r}; it must be 'full' or 'trie'.")
         self.num_levels, self._shown, self.normalizer = trie.num_levels, _Shown(trie, allowed), normalizer
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -150,7 +152,8 @@ class TrieLogitsProcessor(LogitsProcessor):
             code = trie.code(level, edge)[:, 0]
             if self.normalizer == "trie":
                 known = scores[:, rows].gather(1, code).masked_fill_(closed[:, 0], -torch.inf)
-                scores = scores - known.logsumexp(1, keepdim=True)
+                total = known.logsumexp(1, keepdim=True)
+                scores = scores - total.masked_fill(torch.isneginf(total), 0.0)
             if masks is not None:
                 closed |= ~masks.live(level, edge)
             open_ = torch.zeros((len(scores), rows.stop - rows.start), device=scores.device)

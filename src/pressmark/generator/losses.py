@@ -22,13 +22,13 @@ class CodeLoss:
     """Minus the log-probability of each code of a target, given its history and its coarser codes.
 
     Under the normalizer "trie" a code competes with those that some item has behind the same coarser ones, so
-    the codes' losses sum to that of the item among all items, and nothing is spent on SIDs that do not exist:
+    the codes' losses sum to that of the SID among all SIDs, and nothing is spent on SIDs that do not exist:
     with 256 codes at 4 levels there are 22 nats of those and 9 of 12,000 items. "level" lets all codes of the
     level compete, "full" the whole vocabulary, as TIGER and HF have it.
 
     Args:
         table: SIDs.
-        items: (n,) int64 item_index of the items that may be targets.
+        items: (n,) int64 item_index of the items that may be targets; a target outside is no valid input.
         normalizer: What a code competes with.
         device: Where the losses are computed.
     """

@@ -33,7 +33,7 @@ class Config:
         d_model: Width of the residual stream and of a sid_token's vector.
         d_ff: Inner width of the feed-forward layers.
         feed_forward: "relu" is T5's feed-forward layer, "gated-gelu" that of T5 1.1.
-        dropout: T5's dropout, everywhere that T5 has it.
+        dropout: T5's dropout, everywhere that T5 has it; "causal" drops no attention weights.
         history_input: "causal" gives an item one encoder position, the sum of its tokens' vectors, and lets it
             look back only: every next item of a sequence is trained in one pass, see `causal_t5`. "items" has
             a plain T5 read such positions, and "tokens" L positions an item, as TIGER does.

@@ -143,8 +143,8 @@ class Windows:
 def windows(train: Histories, history_length: int, empty_histories: bool, repeat_targets: bool) -> Windows:
     """Every sequence as windows of at most history_length + 1 items.
 
-    A sequence that is longer has several: each later one begins with half a history of items that were targets
-    before, so that none of its own is told from less.
+    A sequence that is longer has several: each later one begins with half a history (at least an item) of items
+    that were targets before, so that none of its own is told from less.
 
     Args:
         train: One sequence a user, oldest first.
@@ -155,7 +155,7 @@ def windows(train: Histories, history_length: int, empty_histories: bool, repeat
     Returns:
         The windows that hold a target, in the order of `train`.
     """
-    longest, overlap = history_length + 1, history_length // 2
+    longest, overlap = history_length + 1, max(1, history_length // 2)
     step = longest - overlap
     num = 1 + -(-np.maximum(train.lengths - longest, 0) // step)
     user = np.repeat(np.arange(len(train)), num)

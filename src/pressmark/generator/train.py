@@ -110,7 +110,9 @@ def train(run: Path, config: Config, seed: int) -> None:
         for head in (model.item_vectors, model.item_query):
             head.requires_grad_(False)
     quicken_dropout(model)
-    task = GeneratorTask(samples, valid, table, np.flatnonzero(split.fitted_on), config, seed)
+    # What nobody has bought is told from nothing: as something to avoid it would be buried, new or not.
+    bought = np.unique(split.train.values)
+    task = GeneratorTask(samples, valid, table, bought, config, seed)
     built_on = files.fingerprint(
         "generator",
         loop.decisive(asdict(config)),

@@ -36,9 +36,10 @@ class Config:
         weight_decay: AdamW's decay, on matrices only.
         warmup_steps: Steps of linear warm-up.
         schedule: Shape after the warm-up: "constant", or "linear" or "cosine" down to zero at the last step.
-        batch_size: Samples a step, summed over all processes.
-        micro_batch_size: Samples a forward pass on one process; the rest of its share is accumulated.
-            0 means the whole share at once.
+        batch_size: Samples a step, summed over all processes; where a sample is a window of several targets
+            (generator.model.history_input "causal"), about so many targets.
+        micro_batch_size: Samples a forward pass on one process, windows where those are samples; the rest of
+            its share is accumulated. 0 means the whole share at once.
         num_epochs: Passes over the samples.
         max_steps: Stop after this many steps; 0 means no such limit.
         max_seconds: Stop after this much wall time, in seconds; 0 means no such limit.
@@ -178,7 +179,9 @@ class _Run:
         """Runs epochs until one of the limits is reached."""
         config, progress = self.config, self.progress
         batches = self.task.plan(progress.epoch)
-        total = config.num_epochs * max(1, len(batches))
+        # Of the first epoch, whichever this is: a run that goes on must decay as it would have.
+        first = batches if progress.epoch == 0 else self.task.plan(0)
+        total = config.num_epochs * max(1, len(first))
         total = min(total, config.max_steps) if config.max_steps else total
         started = time.perf_counter() - progress.seconds
         last_checkpoint = time.perf_counter()
