@@ -63,12 +63,22 @@ def test_it_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
     assert len(record["losses"]) == record["step"] == 90
 
 
-def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path) -> None:
+class Uneven(Line):
+    """Has fewer batches in later epochs."""
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        return np.array_split(np.arange(12), 4 - min(epoch, 2))
+
+
+@pytest.mark.parametrize("task", [Line, Uneven])
+def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
+    tmp_path: Path, task: type[Line]
+) -> None:
     whole, resumed = new_model(), new_model()
-    expected = fit(whole, Line(), quick(checkpoint_every=0), tmp_path / "a", 0, "f")
+    expected = fit(whole, task(), quick(checkpoint_every=0), tmp_path / "a", 0, "f")
     with pytest.raises(KeyboardInterrupt):
-        fit(new_model(), Line(die_at=8), quick(checkpoint_every=0), tmp_path / "b", 0, "f")
-    found = fit(resumed, Line(), quick(checkpoint_every=0), tmp_path / "b", 0, "f")
+        fit(new_model(), task(die_at=8), quick(checkpoint_every=0), tmp_path / "b", 0, "f")
+    found = fit(resumed, task(), quick(checkpoint_every=0), tmp_path / "b", 0, "f")
     assert found["losses"] == expected["losses"]
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
