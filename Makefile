@@ -33,7 +33,7 @@ fix: setup
 # The figures of the README. The real data sets are described in data/README.md.
 bench: setup
 	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
-	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --record true
+	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1] --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --record true
 	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --record true
@@ -43,7 +43,7 @@ bench: setup
 	$(BIN)/python eval/bench_tokenizer.py --shards 10 --train-minutes 2 --reference true --record true
 	$(BIN)/python eval/bench_decoding.py --record true
 	$(BIN)/python eval/bench_training.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
-	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --record true
+	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true
 
 tables: setup
 	$(BIN)/python eval/tables.py
