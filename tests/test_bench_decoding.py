@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,21 +10,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from tests.scripts import load_script
 
 from pressmark.sids.trie import build_trie
-
-PATH = Path(__file__).parents[1] / "eval" / "bench_decoding.py"
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_decoding", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_decoding"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("bench_decoding")
 
 
 def test_sids_are_distinct_and_skew_crowds(bench: ModuleType) -> None:

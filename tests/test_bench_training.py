@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from tests.scripts import load_script
 
 from pressmark.generator.samples import prefix_samples
 from pressmark.interactions.histories import Histories
 
-PATH = Path(__file__).parents[1] / "eval" / "bench_training.py"
-
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_training", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_training"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("bench_training")
 
 
 def test_both_are_timed_to_the_level_that_both_reached(bench: ModuleType) -> None:

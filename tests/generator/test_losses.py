@@ -13,7 +13,8 @@ from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import item_tokens
 
 TABLE = random_table(8, 50, (5, 6, 7), skew=2.0)
-LABELS = item_tokens(TABLE)[:-1]
+TOKENS = item_tokens(TABLE)
+LABELS = TOKENS[:-1]
 ITEMS = np.arange(len(TABLE))
 
 
@@ -78,8 +79,8 @@ def test_the_item_loss_is_a_softmax_over_the_items() -> None:
     states, target = torch.randn(6, 16), torch.tensor([5, 9, 9, 20, 21, 30])
     vectors = model.item_vectors.weight[LABELS].sum(1)[items]
     expected = F.cross_entropy(states @ model.item_query.weight.T @ vectors.T, target - 5, reduction="none")
-    torch.testing.assert_close(ItemLoss(TABLE, items, 0)(model, states, target), expected)
-    torch.testing.assert_close(ItemLoss(TABLE, items, 99)(model, states, target), expected)
+    torch.testing.assert_close(ItemLoss(TOKENS, items, 0)(model, states, target), expected)
+    torch.testing.assert_close(ItemLoss(TOKENS, items, 99)(model, states, target), expected)
 
 
 def test_drawn_items_stand_for_all() -> None:
@@ -88,12 +89,12 @@ def test_drawn_items_stand_for_all() -> None:
     states, target = torch.randn(6, 16), torch.arange(6)
     torch.nn.init.normal_(model.item_query.weight, std=0.1)
     torch.nn.init.normal_(model.item_vectors.weight, std=0.3)
-    exact = ItemLoss(TABLE, ITEMS, 0)(model, states, target)
+    exact = ItemLoss(TOKENS, ITEMS, 0)(model, states, target)
     torch.manual_seed(0)
-    some = torch.stack([ItemLoss(TABLE, ITEMS, 30)(model, states, target) for _ in range(400)]).mean(0)
+    some = torch.stack([ItemLoss(TOKENS, ITEMS, 30)(model, states, target) for _ in range(400)]).mean(0)
     # Jensen: the mean of logarithms lies a little below.
     torch.testing.assert_close(some, exact, atol=0.05, rtol=0.02)
     torch.manual_seed(0)
-    one = ItemLoss(TABLE, ITEMS, 30)(model, states, target)
+    one = ItemLoss(TOKENS, ITEMS, 30)(model, states, target)
     torch.manual_seed(0)
-    assert torch.equal(one, ItemLoss(TABLE, ITEMS, 30)(model, states, target))
+    assert torch.equal(one, ItemLoss(TOKENS, ITEMS, 30)(model, states, target))

@@ -316,9 +316,9 @@ def _undecided(trie: SearchTrie, level: int, node: Tensor, score: Tensor) -> Ten
         below, _ = trie.follow(depth, first[..., None], torch.arange(node.shape[1]).expand_as(node))
     several &= score > -torch.inf
     most = int(several.sum(1).max())
-    return (
-        several.int().argsort(dim=1, descending=True, stable=True)[:, :most] if most < node.shape[1] else None
-    )
+    if most == node.shape[1]:
+        return None
+    return several.int().argsort(dim=1, descending=True, stable=True)[:, :most]
 
 
 def _close(offer: Tensor, node: Tensor, score: Tensor, dead: DeadEdges) -> None:

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from pressmark.generator.beam_search import Normalizer, SearchTrie
 from pressmark.generator.causal_t5 import CausalT5
-from pressmark.generator.model import item_tokens
 from pressmark.sids.table import SidTable
 from pressmark.sids.trie import build_trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
@@ -97,19 +96,16 @@ class ItemLoss:
     has one. It is the full softmax of SASRec's best form; the decoder profits from what it teaches the encoder.
 
     Args:
-        table: SIDs.
+        tokens: (N + 1, L) int64 from `model.item_tokens`, where the losses are computed.
         items: (n,) int64 item_index of the items that may be targets.
         num_others: Items drawn at each step, uniformly, to compare with; 0 takes all of them.
-        device: Where the losses are computed.
 
     Source: sampled softmax, Jean et al. 2015, section 3.
     """
 
-    def __init__(
-        self, table: SidTable, items: np.ndarray, num_others: int, device: torch.device | str = "cpu"
-    ) -> None:
-        self.tokens = item_tokens(table, device)
-        self.items = torch.from_numpy(items).to(device)
+    def __init__(self, tokens: Tensor, items: np.ndarray, num_others: int) -> None:
+        self.tokens = tokens
+        self.items = torch.from_numpy(items).to(tokens.device)
         self.num_others = num_others if num_others < len(items) else 0
 
     def __call__(self, model: CausalT5, states: Tensor, item_index: Tensor) -> Tensor:

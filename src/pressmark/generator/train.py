@@ -21,6 +21,7 @@ from pressmark.generator.model import build_model, embed, encoder_arguments, sta
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Batch, Collator, Samples, Windows, prefix_samples, windows
 from pressmark.interactions.cases import Cases
+from pressmark.interactions.split_files import read_split
 from pressmark.recommender import Requests
 from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import SidTable, read_sids
@@ -35,8 +36,8 @@ class Config:
         model: Its size.
         training: Length, speed and precision of training.
         history_length: Items of history that it reads: the newest ones.
-        item_loss: Weight of the item head's loss beside the codes'; 0 leaves it out. It needs an encoder
-            state in front of each target: history_input "causal" alone has them.
+        item_loss: Weight of the item head's loss of a target beside the sum of its codes'; 0 leaves it out. It
+            needs an encoder state in front of each target: history_input "causal" alone has them.
         item_loss_others: Items that it compares a target with, drawn at each step; 0 takes all, for no
             better ranks on Beauty's 12,101.
         empty_histories: Train on each user's first item too, behind an empty history.
@@ -85,8 +86,29 @@ def train(run: Path, config: Config, seed: int) -> None:
     Raises:
         ValueError: If an earlier stage is missing, or there is nothing to train on.
     """
+    model, task = assemble(run, config, seed)
+    built_on = files.fingerprint(
+        "generator",
+        loop.decisive(asdict(config)),
+        seed,
+        *vars(task.samples).values(),
+        task.valid.case_id,
+        task.table.sids,
+        task.table.codebook_fingerprint,
+    )
+    record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
+    if distributed.rank() == 0:
+        _save(run / "generator", model, task, record)
+    distributed.barrier()
+
+
+def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGeneration, GeneratorTask]:
+    """The fresh model of a run, and what the training loop asks of it.
+
+    Raises:
+        ValueError: If an earlier stage is missing, or there is nothing to train on.
+    """
     from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.split_files import read_split
 
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
@@ -100,7 +122,6 @@ def train(run: Path, config: Config, seed: int) -> None:
             f"{run / 'data' / 'train.parquet'}: no user has two interactions, so there is no next item to "
             "learn. Check the split, or set generator.empty_histories to true."
         )
-    valid = choose_cases(split.valid, config, seed)
     torch.manual_seed(seed)
     model = build_model(config.model, table, config.history_length, config.beam)
     if config.model.token_start == "codebooks":
@@ -112,21 +133,8 @@ def train(run: Path, config: Config, seed: int) -> None:
     quicken_dropout(model)
     # What nobody has bought is told from nothing: as something to avoid it would be buried, new or not.
     bought = np.unique(split.train.values)
-    task = GeneratorTask(samples, valid, table, bought, config, seed)
-    built_on = files.fingerprint(
-        "generator",
-        loop.decisive(asdict(config)),
-        seed,
-        split.train.values,
-        split.train.offsets,
-        valid.case_id,
-        table.sids,
-        table.codebook_fingerprint,
-    )
-    record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
-    if distributed.rank() == 0:
-        _save(run / "generator", model, table, record, int(samples.num_targets.sum()), len(valid))
-    distributed.barrier()
+    valid = choose_cases(split.valid, config, seed)
+    return model, GeneratorTask(samples, valid, table, bought, config, seed)
 
 
 def choose_cases(cases: Cases, config: Config, seed: int) -> Cases:
@@ -171,7 +179,7 @@ class GeneratorTask:
             config, table = self.config, self.table
             self._collator = Collator(self.samples, table, config.model.history_input, device)
             self._code_loss = CodeLoss(table, self.items, config.model.normalizer, device)
-            self._item_loss = ItemLoss(table, self.items, config.item_loss_others, device)
+            self._item_loss = ItemLoss(self._collator.tokens, self.items, config.item_loss_others)
             self._device = device
         return self._collator(samples)
 
@@ -234,7 +242,6 @@ def code_losses(model: nn.Module, batch: Batch, code_loss: CodeLoss) -> tuple[Te
     )
     counted = batch.next_index >= 0
     hidden, states = hidden[counted], states[counted]
-
     query = bare.item_query(states) if bare.config.guided else None
 
     def scores(level: int, rows: slice) -> Tensor:
@@ -244,22 +251,15 @@ def code_losses(model: nn.Module, batch: Batch, code_loss: CodeLoss) -> tuple[Te
     return code_loss(scores, batch.labels, batch.item_index), states
 
 
-def _save(
-    folder: Path,
-    model: T5ForConditionalGeneration,
-    table: SidTable,
-    record: dict[str, Any],
-    num_samples: int,
-    num_valid_cases: int,
-) -> None:
+def _save(folder: Path, model: T5ForConditionalGeneration, task: GeneratorTask, record: dict[str, Any]) -> None:
     with files.replacing(folder) as partial:
         nn.Module.to(model, "cpu").save_pretrained(partial)
         numbers = {
-            "codebook_fingerprint": table.codebook_fingerprint,
-            "sid_version": table.version,
+            "codebook_fingerprint": task.table.codebook_fingerprint,
+            "sid_version": task.table.version,
             "num_parameters": model.num_parameters(),
-            "num_samples": num_samples,
-            "num_valid_cases": num_valid_cases,
+            "num_samples": int(task.samples.num_targets.sum()),
+            "num_valid_cases": len(task.valid),
             "training": record,
         }
         files.write_json(partial / "metrics.json", numbers)
