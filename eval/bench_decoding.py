@@ -111,11 +111,13 @@ class Cell:
 
     def pressmark(self, masks: Masks | None = None) -> None:
         """Pressmark's search, encoder included."""
-        search(self.decoder, self.input_ids, self.attention_mask, self.shown, self.beam, masks)
+        states = self.decoder.encode(self.input_ids, self.attention_mask)
+        search(self.decoder, states, self.attention_mask, self.shown, self.beam, masks)
 
     def free(self) -> None:
         """The same search, in no trie."""
-        search(self.decoder, self.input_ids, self.attention_mask, FreeTrie(**vars(self.shown)), self.beam)
+        states = self.decoder.encode(self.input_ids, self.attention_mask)
+        search(self.decoder, states, self.attention_mask, FreeTrie(**vars(self.shown)), self.beam)
 
     def hf(self, **options: Any) -> None:
         """Hugging Face's beam search, in fp32 whatever the cell's dtype: what people run today."""
@@ -149,7 +151,13 @@ class FreeTrie(SearchTrie):
     """No trie at all: every code may follow every other."""
 
     def offers(
-        self, level: int, node: Tensor, scores: Tensor, masks: Masks | None, normalize: bool = False
+        self,
+        level: int,
+        node: Tensor,
+        scores: Tensor,
+        masks: Masks | None,
+        normalize: bool = False,
+        prior: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All of them."""
         return scores, scores

@@ -10,20 +10,24 @@ difference from the first run comes with its 95 % interval over cases. The runs 
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pressmark.catalog.embeddings import read_vectors
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded, truth
 from pressmark.evaluation.record import record
 from pressmark.files import read_json
-from pressmark.generator.losses import CodeLoss
+from pressmark.generator import model as sizes
+from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.model import load_model, normalizer_of
-from pressmark.generator.samples import Collator, Samples
-from pressmark.generator.train import Config, choose_cases, code_losses
+from pressmark.generator.samples import Samples, Windows, windows
+from pressmark.generator.train import Config, GeneratorTask, choose_cases
+from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.table import read_sids
 
@@ -36,16 +40,24 @@ def surprise(run: Path, num_cases: int) -> np.ndarray:
     table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
     model = load_model(run / "generator", table)
     cases = choose_cases(read_split(run / "data", catalog).valid, Config(num_valid_cases=num_cases), 0)
+    shape = sizes.Config(history_input=model.config.history_input, normalizer=normalizer_of(model))
+    length, content = model.config.history_length, None
     # Each history with its target behind it, end to end, as training has its sequences.
-    lengths = np.diff(cases.histories.offsets)
-    ends = np.cumsum(lengths + 1) - 1
-    values = np.insert(cases.histories.values, cases.histories.offsets[1:], cases.target)
-    samples = Samples(values, ends, np.minimum(lengths, model.config.history_length))
-    collate = Collator(samples, table, model.config.history_input)
-    loss = CodeLoss(table, np.arange(len(table)), normalizer_of(model))
+    sequences = Histories.from_lists(
+        [[*cases.histories[row][-length:].tolist(), int(cases.target[row])] for row in range(len(cases))]
+    )
+    ends = sequences.offsets[1:] - 1
+    samples: Samples | Windows = Samples(sequences.values, ends, sequences.lengths - 1)
+    if isinstance(model, CausalT5):
+        wanted = np.zeros(len(sequences.values), bool)
+        wanted[ends] = True
+        samples = replace(windows(sequences, length, True, True), wanted=wanted)
+        content = model.item_head.content(read_vectors(run)) if model.config.vector_dim else None
+    task = GeneratorTask(samples, cases, table, np.arange(len(table)), Config(model=shape), 0, content)
     parts = np.array_split(np.arange(len(samples)), max(1, len(samples) // BATCH))
+    batches = (task.collate(part, torch.device("cpu")) for part in parts)
     with torch.inference_mode():
-        return np.concatenate([code_losses(model, collate(part), loss)[0].sum(1).numpy() for part in parts])
+        return np.concatenate([task.losses(model, one)[0].sum(1).numpy() for one in batches])
 
 
 def rows_of(runs: list[Path], num_cases: int) -> list[dict[str, Any]]:

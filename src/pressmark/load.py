@@ -203,7 +203,8 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
     if len(shop) == num_own:
         return LoadedRecommender(LOADERS[model](run), shop, living.listed)
     if model == "generator":
-        return LoadedRecommender(load_generator(run, item_id=shop.item_id), shop, living.listed, num_own)
+        generator = load_generator(run, item_id=shop.item_id, appended_vectors=living.appended_vectors)
+        return LoadedRecommender(generator, shop, living.listed, num_own)
     if model == "content_neighbours":
         from pressmark.baselines.content_neighbours import load_content_neighbours, with_items
 

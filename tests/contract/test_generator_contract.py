@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from tests.contract.recommender_contract import check_recommender
 from tests.generator.models import TINY, random_model, random_table
 
+from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.recommend import GeneratorRecommender
 
 
@@ -21,3 +23,13 @@ def test_a_narrow_beam_keeps_it_too() -> None:
     table = random_table(12, 90, (7, 5, 300))
     recommender = GeneratorRecommender(random_model(12, table), table, beam=4, batch_size=7)
     check_recommender(recommender, len(table), exhaustive=False)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_decoder_that_starts_from_the_item_head_keeps_it(shared: bool) -> None:
+    table = random_table(13, 40, (4, 5, 3), shared=shared)
+    vectors = np.random.default_rng(1).normal(size=(len(table), 6)).astype(np.float32)
+    config = dataclasses.replace(TINY, history_input="causal", normalizer="trie")
+    model = random_model(13, table, config, vectors=vectors)
+    assert isinstance(model, CausalT5)
+    check_recommender(GeneratorRecommender(model, table, content=model.item_head.content(vectors)), len(table))

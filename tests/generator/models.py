@@ -46,17 +46,22 @@ def random_table(
 
 
 def random_model(
-    seed: int, table: SidTable, config: Config = TINY, history_length: int = 6
+    seed: int,
+    table: SidTable,
+    config: Config = TINY,
+    history_length: int = 6,
+    vectors: np.ndarray | None = None,
 ) -> T5ForConditionalGeneration:
     """A model with random weights, in evaluation mode, whose scores are far from flat."""
     torch.manual_seed(seed)
-    model = build_model(config, table, history_length)
+    model = build_model(config, table, history_length, vectors=vectors)
     for norm in (model.encoder.final_layer_norm, model.decoder.final_layer_norm):
         norm.weight.data.uniform_(1.0, 3.0)
     if isinstance(model, CausalT5):
         # Fresh, they are near 0 and would hide what they do.
         model.recency.weight.data.normal_()
-        model.item_vectors.weight.data.normal_()
+        model.item_head.codes.weight.data.normal_(std=0.3)
+        model.item_head.query.weight.data.normal_(std=0.1)
     return model.eval()
 
 
@@ -66,36 +71,49 @@ class Encoded:
 
     input_ids: Tensor
     attention_mask: Tensor
+    content: Tensor | None = None
 
 
 def encode_lists(
-    table: SidTable, histories: list[list[int]], history_input: HistoryInput = "tokens"
+    table: SidTable,
+    histories: list[list[int]],
+    history_input: HistoryInput = "tokens",
+    content: Tensor | None = None,
 ) -> Encoded:
-    """Spells lists of item_index."""
+    """Spells lists of item_index; `content` (N, D) is that of the items."""
     width = max(len(one) for one in histories)
     items = torch.tensor([one + [-1] * (width - len(one)) for one in histories], dtype=torch.int64)
     items = items.reshape(len(histories), width)
     lengths = torch.tensor([len(one) for one in histories])
-    return Encoded(
-        *history_tokens(item_tokens(table), items, lengths, history_input, Vocabulary(table.level_sizes).size)
-    )
+    if content is not None:
+        content = F.pad(F.pad(content, (0, 0, 0, 1))[items], (0, 0, 1, 0))
+    size = Vocabulary(table.level_sizes).size
+    return Encoded(*history_tokens(item_tokens(table), items, lengths, history_input, size), content)
 
 
 @torch.no_grad()
 def exhaustive_scores(
-    model: T5ForConditionalGeneration, encoded: Encoded, labels: Tensor, rivals: Tensor | None = None
+    model: T5ForConditionalGeneration,
+    encoded: Encoded,
+    labels: Tensor,
+    rivals: Tensor | None = None,
+    prior: Tensor | None = None,
 ) -> Tensor:
     """(B, n) sums of log-probabilities of every label row by plain teacher forcing through HF.
 
-    With `rivals` (n or 1, L, V) bool each code's probability is relative to those of them.
+    With `rivals` (n or 1, L, V) bool each code's probability is relative to those of them; `prior`
+    (B, n, L, V) is added to the logits.
     """
     scores = []
     for row in range(len(encoded.input_ids)):
-        arguments = encoder_arguments(model.shared.weight, encoded.input_ids[row : row + 1])
+        content = None if encoded.content is None else encoded.content[row : row + 1]
+        arguments = encoder_arguments(model, encoded.input_ids[row : row + 1], content)
         states = model.encoder(**arguments, attention_mask=encoded.attention_mask[row : row + 1])
         states.last_hidden_state = states.last_hidden_state.expand(len(labels), -1, -1)
         mask = encoded.attention_mask[row : row + 1].expand(len(labels), -1)
         logits = model(encoder_outputs=states, attention_mask=mask, labels=labels).logits
+        if prior is not None:
+            logits = logits + F.pad(prior[row], (0, logits.shape[2] - prior.shape[3]))
         if rivals is not None:
             outside = ~F.pad(rivals, (0, logits.shape[2] - rivals.shape[2]))
             logits = logits.masked_fill(outside, -torch.inf)
@@ -118,3 +136,13 @@ def trie_rivals(labels: Tensor, tokens: Tensor, size: int) -> Tensor:
         for level in range(labels.shape[1]):
             rivals[row, level, tokens[(tokens[:, :level] == label[:level]).all(1), level]] = True
     return rivals
+
+
+def code_priors(scores: Tensor, tokens: Tensor, labels: Tensor, size: int) -> Tensor:
+    """(B, n, L, V) log of the mass that scores (B, N) give to what follows each beginning of `labels`."""
+    mass = torch.zeros((len(scores), *labels.shape, size))
+    for row, label in enumerate(labels):
+        for level in range(labels.shape[1]):
+            same = (tokens[:, :level] == label[:level]).all(1)
+            mass[:, row, level].index_add_(1, tokens[same, level], scores[:, same].exp())
+    return mass.clamp_min(1e-30).log()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.generator.models import (
     TINY,
     Encoded,
+    code_priors,
     encode_lists,
     exhaustive_scores,
     level_rivals,
@@ -21,6 +22,7 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from pressmark.generator.beam_search import Beams, Masks, SearchTrie, search
+from pressmark.generator.item_head import TriePrior
 from pressmark.generator.model import encoder_arguments, item_tokens
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.sids.edge_mask import dead_edges, edge_mask
@@ -42,6 +44,15 @@ class Case:
     filter_of: list[int]
     appended: int
     beam: int
+    scores: Tensor | None
+
+    def expected(self, normalizer: str) -> Tensor:
+        """(B, leaves) scores of all SIDs."""
+        labels, prior = self.leaf_tokens(), None
+        if normalizer == "trie" and self.scores is not None:
+            tokens = item_tokens(self.table)[:-1]
+            prior = code_priors(self.scores, tokens, labels, Vocabulary(self.table.level_sizes).size)
+        return exhaustive_scores(self.model, self.encoded, labels, self.rivals(normalizer), prior)
 
     def rivals(self, normalizer: str) -> Tensor | None:
         """What a code of each leaf competes with, see `exhaustive_scores`."""
@@ -59,9 +70,12 @@ class Case:
         trie.insert(np.arange(first, len(sids)), sids[first:])
         masks = [None if one is None else edge_mask(trie, one) for one in self.filters]
         of_user = np.array(self.filter_of)
+        if options.get("normalizer") == "trie" and self.scores is not None:
+            options["prior"] = TriePrior(trie, sids)(self.scores.T)
+        decoder = T5Decoder(self.model)
         found = search(
-            T5Decoder(self.model),
-            self.encoded.input_ids,
+            decoder,
+            decoder.encode(self.encoded.input_ids, self.encoded.attention_mask),
             self.encoded.attention_mask,
             SearchTrie.of(trie),
             **{
@@ -129,6 +143,9 @@ def cases(draw: st.DrawFn, beams: tuple[int, ...] = (1, 2, 5, 12)) -> Case:
         filter_of,
         appended,
         draw(st.sampled_from(beams)),
+        torch.randn(len(histories), len(table), generator=torch.Generator().manual_seed(seed)) * 3
+        if draw(st.booleans())
+        else None,
     )
 
 
@@ -145,7 +162,7 @@ def hf_beams(case: Case, num_beams: int) -> tuple[Tensor, Tensor]:
                     children.setdefault(tuple(sid[:level]), set()).add(token)
         allowed.append({prefix: sorted(after) for prefix, after in children.items()})
     generated = case.model.generate(
-        **encoder_arguments(case.model.shared.weight, case.encoded.input_ids),
+        **encoder_arguments(case.model, case.encoded.input_ids),
         attention_mask=case.encoded.attention_mask,
         num_beams=num_beams,
         num_return_sequences=num_beams,
@@ -179,7 +196,7 @@ def test_it_finds_what_hf_generate_finds(case: Case) -> None:
 @given(cases(), st.sampled_from(["full", "level", "trie"]))
 def test_a_beam_over_everything_ranks_the_catalog(case: Case, normalizer: str) -> None:
     beams = case.beams(beam=100, normalizer=normalizer)
-    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), case.rivals(normalizer))
+    expected = case.expected(normalizer)
     if normalizer == "trie":
         torch.testing.assert_close(expected.exp().sum(1), torch.ones(len(expected)), atol=1e-4, rtol=0)
     expected[~case.live()] = -torch.inf
@@ -200,7 +217,7 @@ def test_a_beam_over_everything_ranks_the_catalog(case: Case, normalizer: str) -
 @given(cases(), st.sampled_from(["full", "trie"]))
 def test_nothing_missed_scores_above_the_best_pruned(case: Case, normalizer: str) -> None:
     beams = case.beams(normalizer=normalizer)
-    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), case.rivals(normalizer))
+    expected = case.expected(normalizer)
     for row, live in enumerate(case.live()):
         found = set(beams.leaf[row, : beams.num_valid[row]].tolist())
         missed = [leaf for leaf in live.nonzero()[:, 0].tolist() if leaf not in found]
@@ -215,7 +232,7 @@ def test_nothing_missed_scores_above_the_best_pruned(case: Case, normalizer: str
 @given(cases(beams=(2, 5, 12)))
 def test_behind_the_trie_every_score_is_what_the_whole_catalog_says(case: Case) -> None:
     beams = case.beams(normalizer="trie")
-    expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens(), case.rivals("trie"))
+    expected = case.expected("trie")
     for row in range(len(case.excluded)):
         num = int(beams.num_valid[row])
         torch.testing.assert_close(
@@ -235,8 +252,10 @@ def test_codes_that_are_certain_are_not_asked_for() -> None:
             return super().step(tokens, *rest)  # type: ignore[arg-type]
 
     trie = SearchTrie.of(build_trie(sids, table.level_sizes))
+    decoder = Counting(model)
+    states = decoder.encode(encoded.input_ids, encoded.attention_mask)
     for normalizer in ("trie", "full"):
-        search(Counting(model), encoded.input_ids, encoded.attention_mask, trie, 5, normalizer=normalizer)  # type: ignore[arg-type]
+        search(decoder, states, encoded.attention_mask, trie, 5, normalizer=normalizer)  # type: ignore[arg-type]
     # Within the trie only the code behind 1 is open at the second level, and none at the third.
     assert asked == [1, 1, 1, 4, 5]
 
@@ -246,7 +265,8 @@ def test_codes_that_are_certain_are_not_asked_for() -> None:
 def test_bf16_stays_valid_and_close(case: Case) -> None:
     decoder = T5Decoder(case.model, torch.bfloat16)
     trie = SearchTrie.of(build_trie(case.table.sids, case.table.level_sizes))
-    beams = search(decoder, case.encoded.input_ids, case.encoded.attention_mask, trie, case.beam)
+    states = decoder.encode(case.encoded.input_ids, case.encoded.attention_mask)
+    beams = search(decoder, states, case.encoded.attention_mask, trie, case.beam)
     expected = exhaustive_scores(case.model, case.encoded, case.leaf_tokens())
     assert beams.score.dtype == torch.float32
     for row in range(len(case.excluded)):
@@ -263,9 +283,6 @@ class FlatDecoder:
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return input_ids
 
     def cross_kv(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         return states
@@ -305,5 +322,7 @@ def test_bad_input() -> None:
     inputs = torch.zeros((2, 1), dtype=torch.int64)
     with pytest.raises(ValueError, match="beam is 0"):
         search(FlatDecoder(11), inputs, inputs + 1, trie, beam=0)
+    with pytest.raises(ValueError, match="a prior over a trie's edges needs 'trie'"):
+        search(FlatDecoder(11), inputs, inputs + 1, trie, beam=1, prior=[torch.zeros(2, 5)])
     with pytest.raises(ValueError, match="normalizer is 'none'"):
         search(FlatDecoder(11), inputs, inputs + 1, trie, beam=1, normalizer="none")  # type: ignore[arg-type]

@@ -7,50 +7,51 @@ import numpy as np
 import pytest
 import torch
 from tests.generator.models import TINY, encode_lists, random_model, random_table
+from torch.nn import functional as F
 
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.losses import CodeLoss
 from pressmark.generator.model import build_model, embed, encoder_arguments
 from pressmark.generator.rms_norm import rms_norm
 from pressmark.generator.samples import Collator, windows
-from pressmark.generator.train import code_losses
+from pressmark.generator.train import Config, GeneratorTask
+from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 
 CAUSAL = dataclasses.replace(TINY, history_input="causal", dropout=0.0)
 TABLE = random_table(3, 40, (6, 7, 5))
+VECTORS = np.random.default_rng(3).normal(size=(len(TABLE), 10)).astype(np.float32)
 SEQUENCES = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3, 5, 8, 9, 7]]
 
 
-def causal_model(**changes: object) -> CausalT5:
-    model = random_model(3, TABLE, dataclasses.replace(CAUSAL, **changes), history_length=6)
+def causal_model(vectors: np.ndarray | None = None, **changes: object) -> CausalT5:
+    model = random_model(3, TABLE, dataclasses.replace(CAUSAL, **changes), 6, vectors)
     assert isinstance(model, CausalT5)
     return model
 
 
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
 @pytest.mark.parametrize("empty_histories", [True, False])
-@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("reads", [True, False])
 def test_one_pass_says_what_every_prefix_says_through_hf(
-    feed_forward: str, empty_histories: bool, guided: bool
+    feed_forward: str, empty_histories: bool, reads: bool
 ) -> None:
-    model = causal_model(feed_forward=feed_forward, num_decoder_layers=3, guided=guided)
+    model = causal_model(VECTORS if reads else None, feed_forward=feed_forward, num_decoder_layers=3)
+    content = model.item_head.content(VECTORS) if reads else None
     samples = windows(Histories.from_lists(SEQUENCES), 6, empty_histories, repeat_targets=True)
-    batch = Collator(samples, TABLE, "causal")(np.arange(3))
+    padded = None if content is None else F.pad(content, (0, 0, 0, 1))
+    batch = Collator(samples, TABLE, "causal", content=padded)(np.arange(3))
     assert batch.next_index is not None
     counted = batch.next_index >= 0
     with torch.no_grad():
-        hidden, states = model(
-            inputs_embeds=embed(model.shared.weight, batch.input_ids), next_items=batch.next_items
-        )
-        found = torch.nn.functional.linear(hidden[counted], model.shared.weight)
-        if guided:
-            guess = model.item_query(states[counted]) @ model.item_vectors.weight.T
-            found = found + guess[:, None]
+        arguments = encoder_arguments(model, batch.input_ids, batch.content)
+        hidden, states = model(**arguments, next_items=batch.next_items)
+        found = F.linear(hidden[counted], model.shared.weight)
         expected, encoded = [], []
         for sequence in SEQUENCES:
             for place in range(0 if empty_histories else 1, len(sequence)):
-                inputs = encode_lists(TABLE, [sequence[:place]], "causal")
-                arguments = encoder_arguments(model.shared.weight, inputs.input_ids)
+                inputs = encode_lists(TABLE, [sequence[:place]], "causal", content)
+                arguments = encoder_arguments(model, inputs.input_ids, inputs.content)
                 out = model(
                     **arguments,
                     attention_mask=inputs.attention_mask,
@@ -60,6 +61,20 @@ def test_one_pass_says_what_every_prefix_says_through_hf(
                 encoded.append(out.encoder_last_hidden_state[0, -1])
     torch.testing.assert_close(found, torch.stack(expected), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(states[counted], torch.stack(encoded), atol=2e-5, rtol=1e-5)
+
+
+def task_of(**changes: object) -> GeneratorTask:
+    """A task over `SEQUENCES` that has collated a batch."""
+    samples = windows(Histories.from_lists(SEQUENCES), 6, True, True)
+    cases = Cases(*(np.empty(0) for _ in range(2)), Histories.from_lists([]), *(np.empty(0) for _ in range(2)))
+    config = Config(model=dataclasses.replace(CAUSAL, **changes), history_length=6)
+    content = changes.get("content")
+    model = causal_model(VECTORS) if content else None
+    found = GeneratorTask(
+        samples, cases, TABLE, np.arange(len(TABLE)), config, 0, model and model.item_head.content(VECTORS)
+    )
+    found.collate(np.arange(1), torch.device("cpu"))
+    return found
 
 
 def test_what_need_not_be_told_changes_nothing_else() -> None:
@@ -77,8 +92,8 @@ def test_what_need_not_be_told_changes_nothing_else() -> None:
     torch.testing.assert_close(some[needed], whole[needed], atol=1e-5, rtol=1e-5)
     assert some[~needed].abs().max() == 0
     torch.testing.assert_close(same, states, atol=0, rtol=0)
-    terms, _ = code_losses(model, batch, loss)
-    plain, _ = code_losses(model, batch, CodeLoss(TABLE, np.arange(len(TABLE)), "level"))
+    terms = task_of(normalizer="trie").losses(model, batch)[0]
+    plain = task_of(normalizer="level").losses(model, batch)[0]
     assert (terms <= plain + 1e-5).all()
     siblings = np.array(
         [[(TABLE.sids[:, :level] == sid[:level]).all(1).sum() for level in range(3)] for sid in TABLE.sids]
@@ -94,7 +109,7 @@ def test_padding_and_what_comes_later_change_nothing() -> None:
         alone = encode_lists(TABLE, [[1, 2]], "causal")
         both = encode_lists(TABLE, [[1, 2], [1, 2, 3, 4]], "causal")
         states = [
-            model.encoder(**encoder_arguments(model.shared.weight, one.input_ids), attention_mask=mask)[0]
+            model.encoder(**encoder_arguments(model, one.input_ids), attention_mask=mask)[0]
             for one, mask in ((alone, alone.attention_mask), (both, both.attention_mask), (both, None))
         ]
     for padded in states[1:]:
@@ -103,12 +118,18 @@ def test_padding_and_what_comes_later_change_nothing() -> None:
 
 
 def test_gradients_reach_every_weight() -> None:
-    model = causal_model().train()
-    samples = windows(Histories.from_lists(SEQUENCES), 6, True, True)
-    batch = Collator(samples, TABLE, "causal")(np.arange(3))
-    terms, states = code_losses(model, batch, CodeLoss(TABLE, np.arange(len(TABLE)), "trie"))
-    assert states is not None
-    (terms.sum() + model.item_query(states).sum() + model.item_vectors.weight.sum()).backward()
+    model, task = causal_model(VECTORS, normalizer="trie").train(), task_of(normalizer="trie", content=True)
+    loss, parts = task.loss(model, task.collate(np.arange(3), torch.device("cpu")))
+    loss.backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+    assert "item_loss" in parts
+    # Without text, and without a guide.
+    model, task = (
+        causal_model(normalizer="trie", guided=False).train(),
+        task_of(normalizer="trie", guided=False),
+    )
+    loss, _ = task.loss(model, task.collate(np.arange(3), torch.device("cpu")))
+    loss.backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
 
@@ -122,8 +143,15 @@ def test_a_fresh_model_has_t5s_spread_and_small_weights_beside() -> None:
         assert own[name].float().std() == pytest.approx(float(weight.std()), rel=0.3, abs=1e-6)
     assert isinstance(model, CausalT5)
     assert model.recency.weight.abs().max() == 0
-    assert 0.01 < model.item_vectors.weight.std() < 0.03
-    assert 0.05 < model.item_query.weight.std() < 0.08
+    assert 0.01 < model.item_head.codes.weight.std() < 0.03
+    assert model.item_head.query.weight.abs().max() == 0
+    assert model.item_head.age.tolist() == [0, -1, -2, -3, -4, -5]
+    vectors = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32)
+    reads = build_model(wide, TABLE, 6, vectors=vectors)
+    assert isinstance(reads, CausalT5)
+    assert reads.item_head.codes.weight.abs().max() == 0
+    assert reads.item_head.read is not None
+    assert 0.9 < reads.item_head.read.weight.std() < 1.1
 
 
 def test_the_norms_gradient_is_autograds() -> None:
@@ -141,7 +169,7 @@ def test_the_norms_gradient_is_autograds() -> None:
 def test_hugging_faces_habits() -> None:
     model = causal_model()
     inputs = encode_lists(TABLE, [[1, 2]], "causal")
-    arguments = encoder_arguments(model.shared.weight, inputs.input_ids)
+    arguments = encoder_arguments(model, inputs.input_ids)
     labels = encode_lists(TABLE, [[3]], "tokens").input_ids[:, :-1]
     with torch.no_grad():
         out = model(**arguments, labels=labels)
@@ -154,14 +182,15 @@ def test_hugging_faces_habits() -> None:
         torch.testing.assert_close(late[:, :2], model.encoder(ids)[0][:, :2])
         with pytest.raises(ValueError, match=r"8 items is longer than history_length \(6\)"):
             too_long = encode_lists(TABLE, [list(range(8))], "causal")
-            model(**encoder_arguments(model.shared.weight, too_long.input_ids), labels=labels)
+            model(**encoder_arguments(model, too_long.input_ids), labels=labels)
 
 
 def test_a_plain_t5s_folder_gets_a_fresh_item_head(tmp_path: Path) -> None:
     plain = random_model(3, TABLE, TINY, history_length=6)
-    plain.config.guided = True
     plain.save_pretrained(tmp_path)
     model = CausalT5.from_pretrained(tmp_path, local_files_only=True)
     assert model.recency.weight.abs().max() == 0
-    assert model.item_vectors.weight.std() < 0.03
+    assert model.item_head.codes.weight.std() < 0.03
+    assert model.item_head.age.tolist() == [0, -1, -2, -3, -4, -5]
+    assert model.item_head.query.weight.abs().max() == 0
     torch.testing.assert_close(model.shared.weight, plain.shared.weight)

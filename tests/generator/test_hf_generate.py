@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.generator.models import (
     TINY,
+    code_priors,
     encode_lists,
     exhaustive_scores,
     random_model,
@@ -17,8 +18,13 @@ from tests.generator.models import (
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.hf_generate import TrieBeamSearch, TrieLogitsProcessor
+from pressmark.generator.item_head import TriePrior
 from pressmark.generator.model import encoder_arguments
+from pressmark.generator.recommend import GeneratorRecommender
+from pressmark.interactions.histories import Histories
+from pressmark.recommender import Requests
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie, build_trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
@@ -146,8 +152,11 @@ def test_both_doors_know_what_the_model_was_trained_by(which: int, history_input
     config = dataclasses.replace(TINY, history_input=history_input, normalizer="trie")
     model, (trie, mask, items) = random_model(21, TABLE, config), tries()[which]
     encoded = encode_lists(TABLE, [[1, 2, 3], [], [5]], history_input)
+    tokens = Vocabulary(TABLE.level_sizes).sid_tokens(TABLE.sids)
+    scores = torch.randn(3, len(TABLE), generator=torch.Generator().manual_seed(0)) * 3
+    prior = TriePrior(trie, TABLE.sids)(scores.T) if model.config.guided else None
     options = {
-        **encoder_arguments(model.shared.weight, encoded.input_ids),
+        **encoder_arguments(model, encoded.input_ids),
         "attention_mask": encoded.attention_mask,
         "max_new_tokens": TABLE.num_levels,
         "num_beams": 30,
@@ -156,18 +165,55 @@ def test_both_doors_know_what_the_model_was_trained_by(which: int, history_input
         "output_scores": True,
         "return_dict_in_generate": True,
     }
-    processor = LogitsProcessorList([TrieLogitsProcessor(trie, mask, "trie")])
+    processor = LogitsProcessorList([TrieLogitsProcessor(trie, mask, "trie", prior)])
     theirs = model.generate(**options, logits_processor=processor)
-    ours = model.generate(**options, custom_generate=TrieBeamSearch(trie, mask))
+    ours = model.generate(**options, custom_generate=TrieBeamSearch(trie, mask, prior=prior))
     torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-4, rtol=0)
     assert ours.sequences.tolist() == theirs.sequences.tolist()
-    tokens = Vocabulary(TABLE.level_sizes).sid_tokens(TABLE.sids)
     labels = torch.from_numpy(np.unique(tokens[items], axis=0))
     rivals = trie_rivals(labels, torch.from_numpy(tokens), model.config.vocab_size)
-    best = exhaustive_scores(model, encoded, labels, rivals).max(1)
+    started = None
+    if prior is not None:
+        started = code_priors(scores, torch.from_numpy(tokens), labels, model.config.vocab_size)
+    best = exhaustive_scores(model, encoded, labels, rivals, started).max(1)
     nothing = LogitsProcessorList([TrieLogitsProcessor(trie, np.zeros(len(TABLE), bool), "trie")])
     none = model.generate(**options, logits_processor=nothing)
     assert not none.sequences_scores.isnan().any()
     assert (none.sequences.view(3, 8, -1)[:, 0] == PAD).all()
     torch.testing.assert_close(ours.sequences_scores.view(3, 8)[:, 0], best.values, atol=1e-4, rtol=0)
     assert ours.sequences.view(3, 8, -1)[:, 0, 1:].tolist() == labels[best.indices].tolist()
+
+
+def test_both_doors_lead_where_the_recommender_leads() -> None:
+    config = dataclasses.replace(TINY, history_input="causal", normalizer="trie")
+    vectors = np.random.default_rng(4).normal(size=(len(TABLE), 9)).astype(np.float32)
+    model = random_model(21, TABLE, config, vectors=vectors)
+    assert isinstance(model, CausalT5)
+    recommender = GeneratorRecommender(model, TABLE, beam=30, content=model.item_head.content(vectors))
+    histories, trie = Histories.from_lists([[1, 2, 3], [], [5]]), build_trie(TABLE.sids, TABLE.level_sizes)
+    expected = recommender.recommend(Requests(histories, mask_history=False), 6)
+    arguments, prior = recommender.generate_arguments(model, histories)
+    processor = LogitsProcessorList([TrieLogitsProcessor(trie, normalizer="trie", prior=prior)])
+    for door in ({"custom_generate": TrieBeamSearch(trie, prior=prior)}, {"logits_processor": processor}):
+        found = model.generate(
+            **arguments,
+            **door,
+            max_new_tokens=TABLE.num_levels,
+            num_beams=30,
+            num_return_sequences=1,
+            return_dict_in_generate=True,
+            output_scores=True,
+            length_penalty=0.0,
+        )
+        best = torch.from_numpy(Vocabulary(TABLE.level_sizes).sid_tokens(TABLE.sids[expected.item_index[:, 0]]))
+        assert found.sequences[:, 1:].tolist() == best.tolist()
+        np.testing.assert_allclose(found.sequences_scores, expected.scores[:, 0], atol=1e-4)
+    with pytest.raises(ValueError, match="give the door a prior"):
+        model.generate(**arguments, num_beams=3, custom_generate=TrieBeamSearch(trie))
+    with pytest.raises(ValueError, match="the prior is that of 3 users, the call has 2 rows"):
+        two = {name: one[:2] for name, one in arguments.items()}
+        model.generate(**two, num_beams=3, custom_generate=TrieBeamSearch(trie, prior=prior))
+    with pytest.raises(ValueError, match="a prior over a trie's edges needs 'trie'"):
+        TrieLogitsProcessor(trie, prior=prior)
+    with pytest.raises(ValueError, match="reads content vectors"):
+        encoder_arguments(model, torch.ones((1, 2, 3), dtype=torch.int64))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
-from tests.generator.models import random_model, random_table
+from tests.generator.models import TINY, random_model, random_table
 
+from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
@@ -167,3 +170,51 @@ def test_filters_follow_changes_of_items_and_masks() -> None:
     assert (5 in model.recommend(asked, 150).item_index) == model.filters["stock"][5]
     model.withdraw(items[1:3])
     assert not np.isin(items[1:3], model.recommend(asked, 150).item_index).any()
+
+
+VECTORS = np.random.default_rng(2).normal(size=(len(TABLE), 9)).astype(np.float32)
+READS = random_model(
+    11, TABLE, dataclasses.replace(TINY, history_input="causal", normalizer="trie"), vectors=VECTORS
+)
+
+
+def reader(items: np.ndarray) -> GeneratorRecommender:
+    """A model that reads content and starts from its item head, over some of the items."""
+    assert isinstance(READS, CausalT5)
+    table = SidTable(TABLE.sids[items], TABLE.level_sizes, TABLE.codebook_fingerprint)
+    return GeneratorRecommender(READS, table, beam=40, content=READS.item_head.content(VECTORS[items]))
+
+
+def test_content_comes_and_goes_with_the_products() -> None:
+    every = np.arange(len(TABLE))
+    living, fresh = reader(every[:100]), reader(every)
+    assert fresh.guided
+    for part in np.array_split(every[100:], 3):
+        living.insert(TABLE.sids[part], vectors=VECTORS[part])
+        assert living.recommend(Requests(HISTORIES), 3).num_valid.min() == 3
+    one, other = (model.recommend(Requests(HISTORIES), 20) for model in (fresh, living))
+    np.testing.assert_array_equal(one.item_index, other.item_index)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+    # Without what no history names: scores are relative to what is left.
+    gone = every[(every > 59) & (every % 3 == 0)]
+    kept = np.setdiff1d(every, gone)
+    living.withdraw(gone)
+    expected = reader(kept).recommend(
+        Requests(Histories(np.searchsorted(kept, HISTORIES.values), HISTORIES.offsets)), 9
+    )
+    found = living.recommend(Requests(HISTORIES), 9)
+    np.testing.assert_array_equal(found.item_index, kept[expected.item_index])
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    living.restore(gone)
+    np.testing.assert_array_equal(living.recommend(Requests(HISTORIES), 20).item_index, one.item_index)
+
+
+def test_content_that_is_missing() -> None:
+    model = reader(np.arange(20))
+    with pytest.raises(ValueError, match="give the vectors of the 1 new products"):
+        model.insert(TABLE.sids[[120]])
+    with pytest.raises(ValueError, match="4 wide, the generator was trained on vectors of 9"):
+        model.insert(TABLE.sids[[120]], vectors=VECTORS[[120], :4])
+    assert model.num_items == 20
+    with pytest.raises(ValueError, match=r"reads content vectors of the 150 items; given: none"):
+        GeneratorRecommender(READS, TABLE)

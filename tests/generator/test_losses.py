@@ -8,9 +8,10 @@ import torch
 from tests.generator.models import TINY, encode_lists, exhaustive_scores, random_model, random_table
 from torch.nn import functional as F
 
-from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.item_head import ItemHead, TriePrior
 from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import item_tokens
+from pressmark.sids.trie import build_trie
 
 TABLE = random_table(8, 50, (5, 6, 7), skew=2.0)
 TOKENS = item_tokens(TABLE)
@@ -67,34 +68,67 @@ def test_behind_the_trie_all_items_together_are_certain() -> None:
     assert exhaustive_scores(model, encoded, LABELS).exp().sum().item() < 0.7
 
 
-def causal_model() -> CausalT5:
-    model = random_model(8, TABLE, dataclasses.replace(TINY, history_input="causal"))
-    assert isinstance(model, CausalT5)
-    return model
+def head() -> ItemHead:
+    torch.manual_seed(0)
+    found = ItemHead(20, 16, 0, 6)
+    torch.nn.init.normal_(found.codes.weight, std=0.3)
+    return found
+
+
+@pytest.mark.parametrize("items", [ITEMS, ITEMS[::2]])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_decoder_that_says_nothing_says_what_the_item_head_says(items: np.ndarray, shared: bool) -> None:
+    """Through the trie a distribution over items is one over SIDs: the codes' losses sum to the item's."""
+    table = random_table(8, 50, (5, 6, 7), skew=2.0, shared=shared)
+    loss = CodeLoss(table, items, "trie")
+    assert sorted(loss.prior.items.tolist()) == items.tolist()
+    scores = torch.randn(len(items), len(items), generator=torch.Generator().manual_seed(1)) * 4
+    scores.requires_grad_()
+    target = torch.from_numpy(items)
+    prior, item_loss = loss.prior(scores, loss.nodes[target], target)
+    labels = item_tokens(table)[target]
+    silent = torch.zeros(len(items), 20)
+    terms = loss(lambda level, rows: silent[:, rows], labels, target, prior)
+    expected = F.cross_entropy(scores.T, loss.prior.place[target], reduction="none")
+    torch.testing.assert_close(item_loss, expected)
+    sids = table.sids[loss.prior.items.numpy()]
+    same = torch.from_numpy((sids[:, None] == table.sids[items]).all(2))
+    of_sid = scores.logsumexp(0) - scores.masked_fill(~same, -torch.inf).logsumexp(0)
+    torch.testing.assert_close(terms.sum(1), of_sid, atol=1e-5, rtol=1e-5)
+    # And every edge along the way stands where the whole trie's masses put it.
+    whole = TriePrior(build_trie(table.sids, table.level_sizes, items), sids)(scores)
+    for level, own in enumerate(prior):
+        edge, closed = loss.trie.edges(level, loss.nodes[target, level, None], None)
+        among = whole[level].gather(1, edge[:, 0].long()).masked_fill(closed[:, 0], -torch.inf).log_softmax(1)
+        found = own.masked_fill(closed[:, 0], -torch.inf).log_softmax(1)
+        torch.testing.assert_close(found, among, atol=1e-5, rtol=1e-5)
+    (terms.sum() + item_loss.sum()).backward()
+    assert scores.grad is not None
+    assert torch.isfinite(scores.grad).all()
+    # A softmax's gradient sums to nothing.
+    torch.testing.assert_close(scores.grad.sum(0), torch.zeros(len(items)), atol=1e-4, rtol=0)
 
 
 def test_the_item_loss_is_a_softmax_over_the_items() -> None:
-    model, items = causal_model(), ITEMS[5:]
-    torch.nn.init.normal_(model.item_vectors.weight)
-    states, target = torch.randn(6, 16), torch.tensor([5, 9, 9, 20, 21, 30])
-    vectors = model.item_vectors.weight[LABELS].sum(1)[items]
-    expected = F.cross_entropy(states @ model.item_query.weight.T @ vectors.T, target - 5, reduction="none")
-    torch.testing.assert_close(ItemLoss(TOKENS, items, 0)(model, states, target), expected)
-    torch.testing.assert_close(ItemLoss(TOKENS, items, 99)(model, states, target), expected)
+    model, items = head(), ITEMS[5:]
+    queries, target = torch.randn(6, 16), torch.tensor([5, 9, 9, 20, 21, 30])
+    content = torch.randn(len(TABLE) + 1, 16)
+    for text in (None, content):
+        vectors = model.codes.weight[LABELS].sum(1) + (0 if text is None else text[:-1])
+        expected = F.cross_entropy(queries @ vectors[items].T, target - 5, reduction="none")
+        torch.testing.assert_close(ItemLoss(TOKENS, text, items, 0)(model, queries, target), expected)
+        torch.testing.assert_close(ItemLoss(TOKENS, text, items, 99)(model, queries, target), expected)
 
 
 def test_drawn_items_stand_for_all() -> None:
-    model = causal_model()
-    torch.manual_seed(1)
-    states, target = torch.randn(6, 16), torch.arange(6)
-    torch.nn.init.normal_(model.item_query.weight, std=0.1)
-    torch.nn.init.normal_(model.item_vectors.weight, std=0.3)
-    exact = ItemLoss(TOKENS, ITEMS, 0)(model, states, target)
+    model = head()
+    queries, target = torch.randn(6, 16) * 0.4, torch.arange(6)
+    exact = ItemLoss(TOKENS, None, ITEMS, 0)(model, queries, target)
     torch.manual_seed(0)
-    some = torch.stack([ItemLoss(TOKENS, ITEMS, 30)(model, states, target) for _ in range(400)]).mean(0)
+    some = torch.stack([ItemLoss(TOKENS, None, ITEMS, 30)(model, queries, target) for _ in range(400)]).mean(0)
     # Jensen: the mean of logarithms lies a little below.
     torch.testing.assert_close(some, exact, atol=0.05, rtol=0.02)
     torch.manual_seed(0)
-    one = ItemLoss(TOKENS, ITEMS, 30)(model, states, target)
+    one = ItemLoss(TOKENS, None, ITEMS, 30)(model, queries, target)
     torch.manual_seed(0)
-    assert torch.equal(one, ItemLoss(TOKENS, ITEMS, 30)(model, states, target))
+    assert torch.equal(one, ItemLoss(TOKENS, None, ITEMS, 30)(model, queries, target))

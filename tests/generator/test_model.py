@@ -84,7 +84,7 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path, history_input: str) -> 
     assert loaded.config.history_input == history_input
     assert not loaded.training
     encoded = encode_lists(TABLE, [[1, 2], []], history_input)
-    arguments = encoder_arguments(model.shared.weight, encoded.input_ids)
+    arguments = encoder_arguments(model, encoded.input_ids)
     labels = item_tokens(TABLE)[[3, 4]]
     with torch.no_grad():
         logits = [

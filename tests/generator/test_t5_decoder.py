@@ -23,7 +23,7 @@ def test_encoder_and_decoder_are_hfs(feed_forward: str, history_input: str) -> N
     )
     model = random_model(2, TABLE, config, max(len(one) for one in HISTORIES))
     encoded = encode_lists(TABLE, HISTORIES, history_input)
-    arguments = encoder_arguments(model.shared.weight, encoded.input_ids)
+    arguments = encoder_arguments(model, encoded.input_ids)
     num_tokens = model.config.vocab_size
     # Two beams a user, four positions, any tokens at all.
     tokens = torch.randint(0, num_tokens, (len(HISTORIES), 2, 4), generator=torch.Generator().manual_seed(0))

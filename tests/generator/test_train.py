@@ -11,13 +11,13 @@ from tests.generator.models import TINY, random_model, random_table
 from torch import Tensor
 
 from pressmark import distributed
+from pressmark.catalog.embeddings import point_to_vectors
 from pressmark.catalog.items import Catalog, write_catalog
-from pressmark.files import read_json, read_tensors
-from pressmark.generator.losses import CodeLoss
+from pressmark.files import read_json, read_tensors, write_tensors
 from pressmark.generator.model import encoder_arguments, item_tokens
 from pressmark.generator.recommend import load_generator
 from pressmark.generator.samples import Collator, prefix_samples
-from pressmark.generator.train import Config, GeneratorTask, choose_cases, code_losses, train
+from pressmark.generator.train import Config, GeneratorTask, choose_cases, train
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split
@@ -30,6 +30,7 @@ NUM_ITEMS = 24
 SMALL = dataclasses.replace(TINY, num_layers=1, d_model=32, d_kv=8, d_ff=64, dropout=0.0)
 
 
+VECTORS = np.random.default_rng(5).normal(size=(NUM_ITEMS, 7)).astype(np.float32)
 CODEBOOKS = [np.random.default_rng(level).normal(size=(6, 5)).astype(np.float32) for level in range(2)]
 
 
@@ -74,6 +75,8 @@ def run(tmp_path: Path) -> Path:
     write_split(tmp_path / "data", split, catalog)
     write_sids(tmp_path / "tokenizer" / "sids.parquet", random_sids(), names)
     write_codebooks(tmp_path / "tokenizer" / "codebooks.safetensors", CODEBOOKS)
+    write_tensors(tmp_path / "vectors.safetensors", {"vectors": torch.from_numpy(VECTORS)})
+    point_to_vectors(tmp_path, tmp_path / "vectors.safetensors")
     return tmp_path
 
 
@@ -183,7 +186,7 @@ def test_the_loss_is_hfs(history_input: str) -> None:
     batch = task.collate(np.arange(len(task.samples)), torch.device("cpu"))
     loss, parts = task.loss(model, batch)
     expected = model(
-        **encoder_arguments(model.shared.weight, batch.input_ids),
+        **encoder_arguments(model, batch.input_ids),
         attention_mask=batch.attention_mask,
         labels=batch.labels,
     ).loss
@@ -198,11 +201,14 @@ def test_padding_changes_no_loss() -> None:
     table = random_table(5, 30, (5, 5))
     model = random_model(5, table)
     samples = prefix_samples(Histories.from_lists([[1, 2, 3, 4, 5, 6]]), 5, True, True)
-    collate, loss = Collator(samples, table, "tokens"), CodeLoss(table, np.arange(30), "full")
+    config = quick(model=TINY, history_length=5)
+    task = GeneratorTask(samples, cases_of([]), table, np.arange(30), config, 0)
     with torch.no_grad():
-        together, _ = code_losses(model, collate(np.arange(6)), loss)
-        alone = torch.cat([code_losses(model, collate(np.array([number])), loss)[0] for number in range(6)])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+        together, *alone = (
+            task.losses(model, task.collate(numbers, torch.device("cpu")))[0]
+            for numbers in (np.arange(6), *np.arange(6)[:, None])
+        )
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_reach_every_weight() -> None:

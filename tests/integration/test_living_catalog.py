@@ -103,8 +103,8 @@ def test_appended_products_are_recommended_and_nothing_else_changes(
     now, then = (dict(one.recommend([history], k=240)[0]) for one in (shop, pressmark.load(place / "run")))
     assert len(then) == 197
     # Scores are shares of the catalog: what is new takes some of the others'.
-    assert all(now[item] <= then[item] + 1e-4 for item in then)
     assert sum(np.exp(score) for score in now.values()) < 1 + 1e-4
+    assert sum(np.exp(now[item]) for item in then) < sum(np.exp(score) for score in then.values()) - 1e-3
     for model in ("generator", "content_neighbours"):
         found = recommended(run, tmp_path, "--filter", "appended", "--model", model, history=later[:3])
         assert len(found) == 10

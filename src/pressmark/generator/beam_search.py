@@ -30,12 +30,8 @@ class Decoder(Protocol):
     B users, M beams each, S encoder positions.
     """
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Encoder states (B, S, D) of the histories."""
-        ...
-
     def cross_kv(self, states: Tensor, attention_mask: Tensor) -> Any:
-        """Whatever `step` wants to know of the encoder states, once a user."""
+        """Whatever `step` wants to know of the encoder states (B, S, D), once a user."""
         ...
 
     def step(
@@ -89,7 +85,13 @@ class SearchTrie:
         )
 
     def offers(
-        self, level: int, node: Tensor, scores: Tensor, masks: Masks | None, normalize: bool = False
+        self,
+        level: int,
+        node: Tensor,
+        scores: Tensor,
+        masks: Masks | None,
+        normalize: bool = False,
+        prior: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """What the beams may go on with, W places a beam.
 
@@ -99,13 +101,17 @@ class SearchTrie:
             scores: (B, M, K) float32, one for each code of the level.
             masks: Edges that each user may take.
             normalize: Turn scores to log-probabilities among a node's edges, closed ones too.
+            prior: (B, E_l) float32 added to the scores of edges.
 
         Returns:
             (B, M, W) float32: those of each node's edges in order; -inf behind the last, and for edges
             that are closed. And (B, M, W) int32 the edges.
         """
         edge, closed = self.edges(level, node, None if normalize else masks)
-        offer = scores.gather(2, self.code(level, edge)).masked_fill_(closed, -torch.inf)
+        offer = scores.gather(2, self.code(level, edge))
+        if prior is not None:
+            offer += prior.gather(1, edge.long().flatten(1)).view(edge.shape)
+        offer.masked_fill_(closed, -torch.inf)
         if normalize:
             offer = offer.log_softmax(-1)
             if masks is not None:
@@ -214,19 +220,20 @@ class Beams:
 @torch.inference_mode()
 def search(
     decoder: Decoder,
-    input_ids: Tensor,
+    states: Tensor,
     attention_mask: Tensor,
     trie: SearchTrie,
     beam: int,
     masks: Masks | None = None,
     dead: Sequence[DeadEdges] | None = None,
     normalizer: Normalizer = "full",
+    prior: Sequence[Tensor] | None = None,
 ) -> Beams:
     """Finds the best SIDs of each user.
 
     Args:
         decoder: The model.
-        input_ids: (B, S) or what else the decoder encodes.
+        states: (B, S, D) encoder states of the histories.
         attention_mask: (B, S), nonzero where a position counts.
         trie: The valid SIDs.
         beam: Beams a user, at least 1.
@@ -236,18 +243,22 @@ def search(
             the codes of its level alone; cheaper, and another score (the model's mass on codes of wrong levels
             is given back). trie: the codes that lead to an item of the trie, whatever the masks say; the scores
             of all SIDs then are a distribution. A model is best asked by what it was trained by.
+        prior: For each level (B, E_l) float32 logits of its edges that the decoder's are added to, as
+            `item_head.TriePrior` gives them; with the normalizer "trie" alone.
 
     Returns:
         The beams. With at most `beam` live SIDs a user gets all of them, in exact order.
 
     Raises:
-        ValueError: If `beam` is below 1 or the normalizer unknown.
+        ValueError: If `beam` is below 1, the normalizer unknown or no fit for a prior.
     """
+    if prior is not None and normalizer != "trie":
+        raise ValueError(f"normalizer is {normalizer!r}; a prior over a trie's edges needs 'trie'.")
     if beam < 1:
         raise ValueError(f"beam is {beam}; it must be at least 1.")
     if normalizer not in ("full", "level", "trie"):
         raise ValueError(f"normalizer is {normalizer!r}; it must be 'full', 'level' or 'trie'.")
-    num_users, device = len(input_ids), input_ids.device
+    num_users, device = len(states), states.device
     node = torch.full((num_users, 1), trie.root, device=device)  # (B, M)
     score = torch.zeros((num_users, 1), device=device)  # (B, M)
     pruned = torch.full((num_users,), -torch.inf, device=device)
@@ -255,7 +266,7 @@ def search(
         nothing = node[:, :0], node.new_zeros((num_users, 0, len(trie.rows))), score[:, :0]
         return Beams(*nothing, node.new_zeros(num_users), pruned)
     tokens = torch.full_like(node, PAD)
-    cross_kv = decoder.cross_kv(decoder.encode(input_ids, attention_mask), attention_mask)
+    cross_kv = decoder.cross_kv(states, attention_mask)
     parent, cache = node, None  # (B, M) beams of the step before that these go on from
     codes = node[..., None][..., :0]  # (B, M, levels so far)
     for level in range(len(trie.rows)):
@@ -274,7 +285,8 @@ def search(
             scores = scores.log_softmax(-1)
         if normalizer == "full":
             scores = scores[..., rows]
-        offer, edge = trie.offers(level, node, scores, masks, normalize=normalizer == "trie")  # (B, M, W)
+        own = None if prior is None else prior[level]
+        offer, edge = trie.offers(level, node, scores, masks, normalizer == "trie", own)  # (B, M, W)
         # Rounding must not lift a log-probability above 0: that scores only fall is what the proof rests on.
         offer.clamp_max_(0)
         offer += score[..., None]

@@ -3,8 +3,7 @@
 A history's states are then the first states of every longer history of that user, so nothing is encoded twice,
 and all next items are decoded at once, each attending to the states before it. Weights and sums are T5's. Three
 things are added: the encoder's causal mask, a bias of cross-attention for how recent an item is (T5's knows no
-positions), and an item head, which teaches the encoder to tell whole items apart. There an item's score is a
-sum over its codes, so each code has one before anything is decoded: the decoder starts from it.
+positions), and an item head that tells whole items apart, see `item_head`.
 
 Source: SASRec's encoder (Kang and McAuley 2018) under TIGER's decoder (Rajput et al. 2023).
 """
@@ -24,6 +23,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from pressmark.generator.dropout import drop
+from pressmark.generator.item_head import ItemHead
 from pressmark.generator.rms_norm import rms_norm
 from pressmark.sids.vocabulary import PAD
 
@@ -32,37 +32,41 @@ class CausalT5(T5ForConditionalGeneration):
     """T5 with a causal encoder over one position an item.
 
     `generate`, `save_pretrained` and `from_pretrained` are Hugging Face's. The encoder reads the token of an
-    empty history first and then the items, oldest first, padded on the right.
+    empty history first and then the items, oldest first, padded on the right. What they say is the decoder's
+    alone: the item head's share is added over a trie, see `beam_search.search` and `hf_generate`.
 
     Args:
-        config: A T5's, with `history_length` beside, and `guided`: whether the item head's score of a code is
-            added to the decoder's.
+        config: A T5's, with `history_length` beside, and `vector_dim`: width of the content vectors that items
+            are read with, 0 for none.
 
     Attributes:
         recency: (history_length + 1, H) bias of cross-attention, a row for each number of newer positions.
-        item_vectors: (V, D) vectors of sid_tokens; an item's are summed for the item head.
-        item_query: From an encoder state to what the item head compares with them.
+        item_head: Scores of whole items.
     """
 
     def __init__(self, config: T5Config) -> None:
         super().__init__(config)
         self.recency = nn.Embedding(config.history_length + 1, config.num_heads)
-        self.item_vectors = nn.Embedding(config.vocab_size, config.d_model)
-        self.item_query = nn.Linear(config.d_model, config.d_model, bias=False)
-        for module in (self.recency, self.item_vectors, self.item_query):
+        self.item_head = ItemHead(
+            config.vocab_size, config.d_model, getattr(config, "vector_dim", 0), config.history_length
+        )
+        for module in (self.recency, self.item_head):
             self._init_weights(module)
         # `generate` calls the encoder by itself, with a mask of positions that is not causal.
         self.encoder.register_forward_pre_hook(_look_back, with_kwargs=True)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # No age and no item is preferred at first. T5's own parts come before these three are there.
+        # T5's own parts come before these are there.
         if module is getattr(self, "recency", None):
             init.zeros_(self.recency.weight)
-        elif module is getattr(self, "item_vectors", None):
-            init.normal_(self.item_vectors.weight, std=0.02)
-        elif module is getattr(self, "item_query", None):
-            init.normal_(self.item_query.weight, std=0.5 * self.config.d_model**-0.5)
+        elif isinstance(module, ItemHead):
+            if module.read is not None:
+                init.normal_(module.read.weight)
+            # With text, codes add nothing at first; without, they are all there is.
+            init.normal_(module.codes.weight, std=0.0 if module.read is not None else 0.02)
+            init.zeros_(module.query.weight)
+            init.copy_(module.age, -torch.arange(len(module.age), dtype=torch.float32))
         else:
             super()._init_weights(module)
 
@@ -95,9 +99,6 @@ class CausalT5(T5ForConditionalGeneration):
         encoded = BaseModelOutput(last_hidden_state=states)
         as_tuple = kwargs.pop("return_dict", None) is False
         out = super().forward(encoder_outputs=encoded, attention_mask=bias, return_dict=True, **kwargs)
-        if self.config.guided:
-            query = self.item_query(newest_state(states, attention_mask))
-            out.logits = out.logits + F.linear(query, self.item_vectors.weight)[:, None]
         if labels is not None:
             loss = F.cross_entropy(out.logits.flatten(0, 1), labels.flatten())
             out = Seq2SeqLMOutput(**{"loss": loss, **out})
@@ -242,12 +243,6 @@ def recency_bias(recency: Tensor, attention_mask: Tensor) -> Tensor:
     counts = (attention_mask != 0).long()
     newer = counts.sum(1, keepdim=True) - counts.cumsum(1)
     return recency[newer].permute(0, 2, 1)[:, :, None]
-
-
-def newest_state(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """(B, D) the last of each row's states (B, S, D) that counts."""
-    last = (attention_mask != 0).sum(1) - 1
-    return states[torch.arange(len(states), device=states.device), last]
 
 
 def _ahead(num_queries: int, num_keys: int, like: Tensor) -> Tensor:

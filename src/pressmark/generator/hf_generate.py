@@ -8,11 +8,16 @@ Two doors. `TrieBeamSearch` puts Pressmark's loop in the place of HF's:
 
     model.generate(input_ids, num_beams=50, logits_processor=LogitsProcessorList([TrieLogitsProcessor(trie)]))
 
-Both see a living trie as it is at the call.
+Both see a living trie as it is at the call. A model whose decoder starts from its item head wants that head's
+prior for the users of the call, from `GeneratorRecommender.generate_arguments`:
+
+    arguments, prior = recommender.generate_arguments(model, histories)
+    model.generate(**arguments, num_beams=50, custom_generate=TrieBeamSearch(trie, prior=prior))
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -59,12 +64,17 @@ class TrieBeamSearch:
         trie: The valid SIDs.
         allowed: (items,) bool by item_index, those that may be the answer; None is all.
         dtype: Of the decoder, see `T5Decoder`. It copies the weights at each call.
+        prior: For each level (B, E_l) logits of the edges for the users of a call, see `beam_search.search`.
     """
 
     def __init__(
-        self, trie: Trie, allowed: np.ndarray | None = None, dtype: torch.dtype = torch.float32
+        self,
+        trie: Trie,
+        allowed: np.ndarray | None = None,
+        dtype: torch.dtype = torch.float32,
+        prior: Sequence[Tensor] | None = None,
     ) -> None:
-        self.num_levels, self.dtype = trie.num_levels, dtype
+        self.num_levels, self.dtype, self.prior = trie.num_levels, dtype, prior
         self.offsets = torch.from_numpy(Vocabulary(trie.level_sizes).offsets)
         self._shown = _Shown(trie, allowed)
 
@@ -86,9 +96,12 @@ class TrieBeamSearch:
         states = model_kwargs["encoder_outputs"].last_hidden_state[users]
         mask = model_kwargs.get("attention_mask")
         mask = states.new_ones(states.shape[:2]) if mask is None else mask[users]
+        if getattr(model.config, "guided", False):
+            _check_prior(self.prior, len(mask))
         trie, masks = self._shown.on(states.device, len(mask))
-        decoder = _Encoded(model, states, self.dtype)
-        beams = search(decoder, mask, mask, trie, num_beams, masks, normalizer=normalizer_of(model))
+        decoder, normalizer = T5Decoder(model, self.dtype), normalizer_of(model)
+        states = states.to(self.dtype)
+        beams = search(decoder, states, mask, trie, num_beams, masks, normalizer=normalizer, prior=self.prior)
         missing = (0, max(0, num_answers - beams.leaf.shape[1]))
         leaf = F.pad(beams.leaf[:, :num_answers], missing, value=-1)
         score = F.pad(beams.score[:, :num_answers], missing, value=-torch.inf)
@@ -104,16 +117,16 @@ class TrieBeamSearch:
         )
 
 
-class _Encoded(T5Decoder):
-    """A decoder for histories that `generate` has encoded already."""
-
-    def __init__(self, model: T5ForConditionalGeneration, states: Tensor, dtype: torch.dtype) -> None:
-        super().__init__(model, dtype)
-        self.states = states.to(dtype)
-
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The states, whatever the ids."""
-        return self.states
+def _check_prior(prior: Sequence[Tensor] | None, num_rows: int, of_rows: bool = False) -> None:
+    """A prior is that of the users of the call, in their order."""
+    if prior is None:
+        raise ValueError(
+            "this model's decoder starts from its item head: give the door a prior, from "
+            "GeneratorRecommender.generate_arguments."
+        )
+    num_users = len(prior[0])
+    if num_rows % num_users if of_rows else num_rows != num_users:
+        raise ValueError(f"the prior is that of {num_users} users, the call has {num_rows} rows.")
 
 
 class TrieLogitsProcessor(LogitsProcessor):
@@ -126,11 +139,19 @@ class TrieLogitsProcessor(LogitsProcessor):
         trie: The valid SIDs.
         allowed: (items,) bool by item_index, those that may be the answer; None is all.
         normalizer: Of the scores that come out: "full", or "trie" for a model that was trained by it.
+        prior: For each level (B, E_l) logits of the edges for the users of a call; with "trie" alone.
     """
 
     def __init__(
-        self, trie: Trie, allowed: np.ndarray | None = None, normalizer: Literal["full", "trie"] = "full"
+        self,
+        trie: Trie,
+        allowed: np.ndarray | None = None,
+        normalizer: Literal["full", "trie"] = "full",
+        prior: Sequence[Tensor] | None = None,
     ) -> None:
+        if prior is not None and normalizer != "trie":
+            raise ValueError(f"normalizer is {normalizer!r}; a prior over a trie's edges needs 'trie'.")
+        self.prior = prior
         if normalizer not in ("full", "trie"):
             raise ValueError(f"normalizer is {normalizer!r}; it must be 'full' or 'trie'.")
         self.num_levels, self._shown, self.normalizer = trie.num_levels, _Shown(trie, allowed), normalizer
@@ -151,9 +172,18 @@ class TrieLogitsProcessor(LogitsProcessor):
             closed |= ~inside[:, None, None]
             code = trie.code(level, edge)[:, 0]
             if self.normalizer == "trie":
-                known = scores[:, rows].gather(1, code).masked_fill_(closed[:, 0], -torch.inf)
+                known = scores[:, rows].gather(1, code)
+                if self.prior is not None:
+                    # Each user stands in as many rows as there are beams.
+                    _check_prior(self.prior, len(scores), of_rows=True)
+                    own = self.prior[level].repeat_interleave(len(scores) // len(self.prior[level]), 0)
+                    known += own.gather(1, edge[:, 0].long())
+                known.masked_fill_(closed[:, 0], -torch.inf)
                 total = known.logsumexp(1, keepdim=True)
-                scores = scores - total.masked_fill(torch.isneginf(total), 0.0)
+                known -= total.masked_fill(torch.isneginf(total), 0.0)
+                # Behind a node's last edge it stands again, closed: the best of them is the one that counts.
+                wide = torch.full_like(scores[:, rows], -torch.inf).scatter_reduce_(1, code, known, "amax")
+                scores = scores.index_copy(1, torch.arange(rows.start, rows.stop, device=scores.device), wide)
             if masks is not None:
                 closed |= ~masks.live(level, edge)
             open_ = torch.zeros((len(scores), rows.stop - rows.start), device=scores.device)

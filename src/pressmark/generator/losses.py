@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pressmark.generator.beam_search import Normalizer, SearchTrie
-from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.item_head import ItemHead, PathPrior
 from pressmark.sids.table import SidTable
 from pressmark.sids.trie import build_trie
-from pressmark.sids.vocabulary import PAD, Vocabulary
+from pressmark.sids.vocabulary import Vocabulary
 
 
 class CodeLoss:
@@ -45,6 +45,7 @@ class CodeLoss:
         if normalizer == "trie":
             trie = build_trie(table.sids, table.level_sizes, items)
             self.trie = SearchTrie.of(trie, device)
+            self.prior = PathPrior(trie, device)
             # The node in front of each level; edges and their children have one number in a trie just built.
             nodes = np.full(table.sids.shape, trie.root, np.int64)
             nodes[:, 1:] = trie.walk(table.sids)[:, :-1]
@@ -63,13 +64,21 @@ class CodeLoss:
         """
         return self._needed[item_index]
 
-    def __call__(self, logits: Callable[[int, slice], Tensor], labels: Tensor, item_index: Tensor) -> Tensor:
+    def __call__(
+        self,
+        logits: Callable[[int, slice], Tensor],
+        labels: Tensor,
+        item_index: Tensor,
+        prior: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """The losses of n targets.
 
         Args:
             logits: A level and tokens to score -> (n, tokens) what the model says of them in front of it.
             labels: (n, L) int64 sid_tokens.
             item_index: (n,) int64.
+            prior: For each level (n, W) float32 logits of the edges that the model's are added to; within the
+                trie alone.
 
         Returns:
             (n, L) float32.
@@ -81,9 +90,12 @@ class CodeLoss:
             label = labels[:, level] - (wanted.start or 0)
             if self.normalizer == "trie":
                 edge, closed = self.trie.edges(level, self.nodes[item_index, level, None], None)
-                some = scores.gather(1, self.trie.code(level, edge)[:, 0])
-                total = some.masked_fill(closed[:, 0], -torch.inf).logsumexp(1)
-                terms.append(total - scores.gather(1, label[:, None])[:, 0])
+                code = self.trie.code(level, edge)[:, 0]
+                some = scores.gather(1, code)
+                if prior is not None:
+                    some = some + prior[level]
+                own = some.gather(1, (code == label[:, None]).int().argmax(1, keepdim=True))[:, 0]
+                terms.append(some.masked_fill(closed[:, 0], -torch.inf).logsumexp(1) - own)
             else:
                 terms.append(F.cross_entropy(scores, label, reduction="none"))
         return torch.stack(terms, 1)
@@ -92,36 +104,34 @@ class CodeLoss:
 class ItemLoss:
     """Minus the log-probability of the target among all items, by the encoder's state alone.
 
-    An item's vector is the sum of its codes', so every code learns from every item that has it, and a new item
-    has one. It is the full softmax of SASRec's best form; the decoder profits from what it teaches the encoder.
+    It is the full softmax of SASRec's best form, over vectors that are sums of codes' and of the text's: every
+    code learns from every item that has it, and a new item has a vector. Where the decoder starts from the
+    head's scores they are there already, see `item_head.PathPrior`; this is for a decoder that does not.
 
     Args:
         tokens: (N + 1, L) int64 from `model.item_tokens`, where the losses are computed.
+        content: (N + 1, D) float32, or None.
         items: (n,) int64 item_index of the items that may be targets.
         num_others: Items drawn at each step, uniformly, to compare with; 0 takes all of them.
 
     Source: sampled softmax, Jean et al. 2015, section 3.
     """
 
-    def __init__(self, tokens: Tensor, items: np.ndarray, num_others: int) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: Tensor, content: Tensor | None, items: np.ndarray, num_others: int) -> None:
+        self.tokens, self.content = tokens, content
         self.items = torch.from_numpy(items).to(tokens.device)
         self.num_others = num_others if num_others < len(items) else 0
 
-    def __call__(self, model: CausalT5, states: Tensor, item_index: Tensor) -> Tensor:
-        """(n,) float32 losses of n targets item_index (n,) int64 behind encoder states (n, D)."""
-        query = model.item_query(states)
-        own = item_vectors(model, self.tokens[item_index])
-        score = (query * own).sum(1).float()
+    def __call__(self, head: ItemHead, queries: Tensor, item_index: Tensor) -> Tensor:
+        """(n,) float32 losses of n targets item_index (n,) int64, for shoppers (n, D)."""
+        score = (queries * self._vectors(head, item_index)).sum(1)
         others, shift = self.items, 0.0
         if self.num_others:
             drawn = torch.randint(len(others), (self.num_others,), device=others.device)
             others, shift = others[drawn], math.log(len(self.items) / self.num_others)
-        scores = (query @ item_vectors(model, self.tokens[others]).T).float() + shift
+        scores = queries @ self._vectors(head, others).T + shift
         scores = scores.masked_fill(others == item_index[:, None], -torch.inf)
         return torch.logaddexp(scores.logsumexp(1), score) - score
 
-
-def item_vectors(model: CausalT5, tokens: Tensor) -> Tensor:
-    """(n, D) the item head's vectors of items spelled (n, L)."""
-    return F.embedding_bag(tokens, model.item_vectors.weight, mode="sum", padding_idx=PAD)
+    def _vectors(self, head: ItemHead, items: Tensor) -> Tensor:
+        return head.items(self.tokens[items], None if self.content is None else self.content[items]).float()

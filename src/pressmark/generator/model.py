@@ -39,7 +39,10 @@ class Config:
             a plain T5 read such positions, and "tokens" L positions an item, as TIGER does.
         token_start: "codebooks" starts a sid_token's vector from its codebook entry, so that near codes are
             near from the first step; "random" draws it, as TIGER does.
-        guided: Add the item head's score of a code to the decoder's; with history_input "causal" alone.
+        content: Read the items' content vectors beside their codes; with history_input "causal" alone.
+        guided: Let the decoder start from what the item head says of the whole catalog, see `item_head`; with
+            history_input "causal" and normalizer "trie" alone. It scores every product for every shopper:
+            D products of numbers each, which is little up to a million of them.
         normalizer: What a code competes with, in training and in answers: "trie" those that lead to an item,
             "level" its level's, "full" the whole vocabulary, as TIGER and HF have it. See `losses.CodeLoss`.
     """
@@ -54,12 +57,13 @@ class Config:
     dropout: float = 0.1
     history_input: HistoryInput = "causal"
     token_start: Literal["codebooks", "random"] = "codebooks"
+    content: bool = True
     guided: bool = True
     normalizer: Normalizer = "trie"
 
 
 def build_model(
-    config: Config, table: SidTable, history_length: int, beam: int = 50
+    config: Config, table: SidTable, history_length: int, beam: int = 50, vectors: np.ndarray | None = None
 ) -> T5ForConditionalGeneration:
     """A T5 with fresh weights for the SIDs of `table`.
 
@@ -72,6 +76,8 @@ def build_model(
         table: SIDs that it will spell.
         history_length: Items of history that it reads, at most.
         beam: Beams that it recommends with unless told otherwise.
+        vectors: (n, vector_dim) float32 content vectors of the items that may be fitted to; None is none, and
+            the model then reads none.
 
     Returns:
         The model, in training mode; a `CausalT5` where the history's input is "causal". It spells exactly L
@@ -86,8 +92,9 @@ def build_model(
         "codebook_fingerprint": table.codebook_fingerprint,
         "history_length": history_length,
         "history_input": config.history_input,
-        "guided": config.guided and config.history_input == "causal",
+        "guided": config.guided and config.history_input == "causal" and config.normalizer == "trie",
         "normalizer": config.normalizer,
+        "vector_dim": vectors.shape[1] if vectors is not None and reads_content(config) else 0,
     }
     t5 = T5Config(
         # T5's cross-attention knows no positions: without recency tokens a decoder cannot tell the last item.
@@ -105,6 +112,9 @@ def build_model(
         **built_for,
     )
     model = (CausalT5 if config.history_input == "causal" else T5ForConditionalGeneration)(t5)
+    if isinstance(model, CausalT5) and t5.vector_dim:
+        assert vectors is not None
+        model.item_head.start_from(vectors)
     # For people who stay inside `generate`: beam search that sums log-probabilities and never samples.
     model.generation_config = GenerationConfig(
         do_sample=False,
@@ -117,6 +127,11 @@ def build_model(
         decoder_start_token_id=PAD,
     )
     return model.train()
+
+
+def reads_content(config: Config) -> bool:
+    """Whether a model of this configuration wants content vectors."""
+    return config.content and config.history_input == "causal"
 
 
 @torch.no_grad()
@@ -237,8 +252,21 @@ def normalizer_of(model: T5ForConditionalGeneration) -> Normalizer:
     return getattr(model.config, "normalizer", "full")
 
 
-def encoder_arguments(weight: Tensor, input_ids: Tensor) -> dict[str, Any]:
-    """What `T5ForConditionalGeneration` takes for these inputs, in forward and in generate."""
+def encoder_arguments(
+    model: T5ForConditionalGeneration, input_ids: Tensor, content: Tensor | None = None
+) -> dict[str, Any]:
+    """What a model takes for these inputs, in forward and in generate.
+
+    Args:
+        model: Any generator.
+        input_ids: From `history_tokens`.
+        content: (B, S, D) from `ItemHead.content`, for a model that reads it; zeros where there is no item.
+    """
     if input_ids.ndim == 2:
         return {"input_ids": input_ids}
-    return {"inputs_embeds": embed(weight, input_ids)}
+    embedded = embed(model.shared.weight, input_ids)
+    if isinstance(model, CausalT5) and model.item_head.read is not None:
+        if content is None:
+            raise ValueError("this generator reads content vectors: give those of the history's items.")
+        embedded = embedded + model.item_head.read(content)
+    return {"inputs_embeds": embedded}

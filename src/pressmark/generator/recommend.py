@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.generator.beam_search import Masks, Normalizer, SearchTrie, search
-from pressmark.generator.model import history_tokens, item_tokens, load_model, normalizer_of
+from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.item_head import TriePrior
+from pressmark.generator.model import encoder_arguments, history_tokens, item_tokens, load_model, normalizer_of
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests, check_request, filter_mask
@@ -43,6 +47,7 @@ class GeneratorRecommender:
         normalizer: See `beam_search.search`; None is the one that the model was trained by.
         dtype: Of the decoder. bfloat16 is faster on machines that multiply in it, and rounds scores.
         max_beam: How far `Requests.certify` may widen the beam for a user whose answer is not yet proven.
+        content: (N, D) float32 of the items, from `ItemHead.content`, for a model that reads it.
 
     Attributes:
         num_items: Items in the catalog, withdrawn ones too.
@@ -59,6 +64,7 @@ class GeneratorRecommender:
         normalizer: Normalizer | None = None,
         dtype: torch.dtype = torch.float32,
         max_beam: int = 800,
+        content: Tensor | None = None,
     ) -> None:
         if min(beam, batch_size, max_beam) < 1:
             raise ValueError(
@@ -72,26 +78,44 @@ class GeneratorRecommender:
         self.history_length, self.history_input = model.config.history_length, model.config.history_input
         self.decoder = T5Decoder(model, dtype)
         self.device = model.device
+        self._head = copy.deepcopy(model.item_head).eval() if isinstance(model, CausalT5) else None
+        self.guided = self.normalizer == "trie" and bool(getattr(model.config, "guided", False))
+        self._content = None
+        if self._head is not None and self._head.read is not None:
+            if content is None or len(content) != len(table):
+                have = "none" if content is None else f"those of {len(content)}"
+                raise ValueError(
+                    f"the generator reads content vectors of the {len(table)} items; given: {have}."
+                )
+            # The last row is that of no item.
+            self._content = F.pad(content, (0, 0, 0, 1)).to(self.device)
         # Both may have room behind the items; the last row of the tokens is padding.
         self._sids, self._tokens = table.sids, item_tokens(table, self.device)
         self._vocabulary = Vocabulary(table.level_sizes)
         self._trie = LivingTrie(build_trie(table.sids, table.level_sizes))
-        self._shown = SearchTrie.of(self._trie, self.device)
+        self._show()
         self._masks: dict[str, _KnownMask] = {}
         self._masks_lock = threading.Lock()
 
-    def insert(self, sids: np.ndarray, passes: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+    def insert(
+        self,
+        sids: np.ndarray,
+        passes: Mapping[str, np.ndarray] | None = None,
+        vectors: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Adds products to the loaded trie; it is built afresh only once in many thousand changes.
 
         Args:
             sids: (n, L) int64, of the same codebooks.
             passes: Filter name -> (n,) bool; a new product passes no filter that is not named here.
+            vectors: (n, vector_dim) float32 content vectors, for a model that reads them.
 
         Returns:
             (n,) int64 their item_index, behind those known.
 
         Raises:
-            ValueError: If a code is outside its level, or a filter unknown; nothing is added then.
+            ValueError: If a code is outside its level, a filter unknown, or vectors are missing; nothing is
+                added then.
         """
         sids, passes = np.asarray(sids), passes or {}
         if sids.ndim != 2 or sids.dtype.kind != "i":
@@ -105,9 +129,16 @@ class GeneratorRecommender:
                     f"passes[{name!r}] has the shape {one.shape} and type {one.dtype}; it must be a bool for "
                     f"each of the {len(sids)} new products."
                 )
+        content = None
+        if self._content is not None:
+            if vectors is None or len(vectors) != len(sids):
+                raise ValueError(
+                    f"the generator reads content: give the vectors of the {len(sids)} new products."
+                )
+            assert self._head is not None
+            content = self._head.content(vectors)
         items = np.arange(self.num_items, self.num_items + len(sids))
         self._trie.insert(items, sids)
-        self._shown = SearchTrie.of(self._trie, self.device)
         self.num_items += len(sids)
         none = np.zeros(len(sids), bool)
         for name, mask in self.filters.items():
@@ -118,9 +149,19 @@ class GeneratorRecommender:
                 [self._sids, np.zeros((room - len(self._sids), sids.shape[1]), np.int64)]
             )
             self._tokens = F.pad(self._tokens, (0, 0, 0, room + 1 - len(self._tokens)), value=PAD)
+            if self._content is not None:
+                self._content = F.pad(self._content, (0, 0, 0, room + 1 - len(self._content)))
         self._sids[items] = sids
         self._tokens[items] = torch.from_numpy(self._vocabulary.sid_tokens(sids)).to(self.device)
+        if self._content is not None and content is not None:
+            self._content[items] = content.to(self.device)
+        self._show()
         return items
+
+    def _show(self) -> None:
+        """Shows the trie as it stands to the device; what the item head needs is made when it is asked for."""
+        self._shown = SearchTrie.of(self._trie, self.device)
+        self._catalog: tuple[TriePrior, Tensor] | None = None
 
     def withdraw(self, item_index: np.ndarray) -> None:
         """Takes products out of every answer; histories may go on naming them.
@@ -130,7 +171,7 @@ class GeneratorRecommender:
         """
         self._check_known(item_index)
         self._trie.withdraw(item_index, self._sids[item_index])
-        self._shown = SearchTrie.of(self._trie, self.device)
+        self._show()
 
     def restore(self, item_index: np.ndarray) -> None:
         """Brings withdrawn products back, under their SIDs.
@@ -140,7 +181,7 @@ class GeneratorRecommender:
         """
         self._check_known(item_index)
         self._trie.insert(item_index, self._sids[item_index])
-        self._shown = SearchTrie.of(self._trie, self.device)
+        self._show()
 
     def _check_known(self, item_index: np.ndarray) -> None:
         if len(item_index) and not 0 <= item_index.min() <= item_index.max() < self.num_items:
@@ -188,31 +229,75 @@ class GeneratorRecommender:
         k: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One batch: (B, k) items, (B, k) scores, (B,) exact."""
-        input_ids, attention_mask = history_tokens(
-            self._tokens,
-            torch.from_numpy(items).to(self.device),
-            torch.from_numpy(lengths).to(self.device),
-            self.history_input,
-            self._vocabulary.size,
-        )
+        read = self._read(items, lengths)
+        states = self.decoder.encode(*read)
         dead = None
         if excluded is not None:
             row, item = excluded
             dead = dead_edges(self._trie, row, item, self._sids[item], masks, of_user)
         beams = search(
             self.decoder,
-            input_ids,
-            attention_mask,
+            states,
+            read[1],
             self._shown,
             beam,
             Masks.of(masks, of_user, self.device),
             dead,
             self.normalizer,
+            self._prior(states, *read),
         )
         leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
         found, scores = _items_of_leaves(self._trie, leaf, score, masks, of_user, excluded, k)
         pruned = beams.pruned.cpu().numpy()
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
+
+    def _read(self, items: np.ndarray, lengths: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the encoder reads of items (B, W), padded with -1: input_ids, attention_mask and content."""
+        shown = torch.from_numpy(items).to(self.device)
+        input_ids, attention_mask = history_tokens(
+            self._tokens,
+            shown,
+            torch.from_numpy(lengths).to(self.device),
+            self.history_input,
+            self._vocabulary.size,
+        )
+        content = None if self._content is None else F.pad(self._content[shown], (0, 0, 1, 0))
+        return input_ids, attention_mask, content
+
+    @torch.inference_mode()
+    def _prior(
+        self, states: Tensor, input_ids: Tensor, attention_mask: Tensor, content: Tensor | None
+    ) -> list[Tensor] | None:
+        """Where the decoder starts, see `item_head`; None where it starts from nothing."""
+        head = self._head
+        if head is None or not self.guided:
+            return None
+        if self._catalog is None:
+            every = np.arange(self.num_items)
+            live = every[self._trie.holds(every)]
+            shown = torch.from_numpy(live).to(self.device)
+            vectors = head.items(self._tokens[shown], None if self._content is None else self._content[shown])
+            self._catalog = TriePrior(self._trie, self._sids[live], self.device), vectors
+        prior, vectors = self._catalog
+        newest = attention_mask.sum(1) - 1
+        state = states[torch.arange(len(states), device=self.device), newest][:, None]
+        queries = head.queries(state, head.items(input_ids, content), newest[:, None])[:, 0]
+        return prior(vectors @ queries.T)
+
+    def generate_arguments(
+        self, model: T5ForConditionalGeneration, histories: Histories
+    ) -> tuple[dict[str, Any], list[Tensor] | None]:
+        """For people who stay inside `generate`: its arguments, and the prior for the doors of `hf_generate`.
+
+        Args:
+            model: The one that this recommender was made of.
+            histories: Of B users.
+        """
+        items, lengths = histories.newest(self.history_length)
+        input_ids, attention_mask, content = self._read(items, lengths)
+        arguments = encoder_arguments(model, input_ids, content) | {"attention_mask": attention_mask}
+        states = self.decoder.encode(input_ids, attention_mask, content)
+        return arguments, self._prior(states, input_ids, attention_mask, content)
 
     def _mask(self, name: str | None) -> EdgeMask | None:
         """What a filter, or several joined, means for the trie as it stands."""
@@ -257,6 +342,7 @@ def load_generator(
     batch_size: int = 64,
     device: str = "auto",
     item_id: Sequence[str] | np.ndarray | None = None,
+    appended_vectors: np.ndarray | None = None,
 ) -> GeneratorRecommender:
     """Loads the generator of a run.
 
@@ -267,10 +353,12 @@ def load_generator(
         device: "auto" takes a GPU where there is one.
         item_id: The items to recommend, row = item_index; None takes data/items.parquet. Appended items
             have SIDs too and may stand behind those.
+        appended_vectors: Content vectors of the items behind those of data/.
 
     Raises:
         ValueError: If something is missing, or generator and SIDs are of different codebooks.
     """
+    from pressmark.catalog.embeddings import read_vectors
     from pressmark.catalog.items import read_catalog
 
     if item_id is None:
@@ -281,8 +369,14 @@ def load_generator(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     saved = model.generation_config
     beam = beam or (saved.num_beams if saved and saved.num_beams else 50)
+    content = None
+    if isinstance(model, CausalT5) and model.item_head.read is not None:
+        vectors = read_vectors(run)
+        if appended_vectors is not None:
+            vectors = np.concatenate([vectors, appended_vectors])
+        content = model.item_head.content(vectors)
     nn.Module.to(model, device)
-    return GeneratorRecommender(model, table, beam, batch_size)
+    return GeneratorRecommender(model, table, beam, batch_size, content=content)
 
 
 def _excluded(histories: Histories, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pressmark.generator.model import HistoryInput, history_tokens, item_tokens
 from pressmark.interactions.histories import Histories
@@ -181,6 +182,7 @@ class Batch:
             target; the others are those of `item_index`, in that order. None where each target has a history
             of its own.
         next_items: (B, T, L) int64 their sid_tokens.
+        content: (B, S, D) float32 of the items read; None where the model reads none.
     """
 
     input_ids: Tensor
@@ -189,6 +191,7 @@ class Batch:
     item_index: Tensor
     next_index: Tensor | None = None
     next_items: Tensor | None = None
+    content: Tensor | None = None
 
 
 class Collator:
@@ -199,6 +202,7 @@ class Collator:
         table: SIDs.
         history_input: How items enter the encoder.
         device: Where the flat array, the SIDs and the batches live.
+        content: (N + 1, D) float32 of the items, the last row zeros, for windows of a model that reads it.
     """
 
     def __init__(
@@ -207,7 +211,9 @@ class Collator:
         table: SidTable,
         history_input: HistoryInput,
         device: torch.device | str = "cpu",
+        content: Tensor | None = None,
     ) -> None:
+        self.content = None if content is None else content.to(device)
         self.samples, self.history_input, self.device = samples, history_input, device
         self.tokens = item_tokens(table, device)
         self.first_recency = Vocabulary(table.level_sizes).size
@@ -241,7 +247,8 @@ class Collator:
         chosen = torch.from_numpy(counted[:, first:]).to(self.device)
         following = items[:, first:].masked_fill(~chosen, -1)
         target, spelled = following[chosen], self.tokens[following]
-        return Batch(input_ids, attention_mask, spelled[chosen], target, following, spelled)
+        content = None if self.content is None else F.pad(self.content[items[:, :-1]], (0, 0, 1, 0))
+        return Batch(input_ids, attention_mask, spelled[chosen], target, following, spelled, content)
 
     def _stretches(self, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
         """(n, W) int64 items from each start on, padded with -1; and (n,) int64 their lengths."""

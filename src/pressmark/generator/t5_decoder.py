@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 from transformers.activations import ACT2FN
 
-from pressmark.generator.causal_t5 import CausalT5, newest_state, recency_bias
+from pressmark.generator.causal_t5 import CausalT5, recency_bias
 from pressmark.generator.model import embed
 
 
@@ -69,12 +69,10 @@ class CrossKV:
     Attributes:
         pairs: For each layer keys and values, (B, H, S, d_kv) each.
         mask: (B, 1 or H, 1, S), added to attention scores.
-        guess: (B, V) float32, what every token's logit starts from; None for 0.
     """
 
     pairs: list[tuple[Tensor, ...]]
     mask: Tensor
-    guess: Tensor | None = None
 
 
 ROWS_AT_ONCE = 128
@@ -104,12 +102,11 @@ class T5Decoder:
         self.num_buckets = config.relative_attention_num_buckets
         self.max_distance = config.relative_attention_max_distance
         weights = {name: one.detach() for name, one in model.state_dict().items()}
-        self.recency, self.guide = None, None
+        self.recency, self.read = None, None
         if isinstance(model, CausalT5):
             self.recency = self._copy(weights["recency.weight"])
-            if config.guided:
-                # (D, V): both steps of the item head in one.
-                self.guide = self._copy((weights["item_vectors.weight"] @ weights["item_query.weight"]).T)
+            if model.item_head.read is not None:
+                self.read = self._copy(weights["item_head.read.weight"].T)
         self.embedding = self._copy(weights["shared.weight"])
         # Scale and norm go into the head once instead of into every hidden state.
         self.root = config.d_model**0.5
@@ -149,18 +146,22 @@ class T5Decoder:
             part(2 if is_decoder else 1, "DenseReluDense", wi, "wo"),
         )
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, content: Tensor | None = None) -> Tensor:
         """Encodes each history once.
 
         Args:
             input_ids: (B, S) or (B, S, L) int64 from `model.history_tokens`.
             attention_mask: (B, S), nonzero where a position counts; at least one a row.
+            content: (B, S, D) of the items, for a model that reads it; zeros where there is none.
 
         Returns:
             (B, S, D).
         """
         num_rows, width = attention_mask.shape
         hidden = embed(self.embedding, input_ids).flatten(0, 1)  # (B * S, D)
+        if self.read is not None:
+            assert content is not None
+            hidden = hidden.addmm(content.to(self.dtype).flatten(0, 1), self.read)
         bias = self._encoder_bias(width) + self._mask(attention_mask)  # (B, H, S, S)
         for layer in self.encoder_layers:
             both = self._norm(hidden).mm(layer.attention.into)
@@ -181,12 +182,10 @@ class T5Decoder:
         both = states.flatten(0, 1).mm(self.cross_into)
         both = both.view(num_rows, width, len(self.decoder_layers), 2, self.num_heads, -1)
         pairs = both.permute(2, 3, 0, 4, 1, 5).contiguous()
-        mask, guess = self._mask(attention_mask), None
+        mask = self._mask(attention_mask)
         if self.recency is not None:
             mask = mask + recency_bias(self.recency, attention_mask)
-        if self.guide is not None:
-            guess = newest_state(states, attention_mask).mm(self.guide).float()
-        return CrossKV([tuple(one.unbind()) for one in pairs], mask, guess)
+        return CrossKV([tuple(one.unbind()) for one in pairs], mask)
 
     def step(
         self, tokens: Tensor, cross_kv: CrossKV, cache: Past | None, parent: Tensor, rows: slice
@@ -222,8 +221,6 @@ class T5Decoder:
             hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.cross.out)
             self._feed_forward(hidden, layer.feed_forward)
         logits = F.linear(self._norm(hidden), self.head[rows]).float().view(num_rows, num_beams, -1)
-        if cross_kv.guess is not None:
-            logits += cross_kv.guess[:, None, rows]
         cache = Past([*past.positions, newest], past.rows)
         return logits, cache
 

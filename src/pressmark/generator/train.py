@@ -16,8 +16,9 @@ from pressmark import distributed, files, metrics
 from pressmark.generator import model as sizes
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.dropout import quicken_dropout
+from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
-from pressmark.generator.model import build_model, embed, encoder_arguments, start_from_codebooks
+from pressmark.generator.model import build_model, encoder_arguments, reads_content, start_from_codebooks
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Batch, Collator, Samples, Windows, prefix_samples, windows
 from pressmark.interactions.cases import Cases
@@ -38,8 +39,8 @@ class Config:
         history_length: Items of history that it reads: the newest ones.
         item_loss: Weight of the item head's loss of a target beside the sum of its codes'; 0 leaves it out. It
             needs an encoder state in front of each target: history_input "causal" alone has them.
-        item_loss_others: Items that it compares a target with, drawn at each step; 0 takes all, for no
-            better ranks on Beauty's 12,101.
+        item_loss_others: Items that it compares a target with, drawn at each step, where the decoder is not
+            guided by the head (a guided one scores all); 0 takes all.
         empty_histories: Train on each user's first item too, behind an empty history.
         repeat_targets: Train on items that the user had before; false saves time where the history is
             masked from the answers anyway.
@@ -108,6 +109,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     Raises:
         ValueError: If an earlier stage is missing, or there is nothing to train on.
     """
+    from pressmark.catalog.embeddings import read_vectors
     from pressmark.catalog.items import read_catalog
 
     catalog = read_catalog(run / "data" / "items.parquet")
@@ -123,18 +125,24 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
             "learn. Check the split, or set generator.empty_histories to true."
         )
     torch.manual_seed(seed)
-    model = build_model(config.model, table, config.history_length, config.beam)
+    vectors = read_vectors(run) if reads_content(config.model) else None
+    fitted = None if vectors is None else vectors[split.fitted_on]
+    model = build_model(config.model, table, config.history_length, config.beam, fitted)
     if config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
-    if isinstance(model, CausalT5) and not config.item_loss and not config.model.guided:
-        # Processes that train together wait for every weight's gradient.
-        for head in (model.item_vectors, model.item_query):
-            head.requires_grad_(False)
+    content = None
+    if isinstance(model, CausalT5):
+        if vectors is not None:
+            content = model.item_head.content(vectors)
+        if not config.item_loss and not model.config.guided:
+            # Processes that train together wait for every weight's gradient.
+            for part in (model.item_head.codes, model.item_head.query, model.item_head.age):
+                part.requires_grad_(False)
     quicken_dropout(model)
     # What nobody has bought is told from nothing: as something to avoid it would be buried, new or not.
     bought = np.unique(split.train.values)
     valid = choose_cases(split.valid, config, seed)
-    return model, GeneratorTask(samples, valid, table, bought, config, seed)
+    return model, GeneratorTask(samples, valid, table, bought, config, seed, content)
 
 
 def choose_cases(cases: Cases, config: Config, seed: int) -> Cases:
@@ -164,7 +172,9 @@ class GeneratorTask:
         items: np.ndarray,
         config: Config,
         seed: int,
+        content: Tensor | None = None,
     ) -> None:
+        self.content = content
         self.samples, self.valid, self.table, self.items = samples, valid, table, items
         self.config, self.seed = config, seed
         self._device: torch.device | None = None
@@ -177,9 +187,11 @@ class GeneratorTask:
         """These samples on `device`."""
         if self._device != device:
             config, table = self.config, self.table
-            self._collator = Collator(self.samples, table, config.model.history_input, device)
+            content = None if self.content is None else F.pad(self.content, (0, 0, 0, 1))
+            self._collator = Collator(self.samples, table, config.model.history_input, device, content)
             self._code_loss = CodeLoss(table, self.items, config.model.normalizer, device)
-            self._item_loss = ItemLoss(self._collator.tokens, self.items, config.item_loss_others)
+            of_items = self._collator.tokens, self._collator.content, self.items
+            self._item_loss = ItemLoss(*of_items, config.item_loss_others)
             self._device = device
         return self._collator(samples)
 
@@ -189,15 +201,66 @@ class GeneratorTask:
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The codes' losses summed over the targets, and the item head's; means of each to log."""
-        terms, states = code_losses(model, batch, self._code_loss)
+        terms, items = self.losses(model, batch)
         parts = {f"loss_level_{level}": mean for level, mean in enumerate(terms.detach().mean(0))}
         loss = terms.sum()
-        if states is not None and self.config.item_loss:
-            bare: Any = getattr(model, "module", model)
-            items = self._item_loss(bare, states, batch.item_index)
+        if items is not None:
             loss = loss + self.config.item_loss * items.sum()
             parts["item_loss"] = items.detach().mean()
         return loss, parts
+
+    def losses(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What the model makes of a batch of n targets.
+
+        Returns:
+            (n, L) float32: minus the log-probability of each target's codes, given its history and its coarser
+                codes.
+            (n,) float32: minus that of the target as the item head sees it; None where nobody asks it.
+        """
+        bare: Any = getattr(model, "module", model)
+        if batch.next_items is None:
+            # Labels shifted right behind the start token, as HF does it; HF's own loss is a mean.
+            logits = model(
+                **encoder_arguments(bare, batch.input_ids),
+                attention_mask=batch.attention_mask,
+                decoder_input_ids=bare.prepare_decoder_input_ids_from_labels(batch.labels),
+                use_cache=False,
+            ).logits
+            found = self._code_loss(lambda level, rows: logits[:, level, rows], batch.labels, batch.item_index)
+            return found, None
+        assert batch.next_index is not None
+        hidden, states = model(
+            **encoder_arguments(bare, batch.input_ids, batch.content),
+            next_items=batch.next_items,
+            needed=self._code_loss.needed(batch.next_index),
+        )
+        counted = batch.next_index >= 0
+        hidden, prior, items = hidden[counted], None, None
+        if bare.config.guided or self.config.item_loss:
+            width, num_targets = batch.input_ids.shape[1], states.shape[1]
+            position = torch.arange(width - num_targets, width, device=states.device)[None]
+            head: ItemHead = bare.item_head
+            read = head.items(batch.input_ids, batch.content)
+            queries = head.queries(states, read, position)[counted]
+            if bare.config.guided:
+                prior, items = self._guide(head, queries, batch.item_index)
+            else:
+                items = self._item_loss(head, queries, batch.item_index)
+        weight = bare.shared.weight
+        terms = self._code_loss(
+            lambda level, rows: F.linear(hidden[:, level], weight[rows]), batch.labels, batch.item_index, prior
+        )
+        return terms, items
+
+    def _guide(self, head: ItemHead, queries: Tensor, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Where the decoder starts for each target, and the item head's own losses."""
+        paths, content = self._code_loss.prior, self._collator.content
+        own = None if content is None else content[paths.items]
+        vectors = head.items(self._collator.tokens[paths.items], own)
+        # bf16 has 8 bits: too few to tell scores apart that are tens.
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = vectors.float() @ queries.T
+            return paths(scores, self._code_loss.nodes[item_index], item_index)
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Nothing to do."""
@@ -206,7 +269,7 @@ class GeneratorTask:
         """Item-level metrics of constrained beam search; each process decodes its share of the cases."""
         assert isinstance(model, T5ForConditionalGeneration)
         share = self.valid.take(np.arange(distributed.rank(), len(self.valid), distributed.num_processes()))
-        recommender = GeneratorRecommender(model, self.table, self.config.valid_beam)
+        recommender = GeneratorRecommender(model, self.table, self.config.valid_beam, content=self.content)
         answer = recommender.recommend(Requests(share.histories, mask_history=self.config.mask_history), 10)
         rank = metrics.rank_of_target(answer.item_index, share.target)
         sums = [metrics.ndcg_at_k(rank, 10).sum(), metrics.recall_at_k(rank, 10).sum(), len(share)]
@@ -214,41 +277,6 @@ class GeneratorTask:
             torch.tensor(sums, dtype=torch.float64, device=model.device)
         ).tolist()
         return {"ndcg_at_10": ndcg / num, "recall_at_10": recall / num} if num else {}
-
-
-def code_losses(model: nn.Module, batch: Batch, code_loss: CodeLoss) -> tuple[Tensor, Tensor | None]:
-    """The model's losses on a batch of n targets.
-
-    Returns:
-        (n, L) float32: of each target's codes, given its history and its coarser codes.
-        (n, D) the encoder's states in front of the targets; None where each has a history of its own.
-    """
-    bare: Any = getattr(model, "module", model)
-    weight = bare.shared.weight
-    if batch.next_items is None:
-        # Labels shifted right behind the start token, as HF does it; done here since HF's own loss is a mean.
-        logits = model(
-            **encoder_arguments(weight, batch.input_ids),
-            attention_mask=batch.attention_mask,
-            decoder_input_ids=bare.prepare_decoder_input_ids_from_labels(batch.labels),
-            use_cache=False,
-        ).logits
-        return code_loss(lambda level, rows: logits[:, level, rows], batch.labels, batch.item_index), None
-    assert batch.next_index is not None
-    hidden, states = model(
-        inputs_embeds=embed(weight, batch.input_ids),
-        next_items=batch.next_items,
-        needed=code_loss.needed(batch.next_index),
-    )
-    counted = batch.next_index >= 0
-    hidden, states = hidden[counted], states[counted]
-    query = bare.item_query(states) if bare.config.guided else None
-
-    def scores(level: int, rows: slice) -> Tensor:
-        found = F.linear(hidden[:, level], weight[rows])
-        return found if query is None else found + F.linear(query, bare.item_vectors.weight[rows])
-
-    return code_loss(scores, batch.labels, batch.item_index), states
 
 
 def _save(folder: Path, model: T5ForConditionalGeneration, task: GeneratorTask, record: dict[str, Any]) -> None:

@@ -1,0 +1,217 @@
+"""Whole items told apart by a shopper's state, and what that says of the codes of a trie.
+
+An item's vector is its text's, plus a vector for each of its codes. A shopper's is the mean of the history's
+items, the newest counting most, plus what the encoder adds. That is nothing at first: a fresh head ranks by how
+alike the texts are, and training moves away from there as far as it pays. A product that nobody has bought
+keeps its place among its like.
+
+A distribution over items is one over codes too: a code has the mass of the items below it. The decoder starts
+from there and corrects it code by code, so what the head knows of products it has not to learn again.
+
+Source: the start as content neighbours is that of `dual_tower.towers`; a trie's masses are the hierarchical
+softmax of Morin and Bengio 2005, read the other way round.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pressmark.sids.trie import Trie
+from pressmark.sids.vocabulary import PAD
+
+SHARPNESS = 10.0
+"""Scores a unit of inner product: texts alike by 1 differ by ten nats from those alike by 0."""
+
+
+class ItemHead(nn.Module):
+    """Scores of items, and what the encoder reads of their text.
+
+    Args:
+        vocab_size: Of sid_tokens.
+        width: D, of encoder states and of an item's vector.
+        vector_dim: Of the content vectors; 0 leaves items to their codes.
+        history_length: Items of history, at most.
+
+    Attributes:
+        mean: (vector_dim,) of the content vectors it was fitted to.
+        axes: (D, vector_dim) their principal axes.
+        read: From an item's content to what it adds to the encoder's input.
+        codes: (V, D) what a sid_token adds to an item's vector.
+        age: (history_length,) logits of how much an item of so many newer ones counts.
+        query: From an encoder state to what it adds to the shopper's vector.
+    """
+
+    mean: Tensor
+    axes: Tensor
+
+    def __init__(self, vocab_size: int, width: int, vector_dim: int, history_length: int) -> None:
+        super().__init__()
+        # Persistent: transformers fills other buffers with garbage on loading.
+        self.register_buffer("mean", torch.zeros(vector_dim))
+        self.register_buffer("axes", torch.zeros(width, vector_dim))
+        self.read = nn.Linear(width, width, bias=False) if vector_dim else None
+        self.codes = nn.Embedding(vocab_size, width)
+        self.age = nn.Parameter(torch.zeros(history_length))
+        self.query = nn.Linear(width, width, bias=False)
+
+    def start_from(self, vectors: np.ndarray) -> None:
+        """Fits the mean and the axes to (n, vector_dim) float32 vectors."""
+        mean = vectors.mean(axis=0, dtype=np.float64)
+        centred = vectors.astype(np.float64) - mean
+        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, : len(self.axes)].T
+        # An axis has no sign of its own; fixed so that every machine starts alike.
+        axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
+        self.mean.copy_(torch.from_numpy(mean))
+        self.axes[: len(axes)] = torch.from_numpy(axes.copy()).to(self.axes)
+
+    @torch.no_grad()
+    def content(self, vectors: np.ndarray) -> Tensor:
+        """(n, vector_dim) float32 -> (n, D) float32 of length 1; zeros for an item without any text.
+
+        Raises:
+            ValueError: If the vectors are of another width than the generator was trained on.
+        """
+        if vectors.shape[1:] != self.mean.shape:
+            raise ValueError(
+                f"content vectors are {vectors.shape[1]} wide, the generator was trained on vectors of "
+                f"{len(self.mean)}: use those of its run."
+            )
+        given = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(self.mean)
+        found = F.normalize((given - self.mean) @ self.axes.T, dim=1)
+        return found * (given != 0).any(1, keepdim=True)
+
+    def items(self, tokens: Tensor, content: Tensor | None) -> Tensor:
+        """(..., D) vectors of items spelled (..., L), with the content (..., D)."""
+        flat = F.embedding_bag(tokens.flatten(0, -2), self.codes.weight, mode="sum", padding_idx=PAD)
+        found = flat.view(*tokens.shape[:-1], -1)
+        return found if content is None else found + content
+
+    def queries(self, states: Tensor, items: Tensor, position: Tensor) -> Tensor:
+        """Shoppers as vectors whose inner products with items' are scores.
+
+        Args:
+            states: (B, T, D) encoder states.
+            items: (B, S, D) of `items` for all encoder positions; the first, the empty history, is left out.
+            position: (B or 1, T) int64, where in 0..S - 1 each state stands.
+
+        Returns:
+            (B, T, D) float32.
+        """
+        column = torch.arange(items.shape[1], device=items.device)
+        newer = position[..., None] - column  # (B or 1, T, S)
+        weights = self.age[newer.clamp(0, len(self.age) - 1)]
+        weights = weights.masked_fill((newer < 0) | (column == 0), -torch.inf)
+        # Nothing to take the mean of is a mean of nothing.
+        weights = weights.masked_fill(position[..., None] == 0, 0.0).softmax(-1) * (column > 0)
+        with torch.autocast(states.device.type, enabled=False):
+            mean = weights.expand(len(items), -1, -1) @ (items.float() * (column > 0)[:, None])
+            mean = mean * (position > 0)[..., None]
+            return SHARPNESS * (mean + self.query(states.float()))
+
+
+class TriePrior:
+    """How much of a distribution over items lies below each edge of a trie.
+
+    Args:
+        trie: Any; of a living one as it stands now.
+        sids: (n, L) int64 SIDs of all items of the trie.
+        device: Where scores are.
+    """
+
+    def __init__(self, trie: Trie, sids: np.ndarray, device: torch.device | str = "cpu") -> None:
+        edges = trie.walk(sids)
+        self.num_edges = [len(codes) for codes in trie.edge_code]
+        self.leaf = torch.from_numpy(edges[:, -1].copy()).to(device)  # (n,) each item's edge of the last level
+        self.above = []  # for each level but the first (E_l,) the edge above each edge
+        for level in range(1, edges.shape[1]):
+            above = np.zeros(self.num_edges[level], np.int64)
+            above[edges[:, level]] = edges[:, level - 1]
+            self.above.append(torch.from_numpy(above).to(device))
+
+    def __call__(self, scores: Tensor) -> list[Tensor]:
+        """(n, B) scores of the items, rows as the SIDs -> for each level (B, E_l) float32 log mass.
+
+        Edges that lead to no item have next to none. Masses count relative to each other alone.
+        """
+        if not len(scores):
+            return [scores.new_zeros((scores.shape[1], num)) for num in self.num_edges]
+        mass = (scores - scores.amax(0)).exp()
+        found = []
+        for number, place in zip(reversed(self.num_edges), reversed([*self.above, self.leaf]), strict=True):
+            mass = mass.new_zeros((number, mass.shape[1])).index_add(0, place, mass)
+            found.append(_log(mass).T)
+        return found[::-1]
+
+
+class PathPrior:
+    """`TriePrior` for training: along the way of each target alone.
+
+    Args:
+        trie: As built, of the items that may be targets.
+        device: Where scores are.
+
+    Attributes:
+        items: (n,) int64 item_index in the order of SIDs, in which scores are to come.
+        place: (items,) int64 where each stands there.
+    """
+
+    def __init__(self, trie: Trie, device: torch.device | str = "cpu") -> None:
+        bounds = np.arange(trie.num_items + 1) if trie.first_item is None else trie.first_item
+        firsts = [bounds]
+        for first_edge in reversed(trie.first_edge):
+            bounds = bounds[first_edge]
+            firsts.insert(0, bounds)
+        # For each depth (nodes + 1,) the first item below each node; for each level (n,) each item's edge.
+        self.first = [torch.from_numpy(one.astype(np.int64)).to(device) for one in firsts]
+        self.edge = [
+            torch.repeat_interleave(torch.arange(len(first) - 1, device=device), first.diff())
+            for first in self.first[1:]
+        ]
+        self.first_edge = [torch.from_numpy(one.astype(np.int64)).to(device) for one in trie.first_edge]
+        self.width = trie.width
+        self.items = torch.from_numpy(trie.item_order.astype(np.int64)).to(device)
+        self.place = torch.full((int(self.items.max()) + 1,), -1, device=device)
+        self.place[self.items] = torch.arange(len(self.items), device=device)
+
+    def __call__(self, scores: Tensor, nodes: Tensor, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
+        """What scores say of n targets' codes, and of the targets themselves.
+
+        Args:
+            scores: (items, n) float32, a column for each target, rows as `items`.
+            nodes: (n, L) int64 the node in front of each of a target's codes.
+            item_index: (n,) int64 the targets.
+
+        Returns:
+            For each level (n, W) log mass of the node's edges; anything behind the last.
+            (n,) minus the targets' log-probabilities among all items.
+        """
+        most = scores.detach().amax(0)
+        mass = (scores - most).exp()
+        mass = mass.new_zeros((self.width[0], mass.shape[1])).index_add(0, self.edge[0], mass)
+        loss = mass.sum(0).log() + most - scores.gather(0, self.place[item_index][None])[0]
+        found = [_log(mass).T]
+        few = start = None
+        for level in range(1, nodes.shape[1]):
+            node = nodes[:, level]
+            first, end = self.first[level][node, None], self.first[level][node + 1, None]
+            place = first + torch.arange(int((end - first).max()), device=node.device)
+            inside = place < end
+            place = place.clamp_max(len(self.items) - 1)
+            if few is None or start is None:
+                # Behind the first code a few items are left: the rest is about them.
+                few, start = scores.T.gather(1, place), first
+            some = few.gather(1, (place - start).clamp_max(few.shape[1] - 1))
+            some = some.masked_fill(~inside, -torch.inf)
+            some = (some - some.detach().amax(1, keepdim=True)).exp()
+            edge = (self.edge[level][place] - self.first_edge[level][node, None]).clamp_max(
+                self.width[level] - 1
+            )
+            found.append(_log(some.new_zeros((len(some), self.width[level])).scatter_add(1, edge, some)))
+        return found, loss
+
+
+def _log(mass: Tensor) -> Tensor:
+    return mass.clamp_min(torch.finfo(mass.dtype).tiny).log()
