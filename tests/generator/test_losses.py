@@ -85,7 +85,7 @@ def test_a_decoder_that_says_nothing_says_what_the_item_head_says(items: np.ndar
     scores = torch.randn(len(items), len(items), generator=torch.Generator().manual_seed(1)) * 4
     scores.requires_grad_()
     target = torch.from_numpy(items)
-    prior, item_loss = loss.prior(scores, loss.nodes[target], target)
+    prior, item_loss = loss.prior(scores, torch.eye(len(items)), loss.nodes[target], target)
     labels = item_tokens(table)[target]
     silent = torch.zeros(len(items), 20)
     terms = loss(lambda level, rows: silent[:, rows], labels, target, prior)

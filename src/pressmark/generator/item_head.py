@@ -14,6 +14,8 @@ softmax of Morin and Bengio 2005, read the other way round.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -176,11 +178,14 @@ class PathPrior:
         self.place = torch.full((int(self.items.max()) + 1,), -1, device=device)
         self.place[self.items] = torch.arange(len(self.items), device=device)
 
-    def __call__(self, scores: Tensor, nodes: Tensor, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What scores say of n targets' codes, and of the targets themselves.
+    def __call__(
+        self, vectors: Tensor, queries: Tensor, nodes: Tensor, item_index: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """What the head says of n targets' codes, and of the targets themselves.
 
         Args:
-            scores: (items, n) float32, a column for each target, rows as `items`.
+            vectors: (items, D) float32, rows as `items`.
+            queries: (n, D) float32, a shopper for each target.
             nodes: (n, L) int64 the node in front of each of a target's codes.
             item_index: (n,) int64 the targets.
 
@@ -188,30 +193,58 @@ class PathPrior:
             For each level (n, W) log mass of the node's edges; anything behind the last.
             (n,) minus the targets' log-probabilities among all items.
         """
-        most = scores.detach().amax(0)
-        mass = (scores - most).exp()
-        mass = mass.new_zeros((self.width[0], mass.shape[1])).index_add(0, self.edge[0], mass)
-        loss = mass.sum(0).log() + most - scores.gather(0, self.place[item_index][None])[0]
-        found = [_log(mass).T]
-        few = start = None
+        # Behind the first code a few items are left: only the root asks all of them.
+        second = min(1, nodes.shape[1] - 1)
+        start = self.first[second][nodes[:, second], None]
+        place, _ = self._places(second, nodes)
+        own = self.place[item_index]
+        root, most, few, score = _Scores.apply(vectors, queries, self.edge[0], self.width[0], place, own)
+        loss = root.sum(0).log() + most - score
+        found = [_log(root).T]
         for level in range(1, nodes.shape[1]):
-            node = nodes[:, level]
-            first, end = self.first[level][node, None], self.first[level][node + 1, None]
-            place = first + torch.arange(int((end - first).max()), device=node.device)
-            inside = place < end
-            place = place.clamp_max(len(self.items) - 1)
-            if few is None or start is None:
-                # Behind the first code a few items are left: the rest is about them.
-                few, start = scores.T.gather(1, place), first
-            some = few.gather(1, (place - start).clamp_max(few.shape[1] - 1))
-            some = some.masked_fill(~inside, -torch.inf)
+            place, inside = self._places(level, nodes)
+            some = few.gather(1, (place - start).clamp_max(few.shape[1] - 1)).masked_fill(~inside, -torch.inf)
             some = (some - some.detach().amax(1, keepdim=True)).exp()
-            edge = (self.edge[level][place] - self.first_edge[level][node, None]).clamp_max(
-                self.width[level] - 1
-            )
-            found.append(_log(some.new_zeros((len(some), self.width[level])).scatter_add(1, edge, some)))
+            edge = self.edge[level][place] - self.first_edge[level][nodes[:, level], None]
+            mass = some.new_zeros((len(some), self.width[level]))
+            found.append(_log(mass.scatter_add(1, edge.clamp_max(self.width[level] - 1), some)))
         return found, loss
+
+    def _places(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, m) int64 the items below each target's node, and (n, m) bool where there is one."""
+        first, end = (self.first[level][nodes[:, level] + more, None] for more in (0, 1))
+        place = first + torch.arange(int((end - first).max()), device=nodes.device)
+        return place.clamp_max(len(self.items) - 1), place < end
 
 
 def _log(mass: Tensor) -> Tensor:
     return mass.clamp_min(torch.finfo(mass.dtype).tiny).log()
+
+
+class _Scores(torch.autograd.Function):
+    """Scores of all items, summed below the root's edges, and some of them one by one.
+
+    One dense gradient is made in one go; autograd would make one for each use and add them up.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, vectors: Tensor, queries: Tensor, edge: Tensor, num_edges: int, place: Tensor, own: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(E_0, n) masses and (n,) their scale, (n, m) scores at `place` (n, m), and (n,) at `own`."""
+        scores = vectors @ queries.T
+        few, score = scores.T.gather(1, place), scores.gather(0, own[None])[0]
+        most = scores.amax(0)
+        mass = scores.sub_(most).exp_()
+        root = mass.new_zeros((num_edges, mass.shape[1])).index_add_(0, edge, mass)
+        ctx.save_for_backward(vectors, queries, mass, edge, place, own)
+        ctx.mark_non_differentiable(most)
+        return root, most, few, score
+
+    @staticmethod
+    def backward(ctx: Any, of_root: Tensor, _: Tensor, of_few: Tensor, of_score: Tensor) -> Any:  # type: ignore[override]
+        vectors, queries, mass, edge, place, own = ctx.saved_tensors
+        of_scores = of_root.index_select(0, edge).mul_(mass)
+        of_scores.T.scatter_add_(1, place, of_few)
+        of_scores.scatter_add_(0, own[None], of_score[None])
+        return of_scores @ queries, of_scores.T @ vectors, None, None, None, None

@@ -259,8 +259,7 @@ class GeneratorTask:
         vectors = head.items(self._collator.tokens[paths.items], own)
         # bf16 has 8 bits: too few to tell scores apart that are tens.
         with torch.autocast(queries.device.type, enabled=False):
-            scores = vectors.float() @ queries.T
-            return paths(scores, self._code_loss.nodes[item_index], item_index)
+            return paths(vectors.float(), queries, self._code_loss.nodes[item_index], item_index)
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Nothing to do."""
