@@ -141,6 +141,30 @@ def test_training_starts_from_the_codebooks_unless_told_otherwise(run: Path) -> 
     assert np.abs(learnt("random") - entries).max() > 0.5
 
 
+@pytest.mark.parametrize("history_input", ["tokens", "causal"])
+def test_it_goes_on_from_an_earlier_generator(run: Path, tmp_path: Path, history_input: str) -> None:
+    model = dataclasses.replace(SMALL, history_input=history_input)
+    train(run, quick(model=model), seed=0)
+    yesterday = tmp_path / "yesterday"
+    shutil.copytree(run / "generator", yesterday / "generator")
+    shutil.rmtree(run / "training")
+    still = loop.Config(num_epochs=1, max_steps=1, learning_rate=1e-9, mixed_precision="no", log_with="")
+    train(run, quick(model=model, training=still, init_from=str(yesterday)), seed=1)
+    before, now = (read_tensors(one / "generator" / "model.safetensors") for one in (yesterday, run))
+    for name, weight in before.items():
+        torch.testing.assert_close(now[name], weight, atol=1e-6, rtol=0)
+    wider = dataclasses.replace(model, d_ff=32)
+    shutil.rmtree(run / "training")
+    with pytest.raises(ValueError, match=r"Give generator\.model the sizes of that run"):
+        train(run, quick(model=wider, init_from=str(yesterday)), seed=1)
+    with pytest.raises(ValueError, match="no generator here"):
+        train(run, quick(model=model, init_from=str(tmp_path / "nowhere")), seed=1)
+    other = SidTable(random_sids().sids, (6, 6), "other books")
+    write_sids(run / "tokenizer" / "sids.parquet", other, np.array([f"item{n:02d}" for n in range(24)], object))
+    with pytest.raises(ValueError, match="was trained on codebooks"):
+        train(run, quick(model=model, init_from=str(yesterday)), seed=1)
+
+
 def test_the_same_seed_gives_the_same_model(run: Path) -> None:
     config = quick(training=loop.Config(num_epochs=1, batch_size=128, mixed_precision="no", log_with=""))
     weights = []

@@ -41,8 +41,8 @@ class Config:
             near from the first step; "random" draws it, as TIGER does.
         content: Read the items' content vectors beside their codes; with history_input "causal" alone.
         guided: Let the decoder start from what the item head says of the whole catalog, see `item_head`; with
-            history_input "causal" and normalizer "trie" alone. It scores every product for every shopper:
-            D products of numbers each, which is little up to a million of them.
+            history_input "causal" and normalizer "trie" alone. Every product is scored for every shopper, as
+            a dual tower without an index does it; beyond a million products turn it off.
         normalizer: What a code competes with, in training and in answers: "trie" those that lead to an item,
             "level" its level's, "full" the whole vocabulary, as TIGER and HF have it. See `losses.CodeLoss`.
     """

@@ -18,7 +18,13 @@ from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
-from pressmark.generator.model import build_model, encoder_arguments, reads_content, start_from_codebooks
+from pressmark.generator.model import (
+    build_model,
+    encoder_arguments,
+    load_model,
+    reads_content,
+    start_from_codebooks,
+)
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Batch, Collator, Samples, Windows, prefix_samples, windows
 from pressmark.interactions.cases import Cases
@@ -36,6 +42,8 @@ class Config:
     Attributes:
         model: Its size.
         training: Length, speed and precision of training.
+        init_from: Run folder whose generator it goes on from, over the same codebooks: for nightly retraining,
+            or a catalog that has grown. Empty starts afresh.
         history_length: Items of history that it reads: the newest ones.
         item_loss: Weight of the item head's loss of a target beside the sum of its codes'; 0 leaves it out. It
             needs an encoder state in front of each target: history_input "causal" alone has them.
@@ -55,6 +63,7 @@ class Config:
     training: loop.Config = field(
         default_factory=lambda: loop.Config(learning_rate=1e-3, warmup_steps=200, num_epochs=20, patience=5)
     )
+    init_from: str = ""
     history_length: int = 20
     item_loss: float = 2.0
     item_loss_others: int = 2048
@@ -96,6 +105,7 @@ def train(run: Path, config: Config, seed: int) -> None:
         task.valid.case_id,
         task.table.sids,
         task.table.codebook_fingerprint,
+        files.file_hash(Path(config.init_from) / "generator" / "model.safetensors") if config.init_from else "",
     )
     record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
     if distributed.rank() == 0:
@@ -128,7 +138,9 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     vectors = read_vectors(run) if reads_content(config.model) else None
     fitted = None if vectors is None else vectors[split.fitted_on]
     model = build_model(config.model, table, config.history_length, config.beam, fitted)
-    if config.model.token_start == "codebooks":
+    if config.init_from:
+        _go_on_from(model, Path(config.init_from) / "generator", table)
+    elif config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
     content = None
     if isinstance(model, CausalT5):
@@ -143,6 +155,23 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     bought = np.unique(split.train.values)
     valid = choose_cases(split.valid, config, seed)
     return model, GeneratorTask(samples, valid, table, bought, config, seed, content)
+
+
+def _go_on_from(model: T5ForConditionalGeneration, folder: Path, table: SidTable) -> None:
+    """Gives a fresh model the weights of an earlier one.
+
+    Raises:
+        ValueError: If there is none, or one of other codebooks or of another shape.
+    """
+    earlier, own = load_model(folder, table).state_dict(), model.state_dict()
+    for name, weight in own.items():
+        if name not in earlier or earlier[name].shape != weight.shape:
+            there = f"is {tuple(earlier[name].shape)}" if name in earlier else "is not there"
+            raise ValueError(
+                f"{folder}: generator.init_from needs a generator of this configuration; its {name} {there}, "
+                f"here it is {tuple(weight.shape)}. Give generator.model the sizes of that run."
+            )
+    model.load_state_dict(earlier)
 
 
 def choose_cases(cases: Cases, config: Config, seed: int) -> Cases:
