@@ -190,7 +190,7 @@ def test_both_doors_lead_where_the_recommender_leads() -> None:
     model = random_model(21, TABLE, config, vectors=vectors)
     assert isinstance(model, CausalT5)
     recommender = GeneratorRecommender(model, TABLE, beam=30, content=model.item_head.content(vectors))
-    histories, trie = Histories.from_lists([[1, 2, 3], [], [5]]), build_trie(TABLE.sids, TABLE.level_sizes)
+    histories, trie = Histories.from_lists([[1, 2, 3], [], [5]]), recommender.trie
     expected = recommender.recommend(Requests(histories, mask_history=False), 6)
     arguments, prior = recommender.generate_arguments(model, histories)
     processor = LogitsProcessorList([TrieLogitsProcessor(trie, normalizer="trie", prior=prior)])
@@ -210,6 +210,13 @@ def test_both_doors_lead_where_the_recommender_leads() -> None:
         np.testing.assert_allclose(found.sequences_scores, expected.scores[:, 0], atol=1e-4)
     with pytest.raises(ValueError, match="give the door a prior"):
         model.generate(**arguments, num_beams=3, custom_generate=TrieBeamSearch(trie))
+    few = build_trie(TABLE.sids, TABLE.level_sizes, np.arange(20))
+    for door in (
+        {"custom_generate": TrieBeamSearch(few, prior=prior)},
+        {"logits_processor": LogitsProcessorList([TrieLogitsProcessor(few, None, "trie", prior)])},
+    ):
+        with pytest.raises(ValueError, match="edges a level, the trie has"):
+            model.generate(**arguments, **door, num_beams=3, max_new_tokens=3)
     with pytest.raises(ValueError, match="the prior is that of 3 users, the call has 2 rows"):
         two = {name: one[:2] for name, one in arguments.items()}
         model.generate(**two, num_beams=3, custom_generate=TrieBeamSearch(trie, prior=prior))

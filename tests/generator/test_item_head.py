@@ -34,7 +34,7 @@ def test_content_is_the_text_along_its_axes() -> None:
     expected[7] = 0  # no text, no content
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
     assert head().content(VECTORS).shape == (40, 8)
-    with pytest.raises(ValueError, match="3 wide, the generator was trained on vectors of 10"):
+    with pytest.raises(ValueError, match=r"shape \(40, 3\); it must be \(items, 10\)"):
         wide.content(VECTORS[:, :3])
 
 
@@ -74,6 +74,13 @@ def test_masses_of_a_living_trie_are_those_of_a_fresh_one() -> None:
             mass = torch.stack([scores[same[row]].logsumexp(0) for row in range(len(sids))])
             own = found[level][:, edges].T
             torch.testing.assert_close(own - own[0], mass - mass[0], atol=1e-4, rtol=1e-4)
+
+
+def test_what_lies_far_below_the_best_item_is_told_apart() -> None:
+    trie = build_trie(np.array([[0, 0], [1, 0], [1, 1]]), (2, 2))
+    found = TriePrior(trie, np.array([[0, 0], [1, 0], [1, 1]]))(torch.tensor([[0.0], [-300.0], [-310.0]]))
+    torch.testing.assert_close(found[0][0], torch.tensor([0.0, -300.0]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[1][0], torch.tensor([0.0, -300.0, -310.0]), atol=1e-3, rtol=0)
 
 
 def test_a_trie_without_items_has_no_masses() -> None:

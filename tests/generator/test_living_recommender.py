@@ -205,6 +205,10 @@ def test_content_comes_and_goes_with_the_products() -> None:
     found = living.recommend(Requests(HISTORIES), 9)
     np.testing.assert_array_equal(found.item_index, kept[expected.item_index])
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    for every_last in (kept[:-1], kept[-1:]):
+        living.withdraw(every_last)
+        assert living.recommend(Requests(HISTORIES), 9).num_valid.max() <= 1
+    living.restore(kept)
     living.restore(gone)
     np.testing.assert_array_equal(living.recommend(Requests(HISTORIES), 20).item_index, one.item_index)
 
@@ -213,7 +217,11 @@ def test_content_that_is_missing() -> None:
     model = reader(np.arange(20))
     with pytest.raises(ValueError, match="give the vectors of the 1 new products"):
         model.insert(TABLE.sids[[120]])
-    with pytest.raises(ValueError, match="4 wide, the generator was trained on vectors of 9"):
+    with pytest.raises(ValueError, match="content vector 0 holds a number that is not finite"):
+        model.insert(TABLE.sids[[120]], vectors=np.full((1, 9), np.nan, np.float32))
+    with pytest.raises(ValueError, match=r"shape \(1,\); it must be \(items, 9\)"):
+        model.insert(TABLE.sids[[120]], vectors=VECTORS[120, :1])
+    with pytest.raises(ValueError, match=r"shape \(1, 4\); it must be \(items, 9\)"):
         model.insert(TABLE.sids[[120]], vectors=VECTORS[[120], :4])
     assert model.num_items == 20
     with pytest.raises(ValueError, match=r"reads content vectors of the 150 items; given: none"):

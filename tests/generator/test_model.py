@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.generator.models import TINY, encode_lists, random_model, random_table
 
+from pressmark.files import read_json, write_json
 from pressmark.generator.model import (
     Config,
     build_model,
@@ -143,4 +144,12 @@ def test_a_model_of_other_codebooks_is_refused(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Run train_generator first"):
+        load_model(tmp_path, TABLE)
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
+    random_model(3, TABLE, TINY).save_pretrained(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    write_json(tmp_path / "config.json", config | {"history_input": "causal"})
+    with pytest.raises(ValueError, match=r"lacks item_head\.age; another version of Pressmark saved it"):
         load_model(tmp_path, TABLE)

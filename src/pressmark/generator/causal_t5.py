@@ -36,8 +36,8 @@ class CausalT5(T5ForConditionalGeneration):
     alone: the item head's share is added over a trie, see `beam_search.search` and `hf_generate`.
 
     Args:
-        config: A T5's, with `history_length` beside, and `vector_dim`: width of the content vectors that items
-            are read with, 0 for none.
+        config: A T5's, with `history_length` beside; `vector_dim`, the width of the content vectors that items
+            are read with, 0 for none; and `guided`, whether answers start from the item head's masses.
 
     Attributes:
         recency: (history_length + 1, H) bias of cross-attention, a row for each number of newer positions.

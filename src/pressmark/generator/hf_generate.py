@@ -12,7 +12,7 @@ Both see a living trie as it is at the call. A model whose decoder starts from i
 prior for the users of the call, from `GeneratorRecommender.generate_arguments`:
 
     arguments, prior = recommender.generate_arguments(model, histories)
-    model.generate(**arguments, num_beams=50, custom_generate=TrieBeamSearch(trie, prior=prior))
+    model.generate(**arguments, num_beams=50, custom_generate=TrieBeamSearch(recommender.trie, prior=prior))
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class TrieBeamSearch:
         mask = model_kwargs.get("attention_mask")
         mask = states.new_ones(states.shape[:2]) if mask is None else mask[users]
         if getattr(model.config, "guided", False):
-            _check_prior(self.prior, len(mask))
+            _check_prior(self.prior, len(mask), self._shown.trie)
         trie, masks = self._shown.on(states.device, len(mask))
         decoder, normalizer = T5Decoder(model, self.dtype), normalizer_of(model)
         states = states.to(self.dtype)
@@ -117,7 +117,7 @@ class TrieBeamSearch:
         )
 
 
-def _check_prior(prior: Sequence[Tensor] | None, num_rows: int, of_rows: bool = False) -> None:
+def _check_prior(prior: Sequence[Tensor] | None, num_rows: int, trie: Trie, of_rows: bool = False) -> None:
     """A prior is that of the users of the call, in their order."""
     if prior is None:
         raise ValueError(
@@ -127,6 +127,12 @@ def _check_prior(prior: Sequence[Tensor] | None, num_rows: int, of_rows: bool = 
     num_users = len(prior[0])
     if num_rows % num_users if of_rows else num_rows != num_users:
         raise ValueError(f"the prior is that of {num_users} users, the call has {num_rows} rows.")
+    edges = [one.shape[1] for one in prior], [len(one) for one in trie.edge_code]
+    if edges[0] != edges[1]:
+        raise ValueError(
+            f"the prior is about {edges[0]} edges a level, the trie has {edges[1]}: give both of one "
+            "recommender, and the prior as of its last change."
+        )
 
 
 class TrieLogitsProcessor(LogitsProcessor):
@@ -139,7 +145,8 @@ class TrieLogitsProcessor(LogitsProcessor):
         trie: The valid SIDs.
         allowed: (items,) bool by item_index, those that may be the answer; None is all.
         normalizer: Of the scores that come out: "full", or "trie" for a model that was trained by it.
-        prior: For each level (B, E_l) logits of the edges for the users of a call; with "trie" alone.
+        prior: For each level (B, E_l) logits of the edges for the users of a call; with "trie" alone. A model
+            that was trained `guided` gives other answers without.
     """
 
     def __init__(
@@ -175,7 +182,7 @@ class TrieLogitsProcessor(LogitsProcessor):
                 known = scores[:, rows].gather(1, code)
                 if self.prior is not None:
                     # Each user stands in as many rows as there are beams.
-                    _check_prior(self.prior, len(scores), of_rows=True)
+                    _check_prior(self.prior, len(scores), self._shown.trie, of_rows=True)
                     own = self.prior[level].repeat_interleave(len(scores) // len(self.prior[level]), 0)
                     known += own.gather(1, edge[:, 0].long())
                 known.masked_fill_(closed[:, 0], -torch.inf)

@@ -74,13 +74,16 @@ class ItemHead(nn.Module):
         """(n, vector_dim) float32 -> (n, D) float32 of length 1; zeros for an item without any text.
 
         Raises:
-            ValueError: If the vectors are of another width than the generator was trained on.
+            ValueError: If the vectors are of another width than the generator was trained on, or not finite.
         """
-        if vectors.shape[1:] != self.mean.shape:
+        vectors = np.asarray(vectors)
+        if vectors.ndim != 2 or vectors.shape[1] != len(self.mean):
             raise ValueError(
-                f"content vectors are {vectors.shape[1]} wide, the generator was trained on vectors of "
-                f"{len(self.mean)}: use those of its run."
+                f"content vectors have the shape {vectors.shape}; it must be (items, {len(self.mean)}), as the "
+                "generator was trained on."
             )
+        if len(rows := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
+            raise ValueError(f"content vector {rows[0]} holds a number that is not finite.")
         given = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(self.mean)
         found = F.normalize((given - self.mean) @ self.axes.T, dim=1)
         return found * (given != 0).any(1, keepdim=True)
@@ -88,7 +91,7 @@ class ItemHead(nn.Module):
     def items(self, tokens: Tensor, content: Tensor | None) -> Tensor:
         """(..., D) vectors of items spelled (..., L), with the content (..., D)."""
         flat = F.embedding_bag(tokens.flatten(0, -2), self.codes.weight, mode="sum", padding_idx=PAD)
-        found = flat.view(*tokens.shape[:-1], -1)
+        found = flat.view(*tokens.shape[:-1], self.codes.embedding_dim)
         return found if content is None else found + content
 
     def queries(self, states: Tensor, items: Tensor, position: Tensor) -> Tensor:
@@ -140,11 +143,12 @@ class TriePrior:
         """
         if not len(scores):
             return [scores.new_zeros((scores.shape[1], num)) for num in self.num_edges]
-        mass = (scores - scores.amax(0)).exp()
+        # Doubles hold what lies hundreds of nats below the best item: a filter may leave nothing else.
+        mass = (scores - scores.amax(0)).double().exp_()
         found = []
         for number, place in zip(reversed(self.num_edges), reversed([*self.above, self.leaf]), strict=True):
-            mass = mass.new_zeros((number, mass.shape[1])).index_add(0, place, mass)
-            found.append(_log(mass).T)
+            mass = mass.new_zeros((number, mass.shape[1])).index_add_(0, place, mass)
+            found.append(_log(mass).float().T)
         return found[::-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -45,7 +46,7 @@ class CodeLoss:
         if normalizer == "trie":
             trie = build_trie(table.sids, table.level_sizes, items)
             self.trie = SearchTrie.of(trie, device)
-            self.prior = PathPrior(trie, device)
+            self._built, self._device = trie, device
             # The node in front of each level; edges and their children have one number in a trie just built.
             nodes = np.full(table.sids.shape, trie.root, np.int64)
             nodes[:, 1:] = trie.walk(table.sids)[:, :-1]
@@ -55,6 +56,11 @@ class CodeLoss:
             needed = np.logical_or.accumulate(needed[:, ::-1], axis=1)[:, ::-1]
         # The last row is that of no item.
         self._needed = F.pad(torch.from_numpy(needed.copy()), (0, 0, 0, 1)).to(device)
+
+    @functools.cached_property
+    def prior(self) -> PathPrior:
+        """What an item head says along the ways of targets; within the trie alone."""
+        return PathPrior(self._built, self._device)
 
     def needed(self, item_index: Tensor) -> Tensor:
         """(..., L) bool: which codes of items (...) a model has to tell.
@@ -102,7 +108,7 @@ class CodeLoss:
 
 
 class ItemLoss:
-    """Minus the log-probability of the target among all items, by the encoder's state alone.
+    """Minus the log-probability of the target among all items, by the shopper's vector alone.
 
     It is the full softmax of SASRec's best form, over vectors that are sums of codes' and of the text's: every
     code learns from every item that has it, and a new item has a vector. Where the decoder starts from the

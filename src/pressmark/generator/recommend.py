@@ -18,7 +18,14 @@ from transformers import T5ForConditionalGeneration
 from pressmark.generator.beam_search import Masks, Normalizer, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.item_head import TriePrior
-from pressmark.generator.model import encoder_arguments, history_tokens, item_tokens, load_model, normalizer_of
+from pressmark.generator.model import (
+    encoder_arguments,
+    history_tokens,
+    item_tokens,
+    load_content,
+    load_model,
+    normalizer_of,
+)
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests, check_request, filter_mask
@@ -53,6 +60,7 @@ class GeneratorRecommender:
         num_items: Items in the catalog, withdrawn ones too.
         filters: name -> (num_items,) bool mask of allowed items. What a filter means for the trie is found
             when it is first asked for, in time that grows with the items, and again when its mask has changed.
+        trie: The SIDs as they stand. Change it through `insert`, `withdraw` and `restore` alone.
     """
 
     def __init__(
@@ -78,7 +86,8 @@ class GeneratorRecommender:
         self.history_length, self.history_input = model.config.history_length, model.config.history_input
         self.decoder = T5Decoder(model, dtype)
         self.device = model.device
-        self._head = copy.deepcopy(model.item_head).eval() if isinstance(model, CausalT5) else None
+        self._head = copy.deepcopy(model.item_head).float().eval() if isinstance(model, CausalT5) else None
+        self._catalog_lock = threading.Lock()
         self.guided = self.normalizer == "trie" and bool(getattr(model.config, "guided", False))
         self._content = None
         if self._head is not None and self._head.read is not None:
@@ -92,7 +101,7 @@ class GeneratorRecommender:
         # Both may have room behind the items; the last row of the tokens is padding.
         self._sids, self._tokens = table.sids, item_tokens(table, self.device)
         self._vocabulary = Vocabulary(table.level_sizes)
-        self._trie = LivingTrie(build_trie(table.sids, table.level_sizes))
+        self.trie = LivingTrie(build_trie(table.sids, table.level_sizes))
         self._show()
         self._masks: dict[str, _KnownMask] = {}
         self._masks_lock = threading.Lock()
@@ -104,6 +113,9 @@ class GeneratorRecommender:
         vectors: np.ndarray | None = None,
     ) -> np.ndarray:
         """Adds products to the loaded trie; it is built afresh only once in many thousand changes.
+
+        A model that starts from its item head makes its vectors again at the first request after a change, in
+        time that grows with the items: change many at once.
 
         Args:
             sids: (n, L) int64, of the same codebooks.
@@ -138,7 +150,7 @@ class GeneratorRecommender:
             assert self._head is not None
             content = self._head.content(vectors)
         items = np.arange(self.num_items, self.num_items + len(sids))
-        self._trie.insert(items, sids)
+        self.trie.insert(items, sids)
         self.num_items += len(sids)
         none = np.zeros(len(sids), bool)
         for name, mask in self.filters.items():
@@ -160,7 +172,7 @@ class GeneratorRecommender:
 
     def _show(self) -> None:
         """Shows the trie as it stands to the device; what the item head needs is made when it is asked for."""
-        self._shown = SearchTrie.of(self._trie, self.device)
+        self._shown = SearchTrie.of(self.trie, self.device)
         self._catalog: tuple[TriePrior, Tensor] | None = None
 
     def withdraw(self, item_index: np.ndarray) -> None:
@@ -170,7 +182,7 @@ class GeneratorRecommender:
             ValueError: If one is unknown or withdrawn already; nothing is taken away then.
         """
         self._check_known(item_index)
-        self._trie.withdraw(item_index, self._sids[item_index])
+        self.trie.withdraw(item_index, self._sids[item_index])
         self._show()
 
     def restore(self, item_index: np.ndarray) -> None:
@@ -180,7 +192,7 @@ class GeneratorRecommender:
             ValueError: If one is unknown or was not withdrawn; nothing is brought back then.
         """
         self._check_known(item_index)
-        self._trie.insert(item_index, self._sids[item_index])
+        self.trie.insert(item_index, self._sids[item_index])
         self._show()
 
     def _check_known(self, item_index: np.ndarray) -> None:
@@ -234,7 +246,7 @@ class GeneratorRecommender:
         dead = None
         if excluded is not None:
             row, item = excluded
-            dead = dead_edges(self._trie, row, item, self._sids[item], masks, of_user)
+            dead = dead_edges(self.trie, row, item, self._sids[item], masks, of_user)
         beams = search(
             self.decoder,
             states,
@@ -247,7 +259,7 @@ class GeneratorRecommender:
             self._prior(states, *read),
         )
         leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
-        found, scores = _items_of_leaves(self._trie, leaf, score, masks, of_user, excluded, k)
+        found, scores = _items_of_leaves(self.trie, leaf, score, masks, of_user, excluded, k)
         pruned = beams.pruned.cpu().numpy()
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
 
@@ -266,28 +278,32 @@ class GeneratorRecommender:
 
     @torch.inference_mode()
     def _prior(
-        self, states: Tensor, input_ids: Tensor, attention_mask: Tensor, content: Tensor | None
+        self, states: Tensor, input_ids: Tensor, attention_mask: Tensor, read: Tensor | None
     ) -> list[Tensor] | None:
         """Where the decoder starts, see `item_head`; None where it starts from nothing."""
         head = self._head
         if head is None or not self.guided:
             return None
-        if self._catalog is None:
-            every = np.arange(self.num_items)
-            live = every[self._trie.holds(every)]
-            shown = torch.from_numpy(live).to(self.device)
-            vectors = head.items(self._tokens[shown], None if self._content is None else self._content[shown])
-            self._catalog = TriePrior(self._trie, self._sids[live], self.device), vectors
-        prior, vectors = self._catalog
+        with self._catalog_lock:
+            if self._catalog is None:
+                every = np.arange(self.num_items)
+                live = every[self.trie.holds(every)]
+                shown = torch.from_numpy(live).to(self.device)
+                content = None if self._content is None else self._content[shown]
+                vectors = head.items(self._tokens[shown], content)
+                self._catalog = TriePrior(self.trie, self._sids[live], self.device), vectors
+            prior, vectors = self._catalog
         newest = attention_mask.sum(1) - 1
         state = states[torch.arange(len(states), device=self.device), newest][:, None]
-        queries = head.queries(state, head.items(input_ids, content), newest[:, None])[:, 0]
+        queries = head.queries(state, head.items(input_ids, read), newest[:, None])[:, 0]
         return prior(vectors @ queries.T)
 
     def generate_arguments(
         self, model: T5ForConditionalGeneration, histories: Histories
     ) -> tuple[dict[str, Any], list[Tensor] | None]:
         """For people who stay inside `generate`: its arguments, and the prior for the doors of `hf_generate`.
+
+        The doors want this recommender's `trie`: a prior's numbers are those of its edges.
 
         Args:
             model: The one that this recommender was made of.
@@ -304,7 +320,7 @@ class GeneratorRecommender:
         allowed = filter_mask(self.filters, name, self.num_items)
         if name is None or allowed is None:
             return None
-        known, trie = self._masks.get(name), self._trie
+        known, trie = self._masks.get(name), self.trie
         num = 0 if known is None else len(known.base.allowed)
         if (
             known is None
@@ -358,7 +374,6 @@ def load_generator(
     Raises:
         ValueError: If something is missing, or generator and SIDs are of different codebooks.
     """
-    from pressmark.catalog.embeddings import read_vectors
     from pressmark.catalog.items import read_catalog
 
     if item_id is None:
@@ -369,12 +384,10 @@ def load_generator(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     saved = model.generation_config
     beam = beam or (saved.num_beams if saved and saved.num_beams else 50)
-    content = None
-    if isinstance(model, CausalT5) and model.item_head.read is not None:
-        vectors = read_vectors(run)
-        if appended_vectors is not None:
-            vectors = np.concatenate([vectors, appended_vectors])
-        content = model.item_head.content(vectors)
+    content = load_content(run / "generator", model)
+    if content is not None and appended_vectors is not None:
+        assert isinstance(model, CausalT5)
+        content = torch.cat([content, model.item_head.content(appended_vectors)])
     nn.Module.to(model, device)
     return GeneratorRecommender(model, table, beam, batch_size, content=content)
 

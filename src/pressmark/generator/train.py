@@ -19,6 +19,7 @@ from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import (
+    CONTENT,
     build_model,
     encoder_arguments,
     load_model,
@@ -43,7 +44,7 @@ class Config:
         model: Its size.
         training: Length, speed and precision of training.
         init_from: Run folder whose generator it goes on from, over the same codebooks: for nightly retraining,
-            or a catalog that has grown. Empty starts afresh.
+            or a catalog that has grown. The vectors must be of the same embedding. Empty starts afresh.
         history_length: Items of history that it reads: the newest ones.
         item_loss: Weight of the item head's loss of a target beside the sum of its codes'; 0 leaves it out. It
             needs an encoder state in front of each target: history_input "causal" alone has them.
@@ -105,6 +106,7 @@ def train(run: Path, config: Config, seed: int) -> None:
         task.valid.case_id,
         task.table.sids,
         task.table.codebook_fingerprint,
+        "" if task.content is None else task.content.numpy(),
         files.file_hash(Path(config.init_from) / "generator" / "model.safetensors") if config.init_from else "",
     )
     record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
@@ -310,6 +312,8 @@ class GeneratorTask:
 def _save(folder: Path, model: T5ForConditionalGeneration, task: GeneratorTask, record: dict[str, Any]) -> None:
     with files.replacing(folder) as partial:
         nn.Module.to(model, "cpu").save_pretrained(partial)
+        if task.content is not None:
+            files.write_tensors(partial / CONTENT, {"content": task.content})
         numbers = {
             "codebook_fingerprint": task.table.codebook_fingerprint,
             "sid_version": task.table.version,
