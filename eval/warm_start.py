@@ -29,7 +29,7 @@ from pressmark.interactions.split_files import read_split
 from pressmark.recommender import Requests
 
 DAYS = {"yesterday": (0.6, 0.7), "today": (0.8, 0.9)}
-EPOCHS = (1, 2, 4)
+EPOCHS = (1, 3)
 
 
 def day(experiment: Experiment, name: str, seed: int) -> Experiment:
