@@ -23,7 +23,7 @@ from pressmark.evaluation.record import record
 from pressmark.files import read_json
 from pressmark.generator import model as sizes
 from pressmark.generator.causal_t5 import CausalT5
-from pressmark.generator.model import load_content, load_model, normalizer_of
+from pressmark.generator.model import load_facts, load_model, normalizer_of
 from pressmark.generator.samples import Samples, Windows, windows
 from pressmark.generator.train import Config, GeneratorTask, choose_cases
 from pressmark.interactions.histories import Histories
@@ -51,7 +51,7 @@ def surprise(run: Path, num_cases: int) -> np.ndarray:
         wanted = np.zeros(len(sequences.values), bool)
         wanted[ends] = True
         samples = replace(windows(sequences, length, True, True), wanted=wanted)
-        content = load_content(run / "generator", model)
+        content = load_facts(run / "generator").content
     task = GeneratorTask(samples, cases, table, np.arange(len(table)), Config(model=shape), 0, content)
     parts = np.array_split(np.arange(len(samples)), max(1, len(samples) // BATCH))
     batches = (task.collate(part, torch.device("cpu")) for part in parts)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from tests.contract.recommender_contract import check_recommender
-from tests.generator.models import TINY, random_model, random_table
+from tests.generator.models import TINY, facts_of, random_model, random_table
 
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.recommend import GeneratorRecommender
@@ -32,4 +32,4 @@ def test_a_decoder_that_starts_from_the_item_head_keeps_it(shared: bool) -> None
     config = dataclasses.replace(TINY, history_input="causal", normalizer="trie")
     model = random_model(13, table, config, vectors=vectors)
     assert isinstance(model, CausalT5)
-    check_recommender(GeneratorRecommender(model, table, content=model.item_head.content(vectors)), len(table))
+    check_recommender(GeneratorRecommender(model, table, facts=facts_of(model, vectors)), len(table))

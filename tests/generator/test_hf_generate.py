@@ -11,6 +11,7 @@ from tests.generator.models import (
     code_priors,
     encode_lists,
     exhaustive_scores,
+    facts_of,
     random_model,
     random_table,
     trie_rivals,
@@ -189,7 +190,7 @@ def test_both_doors_lead_where_the_recommender_leads() -> None:
     vectors = np.random.default_rng(4).normal(size=(len(TABLE), 9)).astype(np.float32)
     model = random_model(21, TABLE, config, vectors=vectors)
     assert isinstance(model, CausalT5)
-    recommender = GeneratorRecommender(model, TABLE, beam=30, content=model.item_head.content(vectors))
+    recommender = GeneratorRecommender(model, TABLE, beam=30, facts=facts_of(model, vectors))
     histories, trie = Histories.from_lists([[1, 2, 3], [], [5]]), recommender.trie
     expected = recommender.recommend(Requests(histories, mask_history=False), 6)
     arguments, prior = recommender.generate_arguments(model, histories)

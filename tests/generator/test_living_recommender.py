@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.generator.models import TINY, random_model, random_table
+from tests.generator.models import TINY, facts_of, random_model, random_table
 
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.recommend import GeneratorRecommender
@@ -178,11 +178,15 @@ READS = random_model(
 )
 
 
+COUNT = np.where(np.arange(len(TABLE)) < 100, np.arange(len(TABLE)) % 7, 0)
+READS.config.popularity_discount = 0.5
+
+
 def reader(items: np.ndarray) -> GeneratorRecommender:
     """A model that reads content and starts from its item head, over some of the items."""
     assert isinstance(READS, CausalT5)
     table = SidTable(TABLE.sids[items], TABLE.level_sizes, TABLE.codebook_fingerprint)
-    return GeneratorRecommender(READS, table, beam=40, content=READS.item_head.content(VECTORS[items]))
+    return GeneratorRecommender(READS, table, beam=40, facts=facts_of(READS, VECTORS[items], COUNT[items]))
 
 
 def test_content_comes_and_goes_with_the_products() -> None:
@@ -224,5 +228,5 @@ def test_content_that_is_missing() -> None:
     with pytest.raises(ValueError, match=r"shape \(1, 4\); it must be \(items, 9\)"):
         model.insert(TABLE.sids[[120]], vectors=VECTORS[[120], :4])
     assert model.num_items == 20
-    with pytest.raises(ValueError, match=r"reads content vectors of the 150 items; given: none"):
+    with pytest.raises(ValueError, match="reads content vectors or counts of its items: give their facts"):
         GeneratorRecommender(READS, TABLE)

@@ -14,8 +14,8 @@ from pressmark import distributed
 from pressmark.catalog.embeddings import point_to_vectors
 from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.files import read_json, read_tensors, write_tensors
-from pressmark.generator.model import encoder_arguments, item_tokens
-from pressmark.generator.recommend import load_generator
+from pressmark.generator.model import encoder_arguments, item_tokens, load_facts, load_model
+from pressmark.generator.recommend import GeneratorRecommender, load_generator
 from pressmark.generator.samples import Collator, prefix_samples
 from pressmark.generator.train import Config, GeneratorTask, choose_cases, train
 from pressmark.interactions.cases import Cases, Split
@@ -243,6 +243,42 @@ def test_gradients_reach_every_weight() -> None:
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
 
 
+def test_the_discount_that_is_best_in_validation_is_saved(run: Path) -> None:
+    """What sold most is never what comes next: in training item 0 follows everything, in validation nothing."""
+    from pressmark.catalog.items import read_catalog
+    from pressmark.interactions.split_files import read_split
+
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split = read_split(run / "data", catalog)
+    sequences = [[one for item in cycle(start, 4) for one in (item, 0)] for start in range(1, 24)]
+    popular = dataclasses.replace(
+        split,
+        train=Histories.from_lists(sequences),
+        train_user_id=np.array([f"u{start:02d}" for start in range(1, 24)], object),
+        train_timestamp=np.full(23 * 8, np.nan),
+        train_position=np.arange(23 * 8),
+    )
+    write_split(run / "data", popular, catalog)
+    model = dataclasses.replace(SMALL, history_input="causal", normalizer="trie")
+    train(run, quick(model=model, mask_history=False, popularity_discounts=(0.0, 1.0)), seed=0)
+    tried = read_json(run / "generator" / "metrics.json")["training"]["popularity_discounts"]
+    assert [one["discount"] for one in tried] == [0.0, 1.0]
+    assert tried[1]["ndcg_at_10"] > tried[0]["ndcg_at_10"]
+    recommender = load_generator(run, device="cpu")
+    assert recommender.popularity_discount == 1.0
+    facts = load_facts(run / "generator")
+    np.testing.assert_allclose(facts.log_count.exp(), 1 + np.bincount(np.concatenate(sequences)), rtol=1e-5)
+    asked = Requests(Histories.from_lists([[3, 0]]), mask_history=False)
+    plain = GeneratorRecommender(load_model(run / "generator", random_sids()), random_sids(), facts=facts)
+    plain.popularity_discount = 0.0
+    scores = [
+        dict(zip(*(one[0].tolist() for one in (found.item_index, found.scores)), strict=True))
+        for found in (plain.recommend(asked, 24), recommender.recommend(asked, 24))
+    ]
+    assert scores[1][0] < scores[0][0] - 1
+    assert sum(np.exp(list(scores[1].values()))) == pytest.approx(1, abs=1e-4)
+
+
 def test_validation_by_hand() -> None:
     valid = cases_of([cycle(start, 4) for start in range(11)])
     task = task_with(valid)
@@ -307,5 +343,7 @@ def test_the_cap_on_cases_is_seeded() -> None:
 
 
 def test_bad_config() -> None:
+    with pytest.raises(ValueError, match=r"popularity_discounts is \(-0\.1,\)"):
+        quick(popularity_discounts=(-0.1,))
     with pytest.raises(ValueError, match=r"generator.history_length is 0"):
         quick(history_length=0)

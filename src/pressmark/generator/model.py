@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
-from pressmark.files import read_tensors
+from pressmark.files import read_tensors, write_tensors
 from pressmark.generator.beam_search import Normalizer
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
-CONTENT = "content.safetensors"
-"""Beside a generator's weights: what it reads of the items' text."""
+ITEMS = "items.safetensors"
+"""Beside a generator's weights: what it knows of the items it was trained on, see `ItemFacts`."""
 
 HistoryInput = Literal["tokens", "items", "causal"]
 
@@ -99,6 +99,7 @@ def build_model(
         "history_input": config.history_input,
         "guided": config.guided and config.history_input == "causal" and config.normalizer == "trie",
         "normalizer": config.normalizer,
+        "popularity_discount": 0.0,
         "vector_dim": vectors.shape[1] if vectors is not None and reads_content(config) else 0,
     }
     t5 = T5Config(
@@ -200,19 +201,43 @@ def load_model(folder: Path, table: SidTable) -> T5ForConditionalGeneration:
     return model.eval()
 
 
-def load_content(folder: Path, model: T5ForConditionalGeneration) -> Tensor | None:
-    """(N, D) float32 content of the items that a saved generator was trained on; None where it reads none.
+@dataclass(frozen=True)
+class ItemFacts:
+    """What a generator knows of N items beside their SIDs.
+
+    Attributes:
+        content: (N, D) float32 from `ItemHead.content`; None for a model that reads none.
+        log_count: (N,) float32, log of one more than an item's training interactions.
+    """
+
+    content: Tensor | None
+    log_count: Tensor
+
+    def __len__(self) -> int:
+        return len(self.log_count)
+
+    def then(self, content: Tensor | None, num: int) -> ItemFacts:
+        """These items, and `num` new ones that nobody has bought."""
+        both = None if self.content is None or content is None else torch.cat([self.content, content])
+        return ItemFacts(both, F.pad(self.log_count, (0, num)))
+
+    def save(self, folder: Path) -> None:
+        """Writes them beside the weights."""
+        content = {} if self.content is None else {"content": self.content}
+        write_tensors(folder / ITEMS, {"log_count": self.log_count, **content})
+
+
+def load_facts(folder: Path) -> ItemFacts:
+    """The facts of a saved generator's items.
 
     Raises:
-        ValueError: If it is missing.
+        ValueError: If they are missing.
     """
-    if not (isinstance(model, CausalT5) and model.item_head.read is not None):
-        return None
-    path = folder / CONTENT
+    path = folder / ITEMS
     if not path.is_file():
         raise ValueError(f"{path} is missing, which the generator reads. Train the generator again.")
-    content: Tensor = read_tensors(path)["content"]
-    return content
+    tensors = read_tensors(path)
+    return ItemFacts(tensors.get("content"), tensors["log_count"])
 
 
 def item_tokens(table: SidTable, device: torch.device | str = "cpu") -> Tensor:

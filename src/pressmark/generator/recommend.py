@@ -19,10 +19,11 @@ from pressmark.generator.beam_search import Masks, Normalizer, SearchTrie, searc
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.item_head import TriePrior
 from pressmark.generator.model import (
+    ItemFacts,
     encoder_arguments,
     history_tokens,
     item_tokens,
-    load_content,
+    load_facts,
     load_model,
     normalizer_of,
 )
@@ -54,7 +55,9 @@ class GeneratorRecommender:
         normalizer: See `beam_search.search`; None is the one that the model was trained by.
         dtype: Of the decoder. bfloat16 is faster on machines that multiply in it, and rounds scores.
         max_beam: How far `Requests.certify` may widen the beam for a user whose answer is not yet proven.
-        content: (N, D) float32 of the items, from `ItemHead.content`, for a model that reads it.
+        facts: What the model knows of the N items beside their SIDs, where it asks for that.
+        popularity_discount: What an item's score loses for each unit of `ItemFacts.log_count`; None is what the
+            model was saved with, see `train.Config.popularity_discounts`.
 
     Attributes:
         num_items: Items in the catalog, withdrawn ones too.
@@ -72,7 +75,8 @@ class GeneratorRecommender:
         normalizer: Normalizer | None = None,
         dtype: torch.dtype = torch.float32,
         max_beam: int = 800,
-        content: Tensor | None = None,
+        facts: ItemFacts | None = None,
+        popularity_discount: float | None = None,
     ) -> None:
         if min(beam, batch_size, max_beam) < 1:
             raise ValueError(
@@ -89,15 +93,20 @@ class GeneratorRecommender:
         self._head = copy.deepcopy(model.item_head).float().eval() if isinstance(model, CausalT5) else None
         self._catalog_lock = threading.Lock()
         self.guided = self.normalizer == "trie" and bool(getattr(model.config, "guided", False))
-        self._content = None
-        if self._head is not None and self._head.read is not None:
-            if content is None or len(content) != len(table):
-                have = "none" if content is None else f"those of {len(content)}"
-                raise ValueError(
-                    f"the generator reads content vectors of the {len(table)} items; given: {have}."
-                )
-            # The last row is that of no item.
-            self._content = F.pad(content, (0, 0, 0, 1)).to(self.device)
+        if popularity_discount is None:
+            popularity_discount = getattr(model.config, "popularity_discount", 0.0)
+        self.popularity_discount = popularity_discount if self.guided else 0.0
+        reads = self._head is not None and self._head.read is not None
+        if facts is not None and len(facts) != len(table):
+            raise ValueError(f"facts are those of {len(facts)} items, the SID table has {len(table)}.")
+        if (reads and (facts is None or facts.content is None)) or (self.popularity_discount and facts is None):
+            raise ValueError("the generator reads content vectors or counts of its items: give their facts.")
+        # Of both the last row is that of no item.
+        self._content, self._log_count = None, None
+        if facts is not None:
+            self._log_count = F.pad(facts.log_count, (0, 1)).to(self.device)
+            if reads and facts.content is not None:
+                self._content = F.pad(facts.content, (0, 0, 0, 1)).to(self.device)
         # Both may have room behind the items; the last row of the tokens is padding.
         self._sids, self._tokens = table.sids, item_tokens(table, self.device)
         self._vocabulary = Vocabulary(table.level_sizes)
@@ -163,6 +172,8 @@ class GeneratorRecommender:
             self._tokens = F.pad(self._tokens, (0, 0, 0, room + 1 - len(self._tokens)), value=PAD)
             if self._content is not None:
                 self._content = F.pad(self._content, (0, 0, 0, room + 1 - len(self._content)))
+            if self._log_count is not None:
+                self._log_count = F.pad(self._log_count, (0, room + 1 - len(self._log_count)))
         self._sids[items] = sids
         self._tokens[items] = torch.from_numpy(self._vocabulary.sid_tokens(sids)).to(self.device)
         if self._content is not None and content is not None:
@@ -173,7 +184,7 @@ class GeneratorRecommender:
     def _show(self) -> None:
         """Shows the trie as it stands to the device; what the item head needs is made when it is asked for."""
         self._shown = SearchTrie.of(self.trie, self.device)
-        self._catalog: tuple[TriePrior, Tensor] | None = None
+        self._catalog: tuple[TriePrior, Tensor, Tensor | float] | None = None
 
     def withdraw(self, item_index: np.ndarray) -> None:
         """Takes products out of every answer; histories may go on naming them.
@@ -291,12 +302,15 @@ class GeneratorRecommender:
                 shown = torch.from_numpy(live).to(self.device)
                 content = None if self._content is None else self._content[shown]
                 vectors = head.items(self._tokens[shown], content)
-                self._catalog = TriePrior(self.trie, self._sids[live], self.device), vectors
-            prior, vectors = self._catalog
+                bias: Tensor | float = 0.0
+                if self.popularity_discount and self._log_count is not None:
+                    bias = -self.popularity_discount * self._log_count[shown, None]
+                self._catalog = TriePrior(self.trie, self._sids[live], self.device), vectors, bias
+            prior, vectors, bias = self._catalog
         newest = attention_mask.sum(1) - 1
         state = states[torch.arange(len(states), device=self.device), newest][:, None]
         queries = head.queries(state, head.items(input_ids, read), newest[:, None])[:, 0]
-        return prior(vectors @ queries.T)
+        return prior(vectors @ queries.T + bias)
 
     def generate_arguments(
         self, model: T5ForConditionalGeneration, histories: Histories
@@ -384,12 +398,14 @@ def load_generator(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     saved = model.generation_config
     beam = beam or (saved.num_beams if saved and saved.num_beams else 50)
-    content = load_content(run / "generator", model)
-    if content is not None and appended_vectors is not None:
-        assert isinstance(model, CausalT5)
-        content = torch.cat([content, model.item_head.content(appended_vectors)])
+    facts = load_facts(run / "generator")
+    if appended_vectors is not None:
+        content = None
+        if isinstance(model, CausalT5) and model.item_head.read is not None:
+            content = model.item_head.content(appended_vectors)
+        facts = facts.then(content, len(appended_vectors))
     nn.Module.to(model, device)
-    return GeneratorRecommender(model, table, beam, batch_size, content=content)
+    return GeneratorRecommender(model, table, beam, batch_size, facts=facts)
 
 
 def _excluded(histories: Histories, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import (
-    CONTENT,
+    ItemFacts,
     build_model,
     encoder_arguments,
     load_model,
@@ -53,6 +53,9 @@ class Config:
         empty_histories: Train on each user's first item too, behind an empty history.
         repeat_targets: Train on items that the user had before; false saves time where the history is
             masked from the answers anyway.
+        popularity_discounts: How much of an item's popularity in training answers take back: its score loses so
+            much for each e-fold of interactions. Of these the best in validation is saved with the model, where
+            it is `model.guided`: what sells next is less what sold most than a model trained on the past says.
         beam: Beams a user when recommending.
         valid_beam: Beams a user in validation during training.
         num_valid_cases: Validation cases looked at during training, drawn by seed; 0 takes all.
@@ -70,6 +73,7 @@ class Config:
     item_loss_others: int = 2048
     empty_histories: bool = True
     repeat_targets: bool = True
+    popularity_discounts: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4)
     beam: int = 50
     valid_beam: int = 20
     num_valid_cases: int = 2000
@@ -79,6 +83,11 @@ class Config:
         for name in ("history_length", "beam", "valid_beam"):
             if getattr(self, name) < 1:
                 raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be at least 1.")
+        if not self.popularity_discounts or min(self.popularity_discounts) < 0:
+            raise ValueError(
+                f"generator.popularity_discounts is {self.popularity_discounts}; it must hold numbers from 0 "
+                "on, [0.0] for none."
+            )
         for name in ("item_loss", "item_loss_others"):
             if getattr(self, name) < 0:
                 raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be 0 or more.")
@@ -106,12 +115,13 @@ def train(run: Path, config: Config, seed: int) -> None:
         task.valid.case_id,
         task.table.sids,
         task.table.codebook_fingerprint,
-        "" if task.content is None else task.content.numpy(),
+        "" if task.facts.content is None else task.facts.content.numpy(),
         files.file_hash(Path(config.init_from) / "generator" / "model.safetensors") if config.init_from else "",
     )
     record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
+    tried = task.choose_discount(model)
     if distributed.rank() == 0:
-        _save(run / "generator", model, task, record)
+        _save(run / "generator", model, task, record | {"popularity_discounts": tried})
     distributed.barrier()
 
 
@@ -205,7 +215,8 @@ class GeneratorTask:
         seed: int,
         content: Tensor | None = None,
     ) -> None:
-        self.content = content
+        count = np.bincount(samples.values, minlength=len(table))
+        self.facts = ItemFacts(content, torch.from_numpy(np.log1p(count)).float())
         self.samples, self.valid, self.table, self.items = samples, valid, table, items
         self.config, self.seed = config, seed
         self._device: torch.device | None = None
@@ -218,7 +229,8 @@ class GeneratorTask:
         """These samples on `device`."""
         if self._device != device:
             config, table = self.config, self.table
-            content = None if self.content is None else F.pad(self.content, (0, 0, 0, 1))
+            content = self.facts.content
+            content = None if content is None else F.pad(content, (0, 0, 0, 1))
             self._collator = Collator(self.samples, table, config.model.history_input, device, content)
             self._code_loss = CodeLoss(table, self.items, config.model.normalizer, device)
             of_items = self._collator.tokens, self._collator.content, self.items
@@ -295,11 +307,26 @@ class GeneratorTask:
     def after_step(self, model: nn.Module, step: int) -> None:
         """Nothing to do."""
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
+    def choose_discount(self, model: T5ForConditionalGeneration) -> list[dict[str, float]]:
+        """Sets the popularity discount that is best in validation; says what each was worth."""
+        tried: list[dict[str, float]] = []
+        if model.config.guided and len(self.valid):
+            for discount in self.config.popularity_discounts:
+                tried.append({"discount": discount, **self.validate(model, discount)})
+            model.config.popularity_discount = max(tried, key=lambda one: one[self.metric])["discount"]
+        return tried
+
+    def validate(self, model: nn.Module, popularity_discount: float = 0.0) -> dict[str, float]:
         """Item-level metrics of constrained beam search; each process decodes its share of the cases."""
         assert isinstance(model, T5ForConditionalGeneration)
         share = self.valid.take(np.arange(distributed.rank(), len(self.valid), distributed.num_processes()))
-        recommender = GeneratorRecommender(model, self.table, self.config.valid_beam, content=self.content)
+        recommender = GeneratorRecommender(
+            model,
+            self.table,
+            self.config.valid_beam,
+            facts=self.facts,
+            popularity_discount=popularity_discount,
+        )
         answer = recommender.recommend(Requests(share.histories, mask_history=self.config.mask_history), 10)
         rank = metrics.rank_of_target(answer.item_index, share.target)
         sums = [metrics.ndcg_at_k(rank, 10).sum(), metrics.recall_at_k(rank, 10).sum(), len(share)]
@@ -312,8 +339,7 @@ class GeneratorTask:
 def _save(folder: Path, model: T5ForConditionalGeneration, task: GeneratorTask, record: dict[str, Any]) -> None:
     with files.replacing(folder) as partial:
         nn.Module.to(model, "cpu").save_pretrained(partial)
-        if task.content is not None:
-            files.write_tensors(partial / CONTENT, {"content": task.content})
+        task.facts.save(partial)
         numbers = {
             "codebook_fingerprint": task.table.codebook_fingerprint,
             "sid_version": task.table.version,
