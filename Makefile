@@ -33,7 +33,7 @@ fix: setup
 # The figures of the README. The real data sets are described in data/README.md.
 bench: setup
 	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
-	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1] --record true
+	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1,2] --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --record true
 	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --record true
