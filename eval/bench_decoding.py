@@ -151,13 +151,7 @@ class FreeTrie(SearchTrie):
     """No trie at all: every code may follow every other."""
 
     def offers(
-        self,
-        level: int,
-        node: Tensor,
-        scores: Tensor,
-        masks: Masks | None,
-        normalize: bool = False,
-        prior: Tensor | None = None,
+        self, level: int, node: Tensor, scores: Tensor, *rest: Any, **more: Any
     ) -> tuple[Tensor, Tensor]:
         """All of them."""
         return scores, scores

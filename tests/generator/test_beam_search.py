@@ -284,6 +284,9 @@ class FlatDecoder:
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
 
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, content: Tensor | None = None) -> Tensor:
+        return input_ids
+
     def cross_kv(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         return states
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from pressmark.catalog.principal_axes import principal_axes
 from pressmark.interactions.histories import Histories
 
 ROWS_AT_ONCE = 4096
@@ -137,15 +138,12 @@ class ItemTower(nn.Module):
         All dimensions are divided by one number, which makes the mean squared length 1 and keeps cosines.
         Dividing each by its own deviation would blow up dead dimensions: MiniLM has three.
         """
-        centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-        length = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
-        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, : self.projection.out_features].T
-        # An axis has no sign of its own; fixed so that every machine starts alike.
-        axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
-        self.mean.copy_(torch.from_numpy(vectors.mean(axis=0, dtype=np.float64)))
+        mean = vectors.mean(axis=0, dtype=np.float64)
+        length = float(np.sqrt(np.square(vectors - mean).sum(axis=1).mean()))
+        axes, _ = principal_axes(vectors, mean, 1.0, self.projection.out_features)
+        self.mean.copy_(torch.from_numpy(mean))
         self.scale.fill_(length if length > 1e-6 else 1.0)
-        self.projection.weight.zero_()
-        self.projection.weight[: len(axes)] = torch.from_numpy(axes.copy()).to(self.projection.weight)
+        self.projection.weight.copy_(torch.from_numpy(axes))
         self.projection.bias.zero_()
 
 

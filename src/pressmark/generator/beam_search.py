@@ -30,8 +30,12 @@ class Decoder(Protocol):
     B users, M beams each, S encoder positions.
     """
 
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, content: Tensor | None = None) -> Tensor:
+        """Encoder states (B, S, D) of the histories, for whoever calls `search`."""
+        ...
+
     def cross_kv(self, states: Tensor, attention_mask: Tensor) -> Any:
-        """Whatever `step` wants to know of the encoder states (B, S, D), once a user."""
+        """Whatever `step` wants to know of the encoder states, once a user."""
         ...
 
     def step(

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pressmark.catalog.principal_axes import principal_axes
 from pressmark.sids.trie import Trie
 from pressmark.sids.vocabulary import PAD
 
@@ -62,12 +63,9 @@ class ItemHead(nn.Module):
     def start_from(self, vectors: np.ndarray) -> None:
         """Fits the mean and the axes to (n, vector_dim) float32 vectors."""
         mean = vectors.mean(axis=0, dtype=np.float64)
-        centred = vectors.astype(np.float64) - mean
-        axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, : len(self.axes)].T
-        # An axis has no sign of its own; fixed so that every machine starts alike.
-        axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
+        axes, _ = principal_axes(vectors, mean, 1.0, len(self.axes))
         self.mean.copy_(torch.from_numpy(mean))
-        self.axes[: len(axes)] = torch.from_numpy(axes.copy()).to(self.axes)
+        self.axes.copy_(torch.from_numpy(axes))
 
     @torch.no_grad()
     def content(self, vectors: np.ndarray) -> Tensor:
@@ -105,16 +103,13 @@ class ItemHead(nn.Module):
         Returns:
             (B, T, D) float32.
         """
-        column = torch.arange(items.shape[1], device=items.device)
-        newer = position[..., None] - column  # (B or 1, T, S)
-        weights = self.age[newer.clamp(0, len(self.age) - 1)]
-        weights = weights.masked_fill((newer < 0) | (column == 0), -torch.inf)
-        # Nothing to take the mean of is a mean of nothing.
-        weights = weights.masked_fill(position[..., None] == 0, 0.0).softmax(-1) * (column > 0)
-        with torch.autocast(states.device.type, enabled=False):
-            mean = weights.expand(len(items), -1, -1) @ (items.float() * (column > 0)[:, None])
-            mean = mean * (position > 0)[..., None]
-            return SHARPNESS * (mean + self.query(states.float()))
+        newer = position[..., None] - torch.arange(1, items.shape[1], device=items.device)  # (B or 1, T, S - 1)
+        inside = newer >= 0
+        # Finite: behind an empty history the softmax is even, and then nothing of it is inside.
+        logits = self.age[newer.clamp_min(0)].masked_fill(~inside, torch.finfo(self.age.dtype).min)
+        weights = logits.softmax(-1) * inside
+        mean = weights.expand(len(items), -1, -1) @ items[:, 1:]
+        return SHARPNESS * (mean + self.query(states.float()))
 
 
 class TriePrior:
@@ -161,7 +156,7 @@ class PathPrior:
 
     Attributes:
         items: (n,) int64 item_index in the order of SIDs, in which scores are to come.
-        place: (items,) int64 where each stands there.
+        place: int64 by item_index, where each stands there; -1 for items that are none of them.
     """
 
     def __init__(self, trie: Trie, device: torch.device | str = "cpu") -> None:

@@ -46,8 +46,7 @@ class Config:
         content: Read the items' content vectors beside their codes; with history_input "causal" alone.
         guided: Let the decoder start from what the item head says of the whole catalog, see `item_head`; with
             history_input "causal" and normalizer "trie" alone. Every product is scored for every shopper, as
-            a dual tower without an index does it: .1 s of one CPU thread for a million products, .025 s for
-            200,000. Turn it off where that is too much.
+            a dual tower without an index does it; turn it off where that is too much.
         normalizer: What a code competes with, in training and in answers: "trie" those that lead to an item,
             "level" its level's, "full" the whole vocabulary, as TIGER and HF have it. See `losses.CodeLoss`.
     """

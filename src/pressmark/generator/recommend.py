@@ -252,8 +252,8 @@ class GeneratorRecommender:
         k: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One batch: (B, k) items, (B, k) scores, (B,) exact."""
-        read = self._read(items, lengths)
-        states = self.decoder.encode(*read)
+        input_ids, attention_mask, content = self._read(items, lengths)
+        states = self.decoder.encode(input_ids, attention_mask, content)
         dead = None
         if excluded is not None:
             row, item = excluded
@@ -261,13 +261,13 @@ class GeneratorRecommender:
         beams = search(
             self.decoder,
             states,
-            read[1],
+            attention_mask,
             self._shown,
             beam,
             Masks.of(masks, of_user, self.device),
             dead,
             self.normalizer,
-            self._prior(states, *read),
+            self._prior(states, input_ids, attention_mask, content),
         )
         leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
         found, scores = _items_of_leaves(self.trie, leaf, score, masks, of_user, excluded, k)

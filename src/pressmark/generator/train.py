@@ -300,9 +300,8 @@ class GeneratorTask:
         paths, content = self._code_loss.prior, self._collator.content
         own = None if content is None else content[paths.items]
         vectors = head.items(self._collator.tokens[paths.items], own)
-        # bf16 has 8 bits: too few to tell scores apart that are tens.
-        with torch.autocast(queries.device.type, enabled=False):
-            return paths(vectors.float(), queries, self._code_loss.nodes[item_index], item_index)
+        # Float32 throughout: bf16 has 8 bits, too few to tell scores apart that are tens.
+        return paths(vectors, queries, self._code_loss.nodes[item_index], item_index)
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Nothing to do."""

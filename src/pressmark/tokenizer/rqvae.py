@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pressmark.catalog.principal_axes import principal_axes
 from pressmark.distributed import gather_rows
 from pressmark.tokenizer.kmeans import refine, residual_kmeans, sample_rows
 from pressmark.tokenizer.quantizer import MIN_STD, by_chunks, check_codes, check_width, fit_standardisation
@@ -238,7 +239,7 @@ class RQVAE(PreTrainedModel):
         """
         fit_standardisation(self.mean, self.scale, vectors, scaling)
         mean, scale = self.mean.cpu().numpy(), self.scale.cpu().numpy()
-        axes, std = _principal_axes(vectors, mean, scale, self.config.latent_dim)
+        axes, std = principal_axes(vectors, mean, scale, self.config.latent_dim)
         shrink = 1.0 / max(std, MIN_STD)
         self.encoder.linear.weight.copy_(torch.from_numpy(axes * shrink))
         self.decoder.linear.weight.copy_(torch.from_numpy(axes.T / shrink))
@@ -334,29 +335,3 @@ def quantization_loss(output: RQVAEOutput, commitment_weight: float, codebook_we
             moved = (residual.detach() - entry).square().mean(dim=1)
             total = total + codebook_weight / len(output.residuals) * moved
     return total
-
-
-def _principal_axes(
-    vectors: np.ndarray, mean: np.ndarray, scale: np.ndarray, num_axes: int
-) -> tuple[np.ndarray, float]:
-    """First principal axes of the standardised vectors, and the root mean square of the projections on them.
-
-    Args:
-        vectors: (N, D) float32.
-        mean: (D,) float32.
-        scale: (D,) float32.
-        num_axes: d; axes beyond D are zero.
-
-    Returns:
-        (d, D) float32 orthonormal rows, each with its largest entry positive so that the sign is settled.
-    """
-    covariance = np.zeros((len(mean), len(mean)))
-    for start in range(0, len(vectors), 65_536):
-        chunk = ((vectors[start : start + 65_536] - mean) / scale).astype(np.float64)
-        covariance += chunk.T @ chunk / len(vectors)
-    values, vectors = np.linalg.eigh(covariance)
-    found = vectors.T[::-1][:num_axes]
-    found = found * np.sign(found[np.arange(len(found)), np.abs(found).argmax(axis=1)])[:, None]
-    axes = np.zeros((num_axes, len(mean)), np.float32)
-    axes[: len(found)] = found
-    return axes, float(np.sqrt(values[::-1][:num_axes].clip(min=0).mean()))
