@@ -75,8 +75,8 @@ def test_a_batch_by_hand() -> None:
     assert batch.target_index.tolist() == [3, 7, 6]
     assert batch.lengths.tolist() == [0, 4, 1]
     assert batch.history_index.tolist() == [[-1] * 4, [2, 5, 9, 8], [2, -1, -1, -1]]
-    # Each distinct item once: 2 3 5 6 7 8 9.
-    assert batch.item_index.tolist() == [2, 3, 5, 6, 7, 8, 9]
+    # Each distinct item once: 2 3 5 6 7 8 9; the last again and again up to a round number.
+    assert batch.item_index.tolist() == [2, 3, 5, 6, 7, 8] + [9] * 58
     np.testing.assert_array_equal(batch.vectors.numpy(), content()[batch.item_index])
     assert batch.history.tolist() == [[-1] * 4, [0, 2, 6, 5], [0, -1, -1, -1]]
     assert batch.target.tolist() == [1, 4, 3]

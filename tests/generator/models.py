@@ -72,24 +72,24 @@ class Encoded:
 
     input_ids: Tensor
     attention_mask: Tensor
-    content: Tensor | None = None
+    vectors: Tensor | None = None
 
 
 def encode_lists(
     table: SidTable,
     histories: list[list[int]],
     history_input: HistoryInput = "tokens",
-    content: Tensor | None = None,
+    vectors: Tensor | None = None,
 ) -> Encoded:
-    """Spells lists of item_index; `content` (N, D) is that of the items."""
+    """Spells lists of item_index; `vectors` (N, D) are those of the items."""
     width = max(len(one) for one in histories)
     items = torch.tensor([one + [-1] * (width - len(one)) for one in histories], dtype=torch.int64)
     items = items.reshape(len(histories), width)
     lengths = torch.tensor([len(one) for one in histories])
-    if content is not None:
-        content = F.pad(F.pad(content, (0, 0, 0, 1))[items], (0, 0, 1, 0))
+    if vectors is not None:
+        vectors = F.pad(F.pad(vectors, (0, 0, 0, 1))[items], (0, 0, 1, 0))
     size = Vocabulary(table.level_sizes).size
-    return Encoded(*history_tokens(item_tokens(table), items, lengths, history_input, size), content)
+    return Encoded(*history_tokens(item_tokens(table), items, lengths, history_input, size), vectors)
 
 
 @torch.no_grad()
@@ -107,8 +107,8 @@ def exhaustive_scores(
     """
     scores = []
     for row in range(len(encoded.input_ids)):
-        content = None if encoded.content is None else encoded.content[row : row + 1]
-        arguments = encoder_arguments(model, encoded.input_ids[row : row + 1], content)
+        vectors = None if encoded.vectors is None else encoded.vectors[row : row + 1]
+        arguments = encoder_arguments(model, encoded.input_ids[row : row + 1], vectors)
         states = model.encoder(**arguments, attention_mask=encoded.attention_mask[row : row + 1])
         states.last_hidden_state = states.last_hidden_state.expand(len(labels), -1, -1)
         mask = encoded.attention_mask[row : row + 1].expand(len(labels), -1)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.losses import CodeLoss
-from pressmark.generator.model import build_model, embed, encoder_arguments
+from pressmark.generator.model import build_model, embed, encoder_arguments, item_tokens
 from pressmark.generator.rms_norm import rms_norm
 from pressmark.generator.samples import Collator, windows
 from pressmark.generator.train import Config, GeneratorTask
@@ -20,6 +20,7 @@ from pressmark.interactions.histories import Histories
 
 CAUSAL = dataclasses.replace(TINY, history_input="causal", dropout=0.0)
 TABLE = random_table(3, 40, (6, 7, 5))
+TOKENS = item_tokens(TABLE)[:-1]
 VECTORS = np.random.default_rng(3).normal(size=(len(TABLE), 10)).astype(np.float32)
 SEQUENCES = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3, 5, 8, 9, 7]]
 
@@ -37,21 +38,22 @@ def test_one_pass_says_what_every_prefix_says_through_hf(
     feed_forward: str, empty_histories: bool, reads: bool
 ) -> None:
     model = causal_model(VECTORS if reads else None, feed_forward=feed_forward, num_decoder_layers=3)
-    content = model.item_head.content(VECTORS) if reads else None
+    vectors = model.item_head.items(TOKENS, model.item_head.content(VECTORS)).detach() if reads else None
     samples = windows(Histories.from_lists(SEQUENCES), 6, empty_histories, repeat_targets=True)
-    padded = None if content is None else F.pad(content, (0, 0, 0, 1))
-    batch = Collator(samples, TABLE, "causal", content=padded)(np.arange(3))
+    batch = Collator(samples, TABLE, "causal")(np.arange(3))
     assert batch.next_index is not None
+    assert batch.read is not None
+    given = None if vectors is None else F.pad(vectors, (0, 0, 0, 1))[batch.read]
     counted = batch.next_index >= 0
     with torch.no_grad():
-        arguments = encoder_arguments(model, batch.input_ids, batch.content)
+        arguments = encoder_arguments(model, batch.input_ids, given)
         hidden, states = model(**arguments, next_items=batch.next_items)
         found = F.linear(hidden[counted], model.shared.weight)
         expected, encoded = [], []
         for sequence in SEQUENCES:
             for place in range(0 if empty_histories else 1, len(sequence)):
-                inputs = encode_lists(TABLE, [sequence[:place]], "causal", content)
-                arguments = encoder_arguments(model, inputs.input_ids, inputs.content)
+                inputs = encode_lists(TABLE, [sequence[:place]], "causal", vectors)
+                arguments = encoder_arguments(model, inputs.input_ids, inputs.vectors)
                 out = model(
                     **arguments,
                     attention_mask=inputs.attention_mask,

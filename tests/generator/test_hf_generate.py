@@ -223,5 +223,5 @@ def test_both_doors_lead_where_the_recommender_leads() -> None:
         model.generate(**two, num_beams=3, custom_generate=TrieBeamSearch(trie, prior=prior))
     with pytest.raises(ValueError, match="a prior over a trie's edges needs 'trie'"):
         TrieLogitsProcessor(trie, prior=prior)
-    with pytest.raises(ValueError, match="reads content vectors"):
+    with pytest.raises(ValueError, match="reads its items' vectors"):
         encoder_arguments(model, torch.ones((1, 2, 3), dtype=torch.int64))

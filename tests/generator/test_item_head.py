@@ -6,7 +6,7 @@ import torch
 from tests.generator.models import random_table
 from torch.nn import functional as F
 
-from pressmark.generator.item_head import SHARPNESS, ItemHead, TriePrior
+from pressmark.generator.item_head import SHARPNESS, ItemHead, TriePrior, unit
 from pressmark.generator.model import item_tokens
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import build_trie
@@ -49,14 +49,40 @@ def test_a_fresh_head_ranks_by_how_alike_the_texts_are() -> None:
     states = torch.randn(3, 1, 8)
     found = model.queries(states, items, torch.tensor([[3], [1], [0]]))[:, 0]
     weights = model.age[:3].softmax(0)
-    mean = weights[0] * content[11] + weights[1] * content[9] + weights[2] * content[3]
-    torch.testing.assert_close(found, SHARPNESS * torch.stack([mean, content[5], torch.zeros(8)]))
+    mean = weights @ unit(content[[11, 9, 3]])
+    torch.testing.assert_close(found, SHARPNESS * unit(torch.stack([mean, unit(content[5]), torch.zeros(8)])))
     # What the encoder adds comes on top, and every position has the query of its own history.
     torch.nn.init.normal_(model.query.weight)
     every = model.queries(states.expand(-1, 4, -1), items, torch.arange(4)[None])
     moved = model.queries(states, items, torch.tensor([[3], [1], [0]]))[:, 0]
     torch.testing.assert_close(every[[0, 1, 2], [3, 1, 0]], moved)
-    torch.testing.assert_close(moved - found, SHARPNESS * model.query(states[:, 0]))
+    plain = torch.stack([mean, unit(content[5]), torch.zeros(8)])
+    torch.testing.assert_close(moved, SHARPNESS * unit(plain + model.query(states[:, 0])))
+
+
+def test_an_identity_is_added_where_there_is_one_and_at_times_left_out_in_training() -> None:
+    model = ItemHead(20, 8, 10, 4, num_items=5, identity_dropout=0.25)
+    torch.nn.init.normal_(model.identity.weight)  # type: ignore[union-attr]
+    own = model.identity.weight.detach()  # type: ignore[union-attr]
+    content = torch.randn(2, 4, 8)
+    # No item, and items that came after training, are their text alone.
+    item_index = torch.tensor([[0, 4, -1, 5], [2, 2, 3, 90]])
+    with torch.no_grad():
+        found = model.eval().known(content, item_index) - content
+        expected = torch.stack([own[0], own[4], 0 * own[0], 0 * own[0], own[2], own[2], own[3], 0 * own[0]])
+        torch.testing.assert_close(found, expected.view(2, 4, 8))
+        kept = (model.train().known(torch.zeros(4000, 8), torch.full((4000,), 3)) != 0).all(1)
+        assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
+        assert torch.equal(ItemHead(20, 8, 10, 4).known(content, item_index), content)
+
+
+def test_vectors_come_to_length_1_and_nothing_stays_nothing() -> None:
+    vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.01, 0.0]], requires_grad=True)
+    found = unit(vectors)
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.8], [0, 0], [0.0995, 0]]), atol=2e-4, rtol=1e-3)
+    found.sum().backward()
+    assert vectors.grad is not None
+    assert vectors.grad.abs().max() <= 10 + 1e-5
 
 
 def test_masses_of_a_living_trie_are_those_of_a_fresh_one() -> None:

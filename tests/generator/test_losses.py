@@ -8,7 +8,7 @@ import torch
 from tests.generator.models import TINY, encode_lists, exhaustive_scores, random_model, random_table
 from torch.nn import functional as F
 
-from pressmark.generator.item_head import ItemHead, TriePrior
+from pressmark.generator.item_head import ItemHead, TriePrior, unit
 from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import item_tokens
 from pressmark.sids.trie import build_trie
@@ -85,18 +85,20 @@ def test_a_decoder_that_says_nothing_says_what_the_item_head_says(items: np.ndar
     scores = torch.randn(len(items), len(items), generator=torch.Generator().manual_seed(1)) * 4
     scores.requires_grad_()
     target = torch.from_numpy(items)
-    prior, item_loss = loss.prior(scores, torch.eye(len(items)), loss.nodes[target], target)
+    bias = torch.randn(len(items)) * 2
+    prior, item_loss = loss.prior(scores, torch.eye(len(items)), bias, loss.nodes[target], target)
     labels = item_tokens(table)[target]
     silent = torch.zeros(len(items), 20)
     terms = loss(lambda level, rows: silent[:, rows], labels, target, prior)
-    expected = F.cross_entropy(scores.T, loss.prior.place[target], reduction="none")
+    gained = scores + bias[:, None]
+    expected = F.cross_entropy(gained.T, loss.prior.place[target], reduction="none")
     torch.testing.assert_close(item_loss, expected)
     sids = table.sids[loss.prior.items.numpy()]
     same = torch.from_numpy((sids[:, None] == table.sids[items]).all(2))
-    of_sid = scores.logsumexp(0) - scores.masked_fill(~same, -torch.inf).logsumexp(0)
+    of_sid = gained.logsumexp(0) - gained.masked_fill(~same, -torch.inf).logsumexp(0)
     torch.testing.assert_close(terms.sum(1), of_sid, atol=1e-5, rtol=1e-5)
     # And every edge along the way stands where the whole trie's masses put it.
-    whole = TriePrior(build_trie(table.sids, table.level_sizes, items), sids)(scores)
+    whole = TriePrior(build_trie(table.sids, table.level_sizes, items), sids)(gained)
     for level, own in enumerate(prior):
         edge, closed = loss.trie.edges(level, loss.nodes[target, level, None], None)
         among = whole[level].gather(1, edge[:, 0].long()).masked_fill(closed[:, 0], -torch.inf).log_softmax(1)
@@ -109,26 +111,31 @@ def test_a_decoder_that_says_nothing_says_what_the_item_head_says(items: np.ndar
     torch.testing.assert_close(scores.grad.sum(0), torch.zeros(len(items)), atol=1e-4, rtol=0)
 
 
+BIAS = torch.linspace(-1, 1, len(TABLE))
+
+
 def test_the_item_loss_is_a_softmax_over_the_items() -> None:
     model, items = head(), ITEMS[5:]
     queries, target = torch.randn(6, 16), torch.tensor([5, 9, 9, 20, 21, 30])
     content = torch.randn(len(TABLE) + 1, 16)
     for text in (None, content):
-        vectors = model.codes.weight[LABELS].sum(1) + (0 if text is None else text[:-1])
-        expected = F.cross_entropy(queries @ vectors[items].T, target - 5, reduction="none")
-        torch.testing.assert_close(ItemLoss(TOKENS, text, items, 0)(model, queries, target), expected)
-        torch.testing.assert_close(ItemLoss(TOKENS, text, items, 99)(model, queries, target), expected)
+        vectors = unit(model.codes.weight[LABELS].sum(1) + (0 if text is None else text[:-1]))
+        expected = F.cross_entropy(queries @ vectors[items].T + BIAS[items], target - 5, reduction="none")
+        torch.testing.assert_close(ItemLoss(TOKENS, text, items, BIAS, 0)(model, queries, target), expected)
+        torch.testing.assert_close(ItemLoss(TOKENS, text, items, BIAS, 99)(model, queries, target), expected)
 
 
 def test_drawn_items_stand_for_all() -> None:
     model = head()
     queries, target = torch.randn(6, 16) * 0.4, torch.arange(6)
-    exact = ItemLoss(TOKENS, None, ITEMS, 0)(model, queries, target)
+    exact = ItemLoss(TOKENS, None, ITEMS, BIAS, 0)(model, queries, target)
     torch.manual_seed(0)
-    some = torch.stack([ItemLoss(TOKENS, None, ITEMS, 30)(model, queries, target) for _ in range(400)]).mean(0)
+    some = torch.stack(
+        [ItemLoss(TOKENS, None, ITEMS, BIAS, 30)(model, queries, target) for _ in range(400)]
+    ).mean(0)
     # Jensen: the mean of logarithms lies a little below.
     torch.testing.assert_close(some, exact, atol=0.05, rtol=0.02)
     torch.manual_seed(0)
-    one = ItemLoss(TOKENS, None, ITEMS, 30)(model, queries, target)
+    one = ItemLoss(TOKENS, None, ITEMS, BIAS, 30)(model, queries, target)
     torch.manual_seed(0)
-    assert torch.equal(one, ItemLoss(TOKENS, None, ITEMS, 30)(model, queries, target))
+    assert torch.equal(one, ItemLoss(TOKENS, None, ITEMS, BIAS, 30)(model, queries, target))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.generator.models import random_table
 
-from pressmark.generator.samples import Collator, Samples, Windows, prefix_samples, windows
+from pressmark.generator.samples import WINDOWS, Collator, Samples, Windows, prefix_samples, windows
 from pressmark.interactions.histories import Histories
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
@@ -163,11 +163,16 @@ def test_a_batch_of_windows_by_hand() -> None:
     assert samples.overlap.tolist() == [0, 0, 1]
     batch = Collator(samples, TABLE, "causal")(np.array([0, 1, 2]))
     start = [EOS, PAD, PAD]
-    assert batch.attention_mask.sum(1).tolist() == [3, 4, 2]
-    read = [one[mask > 0].tolist() for one, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
+    # Windows of nothing fill the batch up to a round number.
+    assert batch.attention_mask.sum(1).tolist() == [3, 4, 2] + [1] * (WINDOWS - 3)
+    pairs = list(zip(batch.input_ids, batch.attention_mask, strict=True))[:3]
+    read = [one[mask > 0].tolist() for one, mask in pairs]
     assert read == [[start, SID[3], SID[1]], [start, SID[2], SID[6], SID[2]], [start, SID[7]]]
     assert batch.next_index is not None
-    assert batch.next_index.tolist() == [[1, 4, -1], [6, -1, 7], [1, -1, -1]]
+    assert batch.next_index[:3].tolist() == [[1, 4, -1], [6, -1, 7], [1, -1, -1]]
+    assert (batch.next_index[3:] == -1).all()
+    assert batch.read is not None
+    assert batch.read[:3].tolist() == [[-1, 3, 1, 4], [-1, 2, 6, 2], [-1, 7, 1, -1]]
     assert batch.item_index.tolist() == [1, 4, 6, 7, 1]
     assert batch.labels.tolist() == [SID[item] for item in (1, 4, 6, 7, 1)]
     assert batch.next_items is not None

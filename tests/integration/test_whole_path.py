@@ -207,7 +207,11 @@ def test_the_command_recommends_to_a_file(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("stage", ["tokenizer", "generator"])
 def test_two_processes_train_as_one(run: Path, tmp_path: Path, stage: str) -> None:
     """Dropout draws differ between processes, so it is off; everything else must agree."""
-    still = {"generator.model.dropout": 0.0, "run_dir": tmp_path / "one"}
+    still = {
+        "generator.model.dropout": 0.0,
+        "generator.model.identity_dropout": 0.0,
+        "run_dir": tmp_path / "one",
+    }
     experiment, _ = parse(tiny_arguments(run.parent, **still))
     getattr(stages, f"train_{stage}")(experiment)
     # Both start from the same earlier stages: sums in another order may move an item on a cell's edge.

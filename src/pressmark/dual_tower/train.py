@@ -180,6 +180,8 @@ class DualTowerTask:
         history = np.where(inside, self.train.values[places], -1)
         target = self.train.values[samples]
         items, rows = np.unique(np.concatenate([target, history[inside]]), return_inverse=True)
+        # Few shapes are quicker than many for a library that compiles its products for them.
+        items = np.pad(items, (0, -len(items) % 64), mode="edge")
         history_rows = np.full(history.shape, -1, np.int64)
         history_rows[inside] = rows[len(target) :]
         if self._vectors.device != device:

@@ -27,6 +27,9 @@ from pressmark.generator.item_head import ItemHead
 from pressmark.generator.rms_norm import rms_norm
 from pressmark.sids.vocabulary import PAD
 
+ROWS = 128
+"""Decoder rows of a training step come in multiples of this."""
+
 
 class CausalT5(T5ForConditionalGeneration):
     """T5 with a causal encoder over one position an item.
@@ -37,7 +40,8 @@ class CausalT5(T5ForConditionalGeneration):
 
     Args:
         config: A T5's, with `history_length` beside; `vector_dim`, the width of the content vectors that items
-            are read with, 0 for none; and `guided`, whether answers start from the item head's masses.
+            are read with, 0 for none; `num_identities` and `identity_dropout`, see `ItemHead`; and
+            `guided`, whether answers start from the item head's masses.
 
     Attributes:
         recency: (history_length + 1, H) bias of cross-attention, a row for each number of newer positions.
@@ -48,7 +52,12 @@ class CausalT5(T5ForConditionalGeneration):
         super().__init__(config)
         self.recency = nn.Embedding(config.history_length + 1, config.num_heads)
         self.item_head = ItemHead(
-            config.vocab_size, config.d_model, getattr(config, "vector_dim", 0), config.history_length
+            config.vocab_size,
+            config.d_model,
+            getattr(config, "vector_dim", 0),
+            config.history_length,
+            getattr(config, "num_identities", 0),
+            getattr(config, "identity_dropout", 0.0),
         )
         for module in (self.recency, self.item_head):
             self._init_weights(module)
@@ -63,6 +72,8 @@ class CausalT5(T5ForConditionalGeneration):
         elif isinstance(module, ItemHead):
             if module.read is not None:
                 init.normal_(module.read.weight)
+            if module.identity is not None:
+                init.zeros_(module.identity.weight)
             # With text, codes add nothing at first; without, they are all there is.
             init.normal_(module.codes.weight, std=0.0 if module.read is not None else 0.02)
             init.zeros_(module.query.weight)
@@ -120,7 +131,7 @@ class CausalT5(T5ForConditionalGeneration):
         """
         states = self._encode(inputs_embeds)
         num_rows, num_targets, num_levels = next_items.shape
-        grid = _Grid(next_items.shape, None if needed is None else needed.flatten().nonzero()[:, 0])
+        grid = _Grid.of(next_items.shape, needed)
         before = F.pad(next_items[..., :-1], (1, 0), value=PAD)
         hidden = self._drop(F.embedding(grid.rows(before[..., None])[:, 0], self.shared.weight))  # (R, D)
         own = self._self_bias(self.decoder, num_levels)  # (1, H, L, L)
@@ -143,7 +154,7 @@ class CausalT5(T5ForConditionalGeneration):
 
     def _encode(self, inputs_embeds: Tensor) -> Tensor:
         """(B, S, D) as `encoder` gives them, faster to train."""
-        grid = _Grid(inputs_embeds.shape[:2], None)
+        grid = _Grid.of(inputs_embeds.shape[:2], None)
         hidden = self._drop(grid.rows(inputs_embeds))  # (B * S, D)
         bias = self._self_bias(self.encoder, inputs_embeds.shape[1])
         for attention, feed_forward in _parts(self.encoder):
@@ -209,17 +220,29 @@ class _Grid:
     shape: Sequence[int]
     index: Tensor | None
 
+    @classmethod
+    def of(cls, shape: Sequence[int], needed: Tensor | None) -> _Grid:
+        """The grid of the places where `needed`, of that shape, is true; of all where it is None.
+
+        Rows come in multiples of `ROWS`, so that a library that compiles its products for their shapes meets
+        few: the last place, which is behind the grid, stands for none.
+        """
+        if needed is None:
+            return cls(shape, None)
+        index = needed.flatten().nonzero()[:, 0]
+        return cls(shape, F.pad(index, (0, -len(index) % ROWS), value=math.prod(shape)))
+
     def full(self, rows: Tensor) -> Tensor:
         """(R, W) -> (sequences, positions, W), zeros where there is no row."""
         if self.index is not None:
-            empty = rows.new_zeros((math.prod(self.shape), rows.shape[1]))
-            rows = empty.index_copy(0, self.index, rows)
+            empty = rows.new_zeros((math.prod(self.shape) + 1, rows.shape[1]))
+            rows = empty.index_copy(0, self.index, rows)[:-1]
         return rows.view(-1, self.shape[-1], rows.shape[1])
 
     def rows(self, grid: Tensor) -> Tensor:
         """(..., W) -> (R, W)."""
         flat = grid.reshape(-1, grid.shape[-1])
-        return flat if self.index is None else flat.index_select(0, self.index)
+        return flat if self.index is None else flat.index_select(0, self.index.clamp_max(len(flat) - 1))
 
 
 def recency_bias(recency: Tensor, attention_mask: Tensor) -> Tensor:

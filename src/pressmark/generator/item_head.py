@@ -1,8 +1,11 @@
 """Whole items told apart by a shopper's state, and what that says of the codes of a trie.
 
-An item's vector is its text's, plus a vector for each of its codes. A shopper's is the mean of the history's
+An item's vector is its text's, plus a vector for each of its codes. A product that sells also has an identity:
+a vector of its own that holds what its text cannot know. It is dropped at random in training, so that text and
+codes have to do as well, as they must for a product without sales. A shopper's is the mean of the history's
 items, the newest counting most, plus what the encoder adds. That is nothing at first: a fresh head ranks by how
-alike the texts are, and training moves away from there as far as it pays. A product that nobody has bought
+alike the texts are, and training moves away from there as far as it pays. Scores are cosines, which bounds how
+sure the head can be of what it has learnt by heart. A product that nobody has bought
 keeps its place among its like.
 
 A distribution over items is one over codes too: a code has the mass of the items below it. The decoder starts
@@ -26,7 +29,14 @@ from pressmark.sids.trie import Trie
 from pressmark.sids.vocabulary import PAD
 
 SHARPNESS = 10.0
-"""Scores a unit of inner product: texts alike by 1 differ by ten nats from those alike by 0."""
+"""Scores a unit of cosine: texts alike by 1 differ by ten nats from those alike by 0."""
+
+FLOOR = 0.1
+"""Vectors much shorter than this stay short when they are brought to length 1: nothing has no direction."""
+
+
+QUERIES = 64
+"""Shoppers scored at once in training come in multiples of this, see `training.precision.products`."""
 
 
 class ItemHead(nn.Module):
@@ -37,11 +47,14 @@ class ItemHead(nn.Module):
         width: D, of encoder states and of an item's vector.
         vector_dim: Of the content vectors; 0 leaves items to their codes.
         history_length: Items of history, at most.
+        num_items: Items with an identity; 0 for none.
+        identity_dropout: How often an item goes without its identity in training.
 
     Attributes:
         mean: (vector_dim,) of the content vectors it was fitted to.
         axes: (D, vector_dim) their principal axes.
-        read: From an item's content to what it adds to the encoder's input.
+        read: From an item's vector to what it adds to the encoder's input; None without content.
+        identity: (num_items, D) an item's own vector, by item_index; None without.
         codes: (V, D) what a sid_token adds to an item's vector.
         age: (history_length,) logits of how much an item of so many newer ones counts.
         query: From an encoder state to what it adds to the shopper's vector.
@@ -50,12 +63,22 @@ class ItemHead(nn.Module):
     mean: Tensor
     axes: Tensor
 
-    def __init__(self, vocab_size: int, width: int, vector_dim: int, history_length: int) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        vector_dim: int,
+        history_length: int,
+        num_items: int = 0,
+        identity_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         # Persistent: transformers fills other buffers with garbage on loading.
         self.register_buffer("mean", torch.zeros(vector_dim))
         self.register_buffer("axes", torch.zeros(width, vector_dim))
         self.read = nn.Linear(width, width, bias=False) if vector_dim else None
+        self.identity = nn.Embedding(num_items, width) if num_items else None
+        self.identity_dropout = identity_dropout
         self.codes = nn.Embedding(vocab_size, width)
         self.age = nn.Parameter(torch.zeros(history_length))
         self.query = nn.Linear(width, width, bias=False)
@@ -86,14 +109,31 @@ class ItemHead(nn.Module):
         found = F.normalize((given - self.mean) @ self.axes.T, dim=1)
         return found * (given != 0).any(1, keepdim=True)
 
+    def known(self, content: Tensor, item_index: Tensor) -> Tensor:
+        """What is known of items beside their codes: their text, and their identity where they have one.
+
+        Args:
+            content: (..., D) float32 of `content`.
+            item_index: (...) int64; -1 is no item, and one behind the last with an identity has none.
+
+        Returns:
+            (..., D) float32.
+        """
+        if self.identity is None:
+            return content
+        has = (item_index >= 0) & (item_index < self.identity.num_embeddings)
+        if self.training and self.identity_dropout:
+            has = has & (torch.rand(has.shape, device=has.device) >= self.identity_dropout)
+        return content + F.embedding(item_index * has, self.identity.weight) * has[..., None]
+
     def items(self, tokens: Tensor, content: Tensor | None) -> Tensor:
-        """(..., D) vectors of items spelled (..., L), with the content (..., D)."""
+        """(..., D) vectors of items spelled (..., L), of which (..., D) of `known` is known, of length 1."""
         flat = F.embedding_bag(tokens.flatten(0, -2), self.codes.weight, mode="sum", padding_idx=PAD)
         found = flat.view(*tokens.shape[:-1], self.codes.embedding_dim)
-        return found if content is None else found + content
+        return unit(found if content is None else found + content)
 
     def queries(self, states: Tensor, items: Tensor, position: Tensor) -> Tensor:
-        """Shoppers as vectors whose inner products with items' are scores.
+        """Shoppers as vectors whose inner products with items' are scores, from - SHARPNESS to SHARPNESS.
 
         Args:
             states: (B, T, D) encoder states.
@@ -109,7 +149,12 @@ class ItemHead(nn.Module):
         logits = self.age[newer.clamp_min(0)].masked_fill(~inside, torch.finfo(self.age.dtype).min)
         weights = logits.softmax(-1) * inside
         mean = weights.expand(len(items), -1, -1) @ items[:, 1:]
-        return SHARPNESS * (mean + self.query(states.float()))
+        return SHARPNESS * unit(mean + self.query(states.float()))
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (..., D) at length 1, those of next to no length shorter."""
+    return vectors * (vectors.square().sum(-1, keepdim=True) + FLOOR**2).rsqrt()
 
 
 class TriePrior:
@@ -178,13 +223,14 @@ class PathPrior:
         self.place[self.items] = torch.arange(len(self.items), device=device)
 
     def __call__(
-        self, vectors: Tensor, queries: Tensor, nodes: Tensor, item_index: Tensor
+        self, vectors: Tensor, queries: Tensor, bias: Tensor, nodes: Tensor, item_index: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """What the head says of n targets' codes, and of the targets themselves.
 
         Args:
             vectors: (items, D) float32, rows as `items`.
             queries: (n, D) float32, a shopper for each target.
+            bias: (items,) float32, what each item's scores gain.
             nodes: (n, L) int64 the node in front of each of a target's codes.
             item_index: (n,) int64 the targets.
 
@@ -192,13 +238,16 @@ class PathPrior:
             For each level (n, W) log mass of the node's edges; anything behind the last.
             (n,) minus the targets' log-probabilities among all items.
         """
+        num = len(queries)
+        queries = F.pad(queries, (0, 0, 0, -num % QUERIES))
         # Behind the first code a few items are left: only the root asks all of them.
         second = min(1, nodes.shape[1] - 1)
         start = self.first[second][nodes[:, second], None]
         place, _ = self._places(second, nodes)
         own = self.place[item_index]
-        root, most, few, score = _Scores.apply(vectors, queries, self.edge[0], self.width[0], place, own)
-        loss = root.sum(0).log() + most - score
+        root, most, few, score = _Scores.apply(vectors, queries, bias, self.edge[0], self.width[0], place, own)
+        root = root[:, :num]
+        loss = root.sum(0).log() + most[:num] - score
         found = [_log(root).T]
         for level in range(1, nodes.shape[1]):
             place, inside = self._places(level, nodes)
@@ -228,11 +277,19 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, vectors: Tensor, queries: Tensor, edge: Tensor, num_edges: int, place: Tensor, own: Tensor
+        ctx: Any,
+        vectors: Tensor,
+        queries: Tensor,
+        bias: Tensor,
+        edge: Tensor,
+        num_edges: int,
+        place: Tensor,
+        own: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(E_0, n) masses and (n,) their scale, (n, m) scores at `place` (n, m), and (n,) at `own`."""
-        scores = vectors @ queries.T
-        few, score = scores.T.gather(1, place), scores.gather(0, own[None])[0]
+        scores = (vectors @ queries.T).add_(bias[:, None])
+        # `gather` wants as many rows as it gives, and there may be more queries than targets.
+        few, score = scores.T[: len(place)].gather(1, place), scores[:, : len(own)].gather(0, own[None])[0]
         most = scores.amax(0)
         mass = scores.sub_(most).exp_()
         root = mass.new_zeros((num_edges, mass.shape[1])).index_add_(0, edge, mass)
@@ -243,7 +300,8 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_root: Tensor, _: Tensor, of_few: Tensor, of_score: Tensor) -> Any:  # type: ignore[override]
         vectors, queries, mass, edge, place, own = ctx.saved_tensors
-        of_scores = of_root.index_select(0, edge).mul_(mass)
+        # It comes transposed, and rows are taken ten times faster where they are rows in memory.
+        of_scores = of_root.contiguous().index_select(0, edge).mul_(mass)
         of_scores.T.scatter_add_(1, place, of_few)
         of_scores.scatter_add_(0, own[None], of_score[None])
-        return of_scores @ queries, of_scores.T @ vectors, None, None, None, None
+        return of_scores @ queries, of_scores.T @ vectors, None, None, None, None, None

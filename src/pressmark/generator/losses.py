@@ -118,26 +118,30 @@ class ItemLoss:
         tokens: (N + 1, L) int64 from `model.item_tokens`, where the losses are computed.
         content: (N + 1, D) float32, or None.
         items: (n,) int64 item_index of the items that may be targets.
+        bias: (N,) float32, what each item's scores gain.
         num_others: Items drawn at each step, uniformly, to compare with; 0 takes all of them.
 
     Source: sampled softmax, Jean et al. 2015, section 3.
     """
 
-    def __init__(self, tokens: Tensor, content: Tensor | None, items: np.ndarray, num_others: int) -> None:
-        self.tokens, self.content = tokens, content
+    def __init__(
+        self, tokens: Tensor, content: Tensor | None, items: np.ndarray, bias: Tensor, num_others: int
+    ) -> None:
+        self.tokens, self.content, self.bias = tokens, content, bias
         self.items = torch.from_numpy(items).to(tokens.device)
         self.num_others = num_others if num_others < len(items) else 0
 
     def __call__(self, head: ItemHead, queries: Tensor, item_index: Tensor) -> Tensor:
         """(n,) float32 losses of n targets item_index (n,) int64, for shoppers (n, D)."""
-        score = (queries * self._vectors(head, item_index)).sum(1)
+        score = (queries * self._vectors(head, item_index)).sum(1) + self.bias[item_index]
         others, shift = self.items, 0.0
         if self.num_others:
             drawn = torch.randint(len(others), (self.num_others,), device=others.device)
             others, shift = others[drawn], math.log(len(self.items) / self.num_others)
-        scores = queries @ self._vectors(head, others).T + shift
+        scores = queries @ self._vectors(head, others).T + self.bias[others] + shift
         scores = scores.masked_fill(others == item_index[:, None], -torch.inf)
         return torch.logaddexp(scores.logsumexp(1), score) - score
 
     def _vectors(self, head: ItemHead, items: Tensor) -> Tensor:
-        return head.items(self.tokens[items], None if self.content is None else self.content[items]).float()
+        known = None if self.content is None else head.known(self.content[items], items)
+        return head.items(self.tokens[items], known).float()

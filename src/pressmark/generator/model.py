@@ -44,6 +44,12 @@ class Config:
         token_start: "codebooks" starts a sid_token's vector from its codebook entry, so that near codes are
             near from the first step; "random" draws it, as TIGER does.
         content: Read the items' content vectors beside their codes; with history_input "causal" alone.
+        identity_dropout: How often an item goes without its identity in training, 0 to 1: the vector of its own
+            that it has beside its text and its codes. More helps products that nobody has bought yet; 1 = items
+            are their text and codes and nothing else, which saves d_model numbers an item. With content alone.
+        popularity_prior: What an item's score in the item head gains in training for each e-fold of its
+            interactions: vectors then need not say what sells anyway, and say more of what sells little.
+            Answers take back as much of it as pays, see `train.Config.popularity_discounts`.
         guided: Let the decoder start from what the item head says of the whole catalog, see `item_head`; with
             history_input "causal" and normalizer "trie" alone. Every product is scored for every shopper, as
             a dual tower without an index does it; turn it off where that is too much.
@@ -62,8 +68,16 @@ class Config:
     history_input: HistoryInput = "causal"
     token_start: Literal["codebooks", "random"] = "codebooks"
     content: bool = True
+    identity_dropout: float = 0.3
+    popularity_prior: float = 0.3
     guided: bool = True
     normalizer: Normalizer = "trie"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.identity_dropout <= 1:
+            raise ValueError(
+                f"generator.model.identity_dropout is {self.identity_dropout}; it must be from 0 to 1."
+            )
 
 
 def build_model(
@@ -90,6 +104,7 @@ def build_model(
     Source: TIGER (Rajput et al. 2023), section 4.1 for the size.
     """
     vocabulary = Vocabulary(table.level_sizes)
+    reads = vectors is not None and reads_content(config)
     built_for: dict[str, Any] = {
         "decoder_start_token_id": PAD,
         "level_sizes": list(table.level_sizes),
@@ -98,8 +113,11 @@ def build_model(
         "history_input": config.history_input,
         "guided": config.guided and config.history_input == "causal" and config.normalizer == "trie",
         "normalizer": config.normalizer,
+        "popularity_prior": config.popularity_prior,
         "popularity_discount": 0.0,
-        "vector_dim": vectors.shape[1] if vectors is not None and reads_content(config) else 0,
+        "vector_dim": vectors.shape[1] if vectors is not None and reads else 0,
+        "num_identities": len(table) if reads and config.identity_dropout < 1 else 0,
+        "identity_dropout": config.identity_dropout,
     }
     t5 = T5Config(
         # T5's cross-attention knows no positions: without recency tokens a decoder cannot tell the last item.
@@ -306,20 +324,21 @@ def normalizer_of(model: T5ForConditionalGeneration) -> Normalizer:
 
 
 def encoder_arguments(
-    model: T5ForConditionalGeneration, input_ids: Tensor, content: Tensor | None = None
+    model: T5ForConditionalGeneration, input_ids: Tensor, vectors: Tensor | None = None
 ) -> dict[str, Any]:
     """What a model takes for these inputs, in forward and in generate.
 
     Args:
         model: Any generator.
         input_ids: From `history_tokens`.
-        content: (B, S, D) from `ItemHead.content`, for a model that reads it; zeros where there is no item.
+        vectors: (B, S, D) of the items from `ItemHead.items`, for a model that reads them; zeros where there is
+            none.
     """
     if input_ids.ndim == 2:
         return {"input_ids": input_ids}
     embedded = embed(model.shared.weight, input_ids)
     if isinstance(model, CausalT5) and model.item_head.read is not None:
-        if content is None:
-            raise ValueError("this generator reads content vectors: give those of the history's items.")
-        embedded = embedded + model.item_head.read(content)
+        if vectors is None:
+            raise ValueError("this generator reads its items' vectors: give those of the history.")
+        embedded = embedded + model.item_head.read(vectors)
     return {"inputs_embeds": embedded}

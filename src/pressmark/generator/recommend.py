@@ -95,20 +95,22 @@ class GeneratorRecommender:
         self.guided = self.normalizer == "trie" and bool(getattr(model.config, "guided", False))
         if popularity_discount is None:
             popularity_discount = getattr(model.config, "popularity_discount", 0.0)
-        self.popularity_discount = popularity_discount if self.guided else 0.0
+        # Shares of the training's distribution, less what answers take back.
+        prior = getattr(model.config, "popularity_prior", 0.0)
+        self._popularity = prior - popularity_discount if self.guided else 0.0
         reads = self._head is not None and self._head.read is not None
         if facts is not None and len(facts) != len(table):
             raise ValueError(f"facts are those of {len(facts)} items, the SID table has {len(table)}.")
-        if (reads and (facts is None or facts.content is None)) or (self.popularity_discount and facts is None):
+        if (reads and (facts is None or facts.content is None)) or (self._popularity and facts is None):
             raise ValueError("the generator reads content vectors or counts of its items: give their facts.")
-        # Of both the last row is that of no item.
-        self._content, self._log_count = None, None
+        # Of all of these the last row is that of no item, and there may be room in front of it.
+        self._sids, self._tokens = table.sids, item_tokens(table, self.device)
+        self._log_count, self._vectors = None, None
         if facts is not None:
             self._log_count = F.pad(facts.log_count, (0, 1)).to(self.device)
-            if reads and facts.content is not None:
-                self._content = F.pad(facts.content, (0, 0, 0, 1)).to(self.device)
-        # Both may have room behind the items; the last row of the tokens is padding.
-        self._sids, self._tokens = table.sids, item_tokens(table, self.device)
+        if self._head is not None:
+            content = facts.content if facts is not None and reads else None
+            self._vectors = F.pad(self._vectors_of(np.arange(len(table)), content), (0, 0, 0, 1))
         self._vocabulary = Vocabulary(table.level_sizes)
         self.trie = LivingTrie(build_trie(table.sids, table.level_sizes))
         self._show()
@@ -151,12 +153,11 @@ class GeneratorRecommender:
                     f"each of the {len(sids)} new products."
                 )
         content = None
-        if self._content is not None:
+        if self._head is not None and self._head.read is not None:
             if vectors is None or len(vectors) != len(sids):
                 raise ValueError(
                     f"the generator reads content: give the vectors of the {len(sids)} new products."
                 )
-            assert self._head is not None
             content = self._head.content(vectors)
         items = np.arange(self.num_items, self.num_items + len(sids))
         self.trie.insert(items, sids)
@@ -170,16 +171,24 @@ class GeneratorRecommender:
                 [self._sids, np.zeros((room - len(self._sids), sids.shape[1]), np.int64)]
             )
             self._tokens = F.pad(self._tokens, (0, 0, 0, room + 1 - len(self._tokens)), value=PAD)
-            if self._content is not None:
-                self._content = F.pad(self._content, (0, 0, 0, room + 1 - len(self._content)))
+            if self._vectors is not None:
+                self._vectors = F.pad(self._vectors, (0, 0, 0, room + 1 - len(self._vectors)))
             if self._log_count is not None:
                 self._log_count = F.pad(self._log_count, (0, room + 1 - len(self._log_count)))
         self._sids[items] = sids
         self._tokens[items] = torch.from_numpy(self._vocabulary.sid_tokens(sids)).to(self.device)
-        if self._content is not None and content is not None:
-            self._content[items] = content.to(self.device)
+        if self._vectors is not None:
+            self._vectors[items] = self._vectors_of(items, content)
         self._show()
         return items
+
+    @torch.no_grad()
+    def _vectors_of(self, items: np.ndarray, content: Tensor | None) -> Tensor:
+        """(n, D) what the item head and the encoder see of items whose tokens are there."""
+        assert self._head is not None
+        index = torch.from_numpy(items).to(self.device)
+        known = None if content is None else self._head.known(content.to(self.device), index)
+        return self._head.items(self._tokens[index], known)
 
     def _show(self) -> None:
         """Shows the trie as it stands to the device; what the item head needs is made when it is asked for."""
@@ -252,8 +261,8 @@ class GeneratorRecommender:
         k: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One batch: (B, k) items, (B, k) scores, (B,) exact."""
-        input_ids, attention_mask, content = self._read(items, lengths)
-        states = self.decoder.encode(input_ids, attention_mask, content)
+        input_ids, attention_mask, vectors = self._read(items, lengths)
+        states = self.decoder.encode(input_ids, attention_mask, vectors)
         dead = None
         if excluded is not None:
             row, item = excluded
@@ -267,7 +276,7 @@ class GeneratorRecommender:
             Masks.of(masks, of_user, self.device),
             dead,
             self.normalizer,
-            self._prior(states, input_ids, attention_mask, content),
+            self._prior(states, attention_mask, vectors),
         )
         leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
         found, scores = _items_of_leaves(self.trie, leaf, score, masks, of_user, excluded, k)
@@ -275,7 +284,7 @@ class GeneratorRecommender:
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
 
     def _read(self, items: np.ndarray, lengths: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the encoder reads of items (B, W), padded with -1: input_ids, attention_mask and content."""
+        """What the encoder reads of items (B, W), padded with -1: input_ids, attention_mask and vectors."""
         shown = torch.from_numpy(items).to(self.device)
         input_ids, attention_mask = history_tokens(
             self._tokens,
@@ -284,32 +293,28 @@ class GeneratorRecommender:
             self.history_input,
             self._vocabulary.size,
         )
-        content = None if self._content is None else F.pad(self._content[shown], (0, 0, 1, 0))
-        return input_ids, attention_mask, content
+        vectors = None if self._vectors is None else F.pad(self._vectors[shown], (0, 0, 1, 0))
+        return input_ids, attention_mask, vectors
 
     @torch.inference_mode()
-    def _prior(
-        self, states: Tensor, input_ids: Tensor, attention_mask: Tensor, read: Tensor | None
-    ) -> list[Tensor] | None:
+    def _prior(self, states: Tensor, attention_mask: Tensor, read: Tensor | None) -> list[Tensor] | None:
         """Where the decoder starts, see `item_head`; None where it starts from nothing."""
         head = self._head
-        if head is None or not self.guided:
+        if head is None or read is None or self._vectors is None or not self.guided:
             return None
         with self._catalog_lock:
             if self._catalog is None:
                 every = np.arange(self.num_items)
                 live = every[self.trie.holds(every)]
                 shown = torch.from_numpy(live).to(self.device)
-                content = None if self._content is None else self._content[shown]
-                vectors = head.items(self._tokens[shown], content)
                 bias: Tensor | float = 0.0
-                if self.popularity_discount and self._log_count is not None:
-                    bias = -self.popularity_discount * self._log_count[shown, None]
-                self._catalog = TriePrior(self.trie, self._sids[live], self.device), vectors, bias
+                if self._popularity and self._log_count is not None:
+                    bias = self._popularity * self._log_count[shown, None]
+                self._catalog = TriePrior(self.trie, self._sids[live], self.device), self._vectors[shown], bias
             prior, vectors, bias = self._catalog
         newest = attention_mask.sum(1) - 1
         state = states[torch.arange(len(states), device=self.device), newest][:, None]
-        queries = head.queries(state, head.items(input_ids, read), newest[:, None])[:, 0]
+        queries = head.queries(state, read, newest[:, None])[:, 0]
         return prior(vectors @ queries.T + bias)
 
     def generate_arguments(
@@ -324,10 +329,10 @@ class GeneratorRecommender:
             histories: Of B users.
         """
         items, lengths = histories.newest(self.history_length)
-        input_ids, attention_mask, content = self._read(items, lengths)
-        arguments = encoder_arguments(model, input_ids, content) | {"attention_mask": attention_mask}
-        states = self.decoder.encode(input_ids, attention_mask, content)
-        return arguments, self._prior(states, input_ids, attention_mask, content)
+        input_ids, attention_mask, vectors = self._read(items, lengths)
+        arguments = encoder_arguments(model, input_ids, vectors) | {"attention_mask": attention_mask}
+        states = self.decoder.encode(input_ids, attention_mask, vectors)
+        return arguments, self._prior(states, attention_mask, vectors)
 
     def _mask(self, name: str | None) -> EdgeMask | None:
         """What a filter, or several joined, means for the trie as it stands."""

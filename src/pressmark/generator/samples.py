@@ -19,6 +19,9 @@ from pressmark.interactions.histories import Histories
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import Vocabulary
 
+WINDOWS = 16
+"""Batches hold a multiple of so many windows."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -182,7 +185,8 @@ class Batch:
             target; the others are those of `item_index`, in that order. None where each target has a history
             of its own.
         next_items: (B, T, L) int64 their sid_tokens.
-        content: (B, S, D) float32 of the items read; None where the model reads none.
+        read: (B, S) int64 item_index of what stands at each position, -1 for no item; of windows alone.
+        content: (B, S, D) float32 of those items; None where the model reads none.
     """
 
     input_ids: Tensor
@@ -191,6 +195,7 @@ class Batch:
     item_index: Tensor
     next_index: Tensor | None = None
     next_items: Tensor | None = None
+    read: Tensor | None = None
     content: Tensor | None = None
 
 
@@ -232,23 +237,28 @@ class Collator:
         return Batch(input_ids, attention_mask, self.tokens[target], target)
 
     def _windows(self, samples: Windows, numbers: np.ndarray) -> Batch:
-        start, length = samples.start[numbers], samples.length[numbers]
+        # Empty windows fill up: few shapes are quicker than many for a library that compiles them.
+        start, length, overlap = (
+            np.pad(one[numbers], (0, -len(numbers) % WINDOWS))
+            for one in (samples.start, samples.length, samples.overlap)
+        )
         items, lengths = self._stretches(start, length)
         # An item is read where the next one is to be told; a window's last one is told alone.
         input_ids, attention_mask = history_tokens(
-            self.tokens, items[:, :-1], lengths - 1, self.history_input, self.first_recency
+            self.tokens, items[:, :-1], (lengths - 1).clamp_min(0), self.history_input, self.first_recency
         )
         column = np.arange(items.shape[1])
         place = np.minimum(start[:, None] + column, len(samples.values) - 1)
-        fresh = (column >= samples.overlap[numbers][:, None]) & (column < length[:, None])
+        fresh = (column >= overlap[:, None]) & (column < length[:, None])
         counted = fresh & samples.wanted[place]
         # Nothing follows an empty history unless it is to be learned: then its position is no query.
         first = 0 if counted[:, 0].any() else 1
         chosen = torch.from_numpy(counted[:, first:]).to(self.device)
         following = items[:, first:].masked_fill(~chosen, -1)
         target, spelled = following[chosen], self.tokens[following]
-        content = None if self.content is None else F.pad(self.content[items[:, :-1]], (0, 0, 1, 0))
-        return Batch(input_ids, attention_mask, spelled[chosen], target, following, spelled, content)
+        read = F.pad(items[:, :-1], (1, 0), value=-1)
+        content = None if self.content is None else self.content[read]
+        return Batch(input_ids, attention_mask, spelled[chosen], target, following, spelled, read, content)
 
     def _stretches(self, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
         """(n, W) int64 items from each start on, padded with -1; and (n,) int64 their lengths."""

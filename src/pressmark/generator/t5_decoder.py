@@ -146,13 +146,13 @@ class T5Decoder:
             part(2 if is_decoder else 1, "DenseReluDense", wi, "wo"),
         )
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor, content: Tensor | None = None) -> Tensor:
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, vectors: Tensor | None = None) -> Tensor:
         """Encodes each history once.
 
         Args:
             input_ids: (B, S) or (B, S, L) int64 from `model.history_tokens`.
             attention_mask: (B, S), nonzero where a position counts; at least one a row.
-            content: (B, S, D) of the items, for a model that reads it; zeros where there is none.
+            vectors: (B, S, D) of the items, for a model that reads them; zeros where there is none.
 
         Returns:
             (B, S, D).
@@ -160,8 +160,8 @@ class T5Decoder:
         num_rows, width = attention_mask.shape
         hidden = embed(self.embedding, input_ids).flatten(0, 1)  # (B * S, D)
         if self.read is not None:
-            assert content is not None
-            hidden = hidden.addmm(content.to(self.dtype).flatten(0, 1), self.read)
+            assert vectors is not None
+            hidden = hidden.addmm(vectors.to(self.dtype).flatten(0, 1), self.read)
         bias = self._encoder_bias(width) + self._mask(attention_mask)  # (B, H, S, S)
         for layer in self.encoder_layers:
             both = self._norm(hidden).mm(layer.attention.into)

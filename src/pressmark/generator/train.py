@@ -35,6 +35,9 @@ from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.training import loop
 
+IDENTITIES = "item_head.identity.weight"
+"""The weights that belong to items and not to the model."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -73,7 +76,7 @@ class Config:
     item_loss_others: int = 2048
     empty_histories: bool = True
     repeat_targets: bool = True
-    popularity_discounts: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4)
+    popularity_discounts: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
     beam: int = 50
     valid_beam: int = 20
     num_valid_cases: int = 2000
@@ -151,7 +154,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     fitted = None if vectors is None else vectors[split.fitted_on]
     model = build_model(config.model, table, config.history_length, config.beam, fitted)
     if config.init_from:
-        _go_on_from(model, Path(config.init_from) / "generator", table)
+        _go_on_from(model, Path(config.init_from), table, catalog.item_id)
     elif config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
     content = None
@@ -169,13 +172,20 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     return model, GeneratorTask(samples, valid, table, bought, config, seed, content)
 
 
-def _go_on_from(model: T5ForConditionalGeneration, folder: Path, table: SidTable) -> None:
-    """Gives a fresh model the weights of an earlier one.
+def _go_on_from(model: T5ForConditionalGeneration, run: Path, table: SidTable, item_id: np.ndarray) -> None:
+    """Gives a fresh model the weights of an earlier run's; items that are new since have no identity yet.
 
     Raises:
         ValueError: If there is none, or one of other codebooks or of another shape.
     """
+    from pressmark.catalog.items import read_catalog
+
+    folder = run / "generator"
     earlier, own = load_model(folder, table).state_dict(), model.state_dict()
+    if (identities := earlier.get(IDENTITIES)) is not None and IDENTITIES in own:
+        row = {one: number for number, one in enumerate(read_catalog(run / "data" / "items.parquet").item_id)}
+        rows = torch.tensor([row.get(one, -1) for one in item_id])
+        earlier[IDENTITIES] = F.pad(identities, (0, 0, 0, 1))[rows]
     for name, weight in own.items():
         if name not in earlier or earlier[name].shape != weight.shape:
             there = f"is {tuple(earlier[name].shape)}" if name in earlier else "is not there"
@@ -233,8 +243,10 @@ class GeneratorTask:
             content = None if content is None else F.pad(content, (0, 0, 0, 1))
             self._collator = Collator(self.samples, table, config.model.history_input, device, content)
             self._code_loss = CodeLoss(table, self.items, config.model.normalizer, device)
-            of_items = self._collator.tokens, self._collator.content, self.items
+            bias = (config.model.popularity_prior * self.facts.log_count).to(device)
+            of_items = self._collator.tokens, self._collator.content, self.items, bias
             self._item_loss = ItemLoss(*of_items, config.item_loss_others)
+            self._bias = bias
             self._device = device
         return self._collator(samples)
 
@@ -272,8 +284,12 @@ class GeneratorTask:
             found = self._code_loss(lambda level, rows: logits[:, level, rows], batch.labels, batch.item_index)
             return found, None
         assert batch.next_index is not None
+        assert batch.read is not None
+        head: ItemHead = bare.item_head
+        known = None if batch.content is None else head.known(batch.content, batch.read)
+        vectors = head.items(batch.input_ids, known) * (batch.read >= 0)[..., None]
         hidden, states = model(
-            **encoder_arguments(bare, batch.input_ids, batch.content),
+            **encoder_arguments(bare, batch.input_ids, vectors),
             next_items=batch.next_items,
             needed=self._code_loss.needed(batch.next_index),
         )
@@ -282,9 +298,7 @@ class GeneratorTask:
         if bare.config.guided or self.config.item_loss:
             width, num_targets = batch.input_ids.shape[1], states.shape[1]
             position = torch.arange(width - num_targets, width, device=states.device)[None]
-            head: ItemHead = bare.item_head
-            read = head.items(batch.input_ids, batch.content)
-            queries = head.queries(states, read, position)[counted]
+            queries = head.queries(states, vectors, position)[counted]
             if bare.config.guided:
                 prior, items = self._guide(head, queries, batch.item_index)
             else:
@@ -298,10 +312,10 @@ class GeneratorTask:
     def _guide(self, head: ItemHead, queries: Tensor, item_index: Tensor) -> tuple[list[Tensor], Tensor]:
         """Where the decoder starts for each target, and the item head's own losses."""
         paths, content = self._code_loss.prior, self._collator.content
-        own = None if content is None else content[paths.items]
-        vectors = head.items(self._collator.tokens[paths.items], own)
+        known = None if content is None else head.known(content[paths.items], paths.items)
+        vectors = head.items(self._collator.tokens[paths.items], known)
         # Float32 throughout: bf16 has 8 bits, too few to tell scores apart that are tens.
-        return paths(vectors, queries, self._code_loss.nodes[item_index], item_index)
+        return paths(vectors, queries, self._bias[paths.items], self._code_loss.nodes[item_index], item_index)
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Nothing to do."""

@@ -174,7 +174,9 @@ def _fill(
     last: int,
 ) -> None:
     """`by_chunks` for rows `first` to `last` - 1 in this thread, always from the same piece of memory."""
-    chunk = torch.zeros(CHUNK, rows.shape[1], dtype=torch.float32 if rows.dtype.kind == "f" else torch.int64)
+    dtype, width = torch.float32 if rows.dtype.kind == "f" else torch.int64, rows.shape[1]
+    # Rows at multiples of 64 bytes: MKL sums a row elsewhere in another order on some CPUs.
+    chunk = torch.zeros(CHUNK, width + -width % 16, dtype=dtype)[:, :width]
     for start in range(first, last, CHUNK):
         count = min(CHUNK, last - start)
         held = chunk.numpy()[:count]

@@ -31,7 +31,7 @@ class Progress:
         validations_since_best: For early stopping.
         losses: Mean loss of every step.
         validations: One flat record a validation: step, epoch, seconds and the task's metrics.
-        precision: "no" or "bf16", fixed at the start so that a resumed run computes the same.
+        precision: "no", "bf16" or "bf16_products", fixed at the start so that a resumed run computes the same.
         finished: The run has ended; the weights are final.
     """
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pressmark import distributed
 from pressmark.distributed import all_reduce_sum, broadcast_object
 from pressmark.training.checkpoint import Progress, load_weights, read_progress, save_checkpoint
-from pressmark.training.precision import choose_precision, use_all_cores
+from pressmark.training.precision import choose_precision, keep_memory, products, use_all_cores
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Config:
         max_steps: Stop after this many steps; 0 means no such limit.
         max_seconds: Stop after this much wall time, in seconds; 0 means no such limit.
         max_grad_norm: Gradients are clipped to this norm; 0 means no clipping.
-        mixed_precision: "bf16", "no", or "auto" for whichever is faster on this machine.
+        mixed_precision: "no"; "bf16"; "bf16_products", which keeps float32 and lets a CPU's matrix products
+            round their factors; or "auto" for whichever is faster on this machine, see `precision`.
         validate_every: Epochs between validations.
         patience: Stop after this many validations without a better metric; 0 means never.
         checkpoint_every: Seconds between checkpoints.
@@ -61,7 +62,7 @@ class Config:
     max_steps: int = 0
     max_seconds: float = 0.0
     max_grad_norm: float = 1.0
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    mixed_precision: Literal["auto", "no", "bf16", "bf16_products"] = "auto"
     validate_every: int = 1
     patience: int = 0
     checkpoint_every: float = 60.0
@@ -141,6 +142,7 @@ def fit(
         FloatingPointError: If a loss is not finite; the last checkpoint stays.
     """
     use_all_cores()
+    keep_memory()
     accelerator, progress, place = _start(config, folder, fingerprint)
     model.to(accelerator.device)
     optimizer = _optimizer(model, config, accelerator.device)
@@ -188,7 +190,8 @@ class _Run:
         bar = tqdm(total=total, initial=progress.step, desc=self.task.name, unit="step", disable=self._quiet())
         while not progress.finished:
             while progress.batch < len(batches) and not self._out_of_budget(started):
-                self._step(batches[progress.batch], total)
+                with products(progress.precision):
+                    self._step(batches[progress.batch], total)
                 progress.batch += 1
                 progress.seconds = time.perf_counter() - started
                 bar.update()
@@ -346,7 +349,7 @@ def _start(config: Config, folder: Path, fingerprint: str) -> tuple[Accelerator,
     AcceleratorState._reset_state(reset_partial_state=False)
     accelerator = Accelerator(
         cpu=state.device.type == "cpu",
-        mixed_precision=progress.precision,
+        mixed_precision="bf16" if progress.precision == "bf16" else "no",
         log_with=log_with or None,
         project_dir=str(folder / "logs"),
     )
