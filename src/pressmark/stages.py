@@ -225,6 +225,18 @@ def _train(experiment: Experiment, stage: str, train: Callable[[], None]) -> Non
     distributed.barrier()
     if distributed.rank() == 0:
         _keep_logs(experiment.run, stage)
+        _draw_curves(experiment.run, stage)
+
+
+def _draw_curves(run: Path, stage: str) -> None:
+    """Draws a trained stage's `logs/<stage>.png`, once."""
+    from pressmark.training.curves import curves
+
+    numbers, picture = read_json(run / stage / "metrics.json"), run / "logs" / f"{stage}.png"
+    training = numbers.get("training", numbers)
+    if training.get("losses") and not picture.exists():
+        with replacing(picture) as partial:
+            partial.write_bytes(curves(stage, training))
 
 
 def _keep_logs(run: Path, stage: str) -> None:
@@ -240,7 +252,9 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     """Of a stage's own settings and of the stage it reads."""
     upstream = {"tokenizer": "prepare", "generator": "tokenizer", "dual_tower": "prepare"}[stage]
     built_on = read_json(_stamp(experiment, upstream))["fingerprint"]
-    return fingerprint(stage, built_on, decisive(as_dict(experiment)[stage]), experiment.seed)
+    given = experiment.tokenizer.given if stage == "tokenizer" else ""
+    source = [file_hash(Path(given))] if given and Path(given).is_file() else []
+    return fingerprint(stage, built_on, decisive(as_dict(experiment)[stage]), experiment.seed, *source)
 
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:

@@ -40,6 +40,11 @@ class Resolution:
         return float(self.moved.mean()) if len(self.moved) else 0.0
 
 
+def unmoved(sids: np.ndarray, level_sizes: tuple[int, ...]) -> Resolution:
+    """SIDs (N, L) int64 that stay as they are, shared ones too."""
+    return Resolution(sids, level_sizes, np.zeros(len(sids), bool), np.zeros(len(sids), np.float32))
+
+
 def relocate(
     latents: np.ndarray, codes: np.ndarray, codebooks: Sequence[np.ndarray], taken: np.ndarray | None = None
 ) -> Resolution:

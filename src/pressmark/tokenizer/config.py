@@ -18,8 +18,11 @@ _AT_LEAST_0 = (
 class Config:
     """The tokenizer. L = reconstruction + quantization + contrastive_weight * contrastive + agreement terms."""
 
-    kind: Literal["rqvae", "rqkmeans"] = "rqvae"
-    """"rqvae" learns a space and its codes; "rqkmeans" is residual k-means on the vectors as they are."""
+    kind: Literal["rqvae", "rqkmeans", "given"] = "rqvae"
+    """"rqvae" learns a space and its codes; "rqkmeans" is residual k-means on the vectors as they are; "given"
+    takes the SIDs of a file, and fits codebooks to them for new products and for the generator's start."""
+    given: str = ""
+    """For "given": a parquet file with item_id and sid, a list of codes. Items may share a SID there."""
     level_sizes: tuple[int, ...] = (256, 256, 256, 256)
     """Codes a level, coarse to fine. No level may have more codes than there are training items."""
     hidden_sizes: tuple[int, ...] = (512,)
@@ -84,6 +87,11 @@ class Config:
     def __post_init__(self) -> None:
         if not self.level_sizes or min(self.level_sizes) < 1:
             raise ValueError(f"tokenizer.level_sizes is {self.level_sizes}; give one level at least.")
+        if (self.kind == "given") != bool(self.given):
+            raise ValueError(
+                f"tokenizer.kind is {self.kind!r} and tokenizer.given is {self.given!r}; a file of SIDs and "
+                'the kind "given" go together.'
+            )
         if self.latent_dim < 1 or any(width < 1 for width in self.hidden_sizes):
             raise ValueError(
                 f"tokenizer: latent_dim ({self.latent_dim}) and hidden_sizes {self.hidden_sizes} must be > 0."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from pressmark.tokenizer.given import fitted_codebooks
 from pressmark.tokenizer.kmeans import residual_kmeans, sample_rows
 from pressmark.tokenizer.quantizer import by_chunks, check_codes, check_width, fit_standardisation
 from pressmark.tokenizer.residual import dequantize, quantize
@@ -79,6 +80,14 @@ class RQKMeans(PreTrainedModel):
         centres = residual_kmeans(rows, self.level_sizes, seed, iterations, balance)
         for book, found in zip(self.books, centres, strict=True):
             book.copy_(found)
+
+    @torch.no_grad()
+    def fit_given(self, vectors: np.ndarray, codes: np.ndarray, scaling: str) -> None:
+        """Fits mean, scale and codebooks to (N, D) float32 vectors that have (N, L) int64 codes already."""
+        fit_standardisation(self.mean, self.scale, vectors, scaling)
+        books = fitted_codebooks(self.latents(vectors), codes, self.level_sizes)
+        for book, found in zip(self.books, books, strict=True):
+            book.copy_(torch.from_numpy(found))
 
     def latents(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) float32 -> (N, D) float32, standardised."""

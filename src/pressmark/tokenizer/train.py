@@ -21,6 +21,7 @@ from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, read_register, write_sids
 from pressmark.tokenizer import collisions, drift, manifest, quality
 from pressmark.tokenizer.config import Config
+from pressmark.tokenizer.given import read_given
 from pressmark.tokenizer.pairs import pair_counts
 from pressmark.tokenizer.quantizer import Quantizer
 from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
@@ -37,6 +38,7 @@ def fit_quantizer(
     seed: int,
     folder: Path,
     histories: Histories | None = None,
+    given: np.ndarray | None = None,
 ) -> tuple[Quantizer, dict[str, Any]]:
     """Trains a quantizer.
 
@@ -48,6 +50,7 @@ def fit_quantizer(
         seed: Of everything drawn at random.
         folder: For checkpoints and logs.
         histories: Training sequences of item_index; read where tokenizer.behaviour_weight is above 0.
+        given: (N, L) int64 SIDs of all items, for the kind "given".
 
     Returns:
         The quantizer in eval mode, the same on every process, and the record of the training ({} for k-means).
@@ -56,13 +59,17 @@ def fit_quantizer(
         ValueError: If there are fewer items than codes in a level.
     """
     device = start().device
-    _check_items(len(items), config.level_sizes)
+    if given is None:
+        _check_items(len(items), config.level_sizes)
     torch.manual_seed(seed)
     fitted = vectors if len(items) == len(vectors) else vectors[items]
-    if config.kind == "rqkmeans":
+    if config.kind != "rqvae":
         model = RQKMeans(RQKMeansConfig(vectors.shape[1], config.level_sizes)).to(device)
         if rank() == 0:
-            model.fit(fitted, config.scaling, seed, config.kmeans_iterations, config.balance)
+            if given is None:
+                model.fit(fitted, config.scaling, seed, config.kmeans_iterations, config.balance)
+            else:
+                model.fit_given(fitted, given[items], config.scaling)
         _broadcast_state(model)
         return model.eval(), {}
     shape = RQVAEConfig(vectors.shape[1], config.level_sizes, config.hidden_sizes, config.latent_dim)
@@ -153,9 +160,13 @@ def train(run: Path, config: Config, seed: int) -> None:
     taxonomy = build_taxonomy(catalog.category)
     items = np.flatnonzero(fitted_on)
     folder = run / "training" / "tokenizer"
-    quantizer, record = fit_quantizer(vectors, taxonomy, items, config, seed, folder, split.train)
+    given = read_given(Path(config.given), catalog.item_id, config.level_sizes) if config.given else None
+    quantizer, record = fit_quantizer(vectors, taxonomy, items, config, seed, folder, split.train, given)
     if rank() == 0:
-        codes, resolution = resolve(quantizer, vectors, fitted_on, config.collisions)
+        if given is None:
+            codes, resolution = resolve(quantizer, vectors, fitted_on, config.collisions)
+        else:
+            codes, resolution = given, collisions.unmoved(given, config.level_sizes)
         metrics = {
             "kind": config.kind,
             "seed": seed,
