@@ -39,8 +39,12 @@ def surprise(run: Path, num_cases: int) -> np.ndarray:
     table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
     model = load_model(run / "generator", table)
     cases = choose_cases(read_split(run / "data", catalog).valid, Config(num_valid_cases=num_cases), 0)
-    shape = sizes.Config(history_input=model.config.history_input, normalizer=normalizer_of(model))
-    length, content = model.config.history_length, None
+    shape = sizes.Config(
+        history_input=model.config.history_input,
+        normalizer=normalizer_of(model),
+        popularity_prior=getattr(model.config, "popularity_prior", 0.0),
+    )
+    length, facts = model.config.history_length, load_facts(run / "generator")
     # Each history with its target behind it, end to end, as training has its sequences.
     sequences = Histories.from_lists(
         [[*cases.histories[row][-length:].tolist(), int(cases.target[row])] for row in range(len(cases))]
@@ -51,8 +55,8 @@ def surprise(run: Path, num_cases: int) -> np.ndarray:
         wanted = np.zeros(len(sequences.values), bool)
         wanted[ends] = True
         samples = replace(windows(sequences, length, True, True), wanted=wanted)
-        content = load_facts(run / "generator").content
-    task = GeneratorTask(samples, cases, table, np.arange(len(table)), Config(model=shape), 0, content)
+    task = GeneratorTask(samples, cases, table, np.arange(len(table)), Config(model=shape), 0, facts.content)
+    task.facts = facts
     parts = np.array_split(np.arange(len(samples)), max(1, len(samples) // BATCH))
     batches = (task.collate(part, torch.device("cpu")) for part in parts)
     with torch.inference_mode():

@@ -95,9 +95,9 @@ class GeneratorRecommender:
         self.guided = self.normalizer == "trie" and bool(getattr(model.config, "guided", False))
         if popularity_discount is None:
             popularity_discount = getattr(model.config, "popularity_discount", 0.0)
-        # Shares of the training's distribution, less what answers take back.
-        prior = getattr(model.config, "popularity_prior", 0.0)
-        self._popularity = prior - popularity_discount if self.guided else 0.0
+        self.popularity_discount = popularity_discount if self.guided else 0.0
+        prior = getattr(model.config, "popularity_prior", 0.0) if self.guided else 0.0
+        self._popularity = prior - self.popularity_discount
         reads = self._head is not None and self._head.read is not None
         if facts is not None and len(facts) != len(table):
             raise ValueError(f"facts are those of {len(facts)} items, the SID table has {len(table)}.")
