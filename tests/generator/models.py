@@ -155,4 +155,4 @@ def facts_of(
     """Facts of items with these vectors, bought so often; now and then unless told."""
     assert isinstance(model, CausalT5)
     count = np.arange(len(vectors)) % 7 if count is None else count
-    return ItemFacts(model.item_head.content(vectors), torch.from_numpy(np.log1p(count)).float())
+    return ItemFacts.of(model.item_head.content(vectors), count)

@@ -9,6 +9,7 @@ import pytest
 from tests.generator.models import TINY, facts_of, random_model, random_table
 
 from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.model import ItemFacts
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
@@ -186,7 +187,10 @@ def reader(items: np.ndarray) -> GeneratorRecommender:
     """A model that reads content and starts from its item head, over some of the items."""
     assert isinstance(READS, CausalT5)
     table = SidTable(TABLE.sids[items], TABLE.level_sizes, TABLE.codebook_fingerprint)
-    return GeneratorRecommender(READS, table, beam=40, facts=facts_of(READS, VECTORS[items], COUNT[items]))
+    every = facts_of(READS, VECTORS, COUNT)
+    assert every.content is not None
+    facts = ItemFacts(every.content[items], every.log_count[items])
+    return GeneratorRecommender(READS, table, beam=40, facts=facts)
 
 
 def test_content_comes_and_goes_with_the_products() -> None:

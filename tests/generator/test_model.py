@@ -11,6 +11,7 @@ from tests.generator.models import TINY, encode_lists, random_model, random_tabl
 from pressmark.files import read_json, write_json
 from pressmark.generator.model import (
     Config,
+    ItemFacts,
     build_model,
     embed,
     encoder_arguments,
@@ -153,3 +154,12 @@ def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", config | {"history_input": "causal"})
     with pytest.raises(ValueError, match=r"lacks item_head\.age; another version of Pressmark saved it"):
         load_model(tmp_path, TABLE)
+
+
+def test_what_nobody_could_buy_is_taken_for_middling() -> None:
+    facts = ItemFacts.of(None, np.array([0, 1, 7, 0, 3]))
+    typical = (np.log(2) + np.log(8) + np.log(4)) / 3
+    expected = [typical, np.log(2), np.log(8), typical, np.log(4)]
+    np.testing.assert_allclose(facts.log_count, expected, rtol=1e-6)
+    np.testing.assert_allclose(facts.then(None, 2).log_count, [*expected, typical, typical], rtol=1e-6)
+    assert ItemFacts.of(None, np.zeros(3, np.int64)).log_count.tolist() == [0, 0, 0]

@@ -224,7 +224,8 @@ class ItemFacts:
 
     Attributes:
         content: (N, D) float32 from `ItemHead.content`; None for a model that reads none.
-        log_count: (N,) float32, log of one more than an item's training interactions.
+        log_count: (N,) float32, log of one more than an item's training interactions; where there are none the
+            mean of the others, since what nobody could buy yet is not known to sell badly.
     """
 
     content: Tensor | None
@@ -233,10 +234,22 @@ class ItemFacts:
     def __len__(self) -> int:
         return len(self.log_count)
 
+    @classmethod
+    def of(cls, content: Tensor | None, count: np.ndarray) -> ItemFacts:
+        """Facts of N items bought (N,) int64 times."""
+        log_count = np.log1p(count)
+        typical = log_count[count > 0].mean() if (count > 0).any() else 0.0
+        return cls(content, torch.from_numpy(np.where(count > 0, log_count, typical)).float())
+
     def then(self, content: Tensor | None, num: int) -> ItemFacts:
         """These items, and `num` new ones that nobody has bought."""
         both = None if self.content is None or content is None else torch.cat([self.content, content])
-        return ItemFacts(both, F.pad(self.log_count, (0, num)))
+        return ItemFacts(both, F.pad(self.log_count, (0, num), value=self.typical))
+
+    @property
+    def typical(self) -> float:
+        """The mean of `log_count`: that of the items bought, since the others have it too."""
+        return float(self.log_count.mean()) if len(self) else 0.0
 
     def save(self, folder: Path) -> None:
         """Writes them beside the weights."""

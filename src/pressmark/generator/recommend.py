@@ -107,7 +107,7 @@ class GeneratorRecommender:
         self._sids, self._tokens = table.sids, item_tokens(table, self.device)
         self._log_count, self._vectors = None, None
         if facts is not None:
-            self._log_count = F.pad(facts.log_count, (0, 1)).to(self.device)
+            self._log_count = F.pad(facts.log_count, (0, 1), value=facts.typical).to(self.device)
         if self._head is not None:
             content = facts.content if facts is not None and reads else None
             self._vectors = F.pad(self._vectors_of(np.arange(len(table)), content), (0, 0, 0, 1))
@@ -174,7 +174,8 @@ class GeneratorRecommender:
             if self._vectors is not None:
                 self._vectors = F.pad(self._vectors, (0, 0, 0, room + 1 - len(self._vectors)))
             if self._log_count is not None:
-                self._log_count = F.pad(self._log_count, (0, room + 1 - len(self._log_count)))
+                more = room + 1 - len(self._log_count)
+                self._log_count = F.pad(self._log_count, (0, more), value=float(self._log_count[-1]))
         self._sids[items] = sids
         self._tokens[items] = torch.from_numpy(self._vocabulary.sid_tokens(sids)).to(self.device)
         if self._vectors is not None:

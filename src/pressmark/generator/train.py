@@ -226,7 +226,7 @@ class GeneratorTask:
         content: Tensor | None = None,
     ) -> None:
         count = np.bincount(samples.values, minlength=len(table))
-        self.facts = ItemFacts(content, torch.from_numpy(np.log1p(count)).float())
+        self.facts = ItemFacts.of(content, count)
         self.samples, self.valid, self.table, self.items = samples, valid, table, items
         self.config, self.seed = config, seed
         self._device: torch.device | None = None
