@@ -43,6 +43,8 @@ bench: setup
 	$(BIN)/python eval/bench_tokenizer.py --shards 10 --train-minutes 2 --reference true --record true
 	$(BIN)/python eval/bench_decoding.py --record true
 	$(BIN)/python eval/bench_training.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
+	$(BIN)/python eval/generator_ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
+	$(BIN)/python eval/sids_compared.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
 	$(BIN)/python eval/warm_start.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true
 

@@ -75,6 +75,24 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("peak_mib", "peak MiB", ",.0f"),
         ("best_ndcg_at_10", "best N@10", ".4f"),
     ],
+    "generator_ablation": [
+        ("ndcg_at_10", "N@10", ".4f"),
+        ("recall_at_10", "R@10", ".4f"),
+        ("difference", "N@10 over the default", "+.4f"),
+        ("half_interval", "+-", ".4f"),
+        ("bought_0_2", "R@10, bought 0-2 times", ".3f"),
+        ("bought_3_10", "3-10", ".3f"),
+        ("bought_11_30", "11-30", ".3f"),
+        ("bought_over_30", "more often", ".3f"),
+    ],
+    "sids_compared": [
+        ("recall_at_10", "R@10", ".4f"),
+        ("ndcg_at_10", "N@10", ".4f"),
+        ("difference", "R@10 over RQ-KMeans", "+.4f"),
+        ("difference_low", "at least", "+.4f"),
+        ("difference_high", "at most", "+.4f"),
+        ("items_sharing_a_sid", "items sharing a SID", ".3f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -91,6 +109,9 @@ NOTES = {
     "median of pairs, and the upper end of its 95 % interval; the filter keeps a tenth of the catalog. "
     "Peak memory is beyond the weights.",
     "training": "Validation cases, seconds of training alone, float32.",
+    "generator_ablation": "Validation with each shopper's last training item held back; history masked, "
+    "item-level hits, 20 beams; 95 % intervals over cases.",
+    "sids_compared": "The same generator and budget; test cases, history masked, item-level hits; 95 % intervals.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
@@ -101,6 +122,10 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return row["tokenizer"]
     if kind == "training":
         return row["engine"]
+    if kind == "generator_ablation":
+        return row["change"]
+    if kind == "sids_compared":
+        return f"{row['tokenizer']}, {row['slice']}" + (", cold only" if row["protocol"] == "cold_only" else "")
     if kind == "serving":
         return f"{row['engine']}, batch {row['batch']}"
     skewed = ", skewed" if row["skewed"] else ""
