@@ -3,8 +3,8 @@
     python eval/sids_compared.py --config C.yaml --split.protocol leave_one_out [--given FILE] [--record true]
 
 The run's split and vectors, its generator's configuration and budget, and its seed, over SIDs of RQ-KMeans, of
-an RQ-VAE without the taxonomy (`rqvae_plain`), with it (`rqvae`, the run's own configuration) and with it strong
-(`rqvae_taxonomy`, as in configs/precision.yaml); `--given` adds a published tokenisation, see
+an RQ-VAE without the taxonomy (`rqvae_plain`), with it (`rqvae`, the run's own configuration) and with it
+strong (`rqvae_taxonomy`, as in configs/precision.yaml); `--given` adds a published tokenisation, see
 `tokenizer.given`. Test cases, item-level hits, full ranking, the beam as configured; the history is masked, and
 cases whose target is in it are left out; `cold_only` ranks held-out products alone. `difference` is from
 `rqkmeans` in R@10 over the same cases, with a 95 % interval: 10,000 resamples of cases, for cold ones of target

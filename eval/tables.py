@@ -111,7 +111,8 @@ NOTES = {
     "training": "Validation cases, seconds of training alone, float32.",
     "generator_ablation": "Validation with each shopper's last training item held back; history masked, "
     "item-level hits, 20 beams; 95 % intervals over cases.",
-    "sids_compared": "The same generator and budget; test cases, history masked, item-level hits; 95 % intervals.",
+    "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
+    "intervals.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
