@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.tokenizer.test_train import NUM_ITEMS, WIDTH, category, config, content, prepared
 
@@ -343,3 +345,19 @@ def test_vectors_that_cannot_be_coded_write_nothing(run: Path, vectors: np.ndarr
         append(run, products("a"), lambda items: vectors)
     assert not (run / "tokenizer" / "appended").exists()
     assert append(run, products("a"), embed).version == 1
+
+
+def test_given_sids_stay_as_they_are_shared_ones_too_and_new_products_join_them(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "run", content(), cold=[5])
+    codes = np.random.default_rng(0).integers(0, 16, (NUM_ITEMS, 2))
+    codes[1] = codes[0]
+    names = read_catalog(folder / "data" / "items.parquet").item_id
+    given = pa.table({"item_id": pa.array(names, pa.string()), "sid": codes.tolist()})
+    pq.write_table(given, tmp_path / "sids.parquet")
+    own = {"kind": "given", "given": str(tmp_path / "sids.parquet"), "level_sizes": (16, 16)}
+    train(folder, config(**own), seed=0)
+    assert read_sids(folder / "tokenizer" / "sids.parquet", names).sids.tolist() == codes.tolist()
+    append(folder, products("n1", "n2"), embed)
+    found = sids(folder)
+    assert [found[name] for name in names] == list(map(tuple, codes.tolist()))
+    assert len({found["n1"], found["n2"]} - set(map(tuple, codes.tolist()))) == 2
