@@ -26,13 +26,14 @@ from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded
 from pressmark.evaluation.record import record
 from pressmark.experiment import Experiment, as_dict, parse
-from pressmark.files import read_json
+from pressmark.files import fingerprint, read_json, write_json
 from pressmark.generator.recommend import load_generator
 from pressmark.generator.train import Config, train
 from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split, write_split
 from pressmark.recommender import Requests
+from pressmark.training.loop import decisive
 
 CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -47,7 +48,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dropout .1": {"model.dropout": 0.1},
     "random token start": {"model.token_start": "random"},
 }
-"""Name -> keys of generator.* and their values."""
+"""Name -> keys of generator.* and their values. Without text there are no identities either."""
 
 BOUGHT = {"bought_0_2": (0, 2), "bought_3_10": (3, 10), "bought_11_30": (11, 30), "bought_over_30": (31, 10**9)}
 """Groups of targets by their interactions in training."""
@@ -87,13 +88,17 @@ def study(experiment: Experiment, name: str, epochs: int) -> tuple[dict[str, Any
     catalog = read_catalog(experiment.run / "data" / "items.parquet")
     training = dataclasses.replace(experiment.generator.training, num_epochs=epochs, log_with="")
     config = dataclasses.replace(changed(experiment.generator, CHANGES[name]), training=training)
-    if not (run / "generator" / "metrics.json").exists():
+    own = fingerprint(decisive(dataclasses.asdict(config)), experiment.seed, _stage(experiment))
+    if (run / "made.json").exists() and read_json(run / "made.json")["fingerprint"] != own:
+        raise ValueError(f"{run} was trained with other settings or on other SIDs: delete it, or set --epochs.")
+    if not (run / "made.json").exists():
         shutil.rmtree(run, ignore_errors=True)
         for part in ("data", "tokenizer"):
             shutil.copytree(experiment.run / part, run / part)
         write_split(run / "data", held_back(read_split(experiment.run / "data", catalog)), catalog)
         train(run, config, experiment.seed)
         shutil.rmtree(run / "training", ignore_errors=True)
+        write_json(run / "made.json", {"fingerprint": own})
     split = read_split(run / "data", catalog)
     model = load_generator(run, beam=config.valid_beam, device="cpu")
     asked = Requests(split.valid.histories, mask_history=config.mask_history)
@@ -115,6 +120,11 @@ def study(experiment: Experiment, name: str, epochs: int) -> tuple[dict[str, Any
         "training_seconds": trained["seconds"],
     }
     return row, rank
+
+
+def _stage(experiment: Experiment) -> str:
+    """The fingerprint of the run's tokenizer."""
+    return str(read_json(experiment.run / "stages" / "tokenizer.json")["fingerprint"])
 
 
 def rows_of(experiment: Experiment, names: list[str], epochs: int) -> list[dict[str, Any]]:

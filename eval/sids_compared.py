@@ -33,10 +33,10 @@ from pressmark.interactions.split_files import read_split
 from pressmark.recommender import Requests
 
 TOKENIZERS: dict[str, dict[str, Any]] = {
-    "rqkmeans": {"kind": "rqkmeans"},
-    "rqvae_plain": {"contrastive_weight": 0.0},
-    "rqvae": {},
-    "rqvae_taxonomy": {"contrastive_weight": 1.0, "neighbour_weight": 3.0},
+    "rqkmeans": {"kind": "rqkmeans", "given": ""},
+    "rqvae_plain": {"kind": "rqvae", "given": "", "contrastive_weight": 0.0},
+    "rqvae": {"kind": "rqvae", "given": ""},
+    "rqvae_taxonomy": {"kind": "rqvae", "given": "", "contrastive_weight": 1.0, "neighbour_weight": 3.0},
 }
 """Name -> keys of tokenizer.* and their values; the first is what the others are compared with."""
 
@@ -57,7 +57,8 @@ def trained(experiment: Experiment, name: str, change: dict[str, Any]) -> Experi
 
 def asked_cases(split: Split, experiment: Experiment) -> Cases:
     """The test cases whose target is not in the history."""
-    return choose_cases(split.test, dataclasses.replace(experiment.generator, num_valid_cases=0), 0)
+    every = dataclasses.replace(experiment.generator, num_valid_cases=0, mask_history=True)
+    return choose_cases(split.test, every, 0)
 
 
 def ranks(experiment: Experiment) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("difference", "R@10 over RQ-KMeans", "+.4f"),
         ("difference_low", "at least", "+.4f"),
         ("difference_high", "at most", "+.4f"),
-        ("items_sharing_a_sid", "items sharing a SID", ".3f"),
+        ("items_sharing_a_sid", "items sharing their nearest SID", ".3f"),
     ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),

@@ -221,20 +221,25 @@ def _prepare_fingerprint(experiment: Experiment) -> str:
 
 def _train(experiment: Experiment, stage: str, train: Callable[[], None]) -> None:
     """Runs a training stage on every process, unless its stamp says that it is done."""
-    _once(experiment, stage, _stage_fingerprint, lambda _: train())
+
+    def work(_: Experiment) -> None:
+        train()
+        if distributed.rank() == 0:
+            _draw_curves(experiment.run, stage)
+
+    _once(experiment, stage, _stage_fingerprint, work)
     distributed.barrier()
     if distributed.rank() == 0:
         _keep_logs(experiment.run, stage)
-        _draw_curves(experiment.run, stage)
 
 
 def _draw_curves(run: Path, stage: str) -> None:
-    """Draws a trained stage's `logs/<stage>.png`, once."""
+    """Draws a trained stage's `logs/<stage>.png`."""
     from pressmark.training.curves import curves
 
     numbers, picture = read_json(run / stage / "metrics.json"), run / "logs" / f"{stage}.png"
     training = numbers.get("training", numbers)
-    if training.get("losses") and not picture.exists():
+    if training.get("losses"):
         with replacing(picture) as partial:
             partial.write_bytes(curves(stage, training))
 
@@ -252,8 +257,13 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     """Of a stage's own settings and of the stage it reads."""
     upstream = {"tokenizer": "prepare", "generator": "tokenizer", "dual_tower": "prepare"}[stage]
     built_on = read_json(_stamp(experiment, upstream))["fingerprint"]
-    given = experiment.tokenizer.given if stage == "tokenizer" else ""
-    source = [file_hash(Path(given))] if given and Path(given).is_file() else []
+    given, source = experiment.tokenizer.given if stage == "tokenizer" else "", []
+    if given and Path(given).is_file():
+        source = [file_hash(Path(given))]
+    elif given and (stamp := _stamp(experiment, stage)).is_file():
+        done = read_json(stamp)
+        if done["settings"] == _settings(experiment, stage):
+            return str(done["fingerprint"])  # done elsewhere, where the file was
     return fingerprint(stage, built_on, decisive(as_dict(experiment)[stage]), experiment.seed, *source)
 
 

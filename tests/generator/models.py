@@ -63,6 +63,8 @@ def random_model(
         model.recency.weight.data.normal_()
         model.item_head.codes.weight.data.normal_(std=0.3)
         model.item_head.query.weight.data.normal_(std=0.1)
+        if model.item_head.identity is not None:
+            model.item_head.identity.weight.data.normal_(std=0.4)
     return model.eval()
 
 

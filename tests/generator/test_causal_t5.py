@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.losses import CodeLoss
 from pressmark.generator.model import build_model, embed, encoder_arguments, item_tokens
+from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.rms_norm import rms_norm
 from pressmark.generator.samples import Collator, windows
 from pressmark.generator.train import Config, GeneratorTask
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
+from pressmark.recommender import Requests
 
 CAUSAL = dataclasses.replace(TINY, history_input="causal", dropout=0.0)
 TABLE = random_table(3, 40, (6, 7, 5))
@@ -117,6 +119,38 @@ def test_padding_and_what_comes_later_change_nothing() -> None:
     for padded in states[1:]:
         for row in range(2):
             torch.testing.assert_close(padded[row, :3], states[0][0], atol=1e-6, rtol=1e-5)
+
+
+def test_a_loss_is_minus_the_score_that_the_recommender_gives() -> None:
+    """Identities, popularity and batches filled up in training, against answers over the whole catalog."""
+    shape = dataclasses.replace(CAUSAL, normalizer="trie", dropout=0.0)
+    model = random_model(1, TABLE, shape, 6, VECTORS)
+    assert isinstance(model, CausalT5)
+    assert model.item_head.identity is not None
+    rng = np.random.default_rng(1)
+    # What nobody bought is no rival in training; here everything was.
+    every = [[*range(first, first + 6)] for first in range(0, len(TABLE), 6)]
+    histories = Histories.from_lists([*(rng.integers(0, len(TABLE), 5).tolist() for _ in range(9)), *every])
+    assert len(np.unique(histories.values)) == len(TABLE)
+    samples = windows(histories, 6, False, True)
+    nobody = Cases(*(np.empty(0) for _ in range(2)), Histories.from_lists([]), *(np.empty(0) for _ in range(2)))
+    content = model.item_head.content(VECTORS)
+    config = Config(model=shape, history_length=6)
+    task = GeneratorTask(samples, nobody, TABLE, np.unique(histories.values), config, 0, content)
+    batch = task.collate(np.arange(len(samples)), torch.device("cpu"))
+    with torch.no_grad():
+        terms, _ = task.losses(model, batch)
+    sequences = [histories[row].tolist() for row in range(len(histories))]
+    places = [(one, place) for one in sequences for place in range(1, len(one))]
+    before = Histories.from_lists([one[:place] for one, place in places])
+    target = np.array([one[place] for one, place in places])
+    assert batch.item_index.tolist() == target.tolist()
+    recommender = GeneratorRecommender(
+        model, TABLE, beam=2 * len(TABLE), facts=task.facts, popularity_discount=0
+    )
+    answer = recommender.recommend(Requests(before, mask_history=False), len(TABLE))
+    scores = answer.scores[answer.item_index == target[:, None]]
+    np.testing.assert_allclose(-terms.sum(1).numpy(), scores, atol=1e-4)
 
 
 def test_gradients_reach_every_weight() -> None:

@@ -163,3 +163,20 @@ def test_what_nobody_could_buy_is_taken_for_middling() -> None:
     np.testing.assert_allclose(facts.log_count, expected, rtol=1e-6)
     np.testing.assert_allclose(facts.then(None, 2).log_count, [*expected, typical, typical], rtol=1e-6)
     assert ItemFacts.of(None, np.zeros(3, np.int64)).log_count.tolist() == [0, 0, 0]
+
+
+def test_a_generator_of_another_format_is_refused(tmp_path: Path) -> None:
+    table = random_table(0, 20, (4, 4))
+    model = build_model(dataclasses.replace(TINY, history_input="causal", normalizer="trie"), table, 4)
+    model.config.format = 1
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="another version of Pressmark saved it"):
+        load_model(tmp_path, table)
+
+
+def test_what_no_model_can_be() -> None:
+    with pytest.raises(ValueError, match=r"identity_dropout is 1\.5; it must be from 0 to 1"):
+        Config(identity_dropout=1.5)
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"popularity_prior is .*; it must be 0 or above"):
+            Config(popularity_prior=wrong)

@@ -161,6 +161,15 @@ def test_it_goes_on_from_an_earlier_generator(run: Path, tmp_path: Path, history
         before[IDENTITIES] = torch.cat([identities[1:5], 0 * identities[:1], identities[5:]])
     for name, weight in before.items():
         torch.testing.assert_close(now[name], weight, atol=1e-6, rtol=0)
+    # Identities may come or go between the two.
+    for share in (1.0, 0.5) if history_input == "causal" else ():
+        shutil.rmtree(run / "training")
+        other_share = dataclasses.replace(model, identity_dropout=share)
+        train(run, quick(model=other_share, training=still, init_from=str(yesterday)), seed=1)
+        there = IDENTITIES in read_tensors(run / "generator" / "model.safetensors")
+        assert there == (share < 1)
+        shutil.rmtree(yesterday / "generator")
+        shutil.copytree(run / "generator", yesterday / "generator")
     wider = dataclasses.replace(model, d_ff=32)
     shutil.rmtree(run / "training")
     with pytest.raises(ValueError, match=r"Give generator\.model the sizes of that run"):

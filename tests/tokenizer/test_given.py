@@ -46,6 +46,10 @@ def test_a_file_without_the_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"item_id": ["a"], "codes": [[0, 0]]}), tmp_path / "s.parquet")
     with pytest.raises(ValueError, match="the column sid is missing"):
         read_given(tmp_path / "s.parquet", NAMES, (3, 2))
+    for codes in ([[0.5, 0.0]], ["0_0"], [7]):
+        pq.write_table(pa.table({"item_id": ["a"], "sid": codes}), tmp_path / "t.parquet")
+        with pytest.raises(ValueError, match=r"the column sid is of type .*; it must be a list of integers"):
+            read_given(tmp_path / "t.parquet", NAMES, (3, 2))
     with pytest.raises(ValueError, match="cannot be read as parquet"):
         read_given(tmp_path / "nowhere.parquet", NAMES, (3, 2))
 

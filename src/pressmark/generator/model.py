@@ -22,6 +22,9 @@ from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 ITEMS = "items.safetensors"
 """Beside a generator's weights: what it knows of the items it was trained on, see `ItemFacts`."""
 
+FORMAT = 2
+"""Goes up when saved weights come to mean something else: in 2 the item head's scores are cosines."""
+
 HistoryInput = Literal["tokens", "items", "causal"]
 
 
@@ -74,6 +77,10 @@ class Config:
     normalizer: Normalizer = "trie"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.popularity_prior < float("inf"):
+            raise ValueError(
+                f"generator.model.popularity_prior is {self.popularity_prior}; it must be 0 or above."
+            )
         if not 0 <= self.identity_dropout <= 1:
             raise ValueError(
                 f"generator.model.identity_dropout is {self.identity_dropout}; it must be from 0 to 1."
@@ -106,6 +113,7 @@ def build_model(
     vocabulary = Vocabulary(table.level_sizes)
     reads = vectors is not None and reads_content(config)
     built_for: dict[str, Any] = {
+        "format": FORMAT,
         "decoder_start_token_id": PAD,
         "level_sizes": list(table.level_sizes),
         "codebook_fingerprint": table.codebook_fingerprint,
@@ -193,6 +201,8 @@ def load_model(folder: Path, table: SidTable) -> T5ForConditionalGeneration:
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder}: no generator here. Run train_generator first.")
     config = T5Config.from_pretrained(folder, local_files_only=True)
+    if getattr(config, "history_input", None) == "causal" and getattr(config, "format", 1) != FORMAT:
+        raise ValueError(f"{folder}: another version of Pressmark saved it. Train the generator again.")
     kind = CausalT5 if getattr(config, "history_input", None) == "causal" else T5ForConditionalGeneration
     model, loaded = cast(
         "tuple[T5ForConditionalGeneration, dict[str, Any]]",

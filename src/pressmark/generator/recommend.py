@@ -125,7 +125,7 @@ class GeneratorRecommender:
     ) -> np.ndarray:
         """Adds products to the loaded trie; it is built afresh only once in many thousand changes.
 
-        A model that starts from its item head makes its vectors again at the first request after a change, in
+        A model that starts from its item head sorts its vectors anew at the first request after a change, in
         time that grows with the items: change many at once.
 
         Args:

@@ -35,6 +35,9 @@ from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.training import loop
 
+EARLIER = ("generator/model.safetensors", "data/items.parquet")
+"""What a generator takes from the run that it goes on from."""
+
 IDENTITIES = "item_head.identity.weight"
 """The weights that belong to items and not to the model."""
 
@@ -47,7 +50,8 @@ class Config:
         model: Its size.
         training: Length, speed and precision of training.
         init_from: Run folder whose generator it goes on from, over the same codebooks: for nightly retraining,
-            or a catalog that has grown. The vectors must be of the same embedding. Empty starts afresh.
+            or a catalog that has grown; its data/items.parquet says whose the identities are. The vectors must
+            be of the same embedding. Empty starts afresh.
         history_length: Items of history that it reads: the newest ones.
         item_loss: Weight of the item head's loss of a target beside the sum of its codes'; 0 leaves it out. It
             needs an encoder state in front of each target: history_input "causal" alone has them.
@@ -59,6 +63,7 @@ class Config:
         popularity_discounts: How much of an item's popularity in training answers take back: its score loses so
             much for each e-fold of interactions. Of these the best in validation is saved with the model, where
             it is `model.guided`: what sells next is less what sold most than a model trained on the past says.
+            Validation during training takes nothing back.
         beam: Beams a user when recommending.
         valid_beam: Beams a user in validation during training.
         num_valid_cases: Validation cases looked at during training, drawn by seed; 0 takes all.
@@ -119,7 +124,7 @@ def train(run: Path, config: Config, seed: int) -> None:
         task.table.sids,
         task.table.codebook_fingerprint,
         "" if task.facts.content is None else task.facts.content.numpy(),
-        files.file_hash(Path(config.init_from) / "generator" / "model.safetensors") if config.init_from else "",
+        *(files.file_hash(Path(config.init_from) / one) for one in EARLIER if config.init_from),
     )
     record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
     tried = task.choose_discount(model)
@@ -162,9 +167,11 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
         if vectors is not None:
             content = model.item_head.content(vectors)
         if not config.item_loss and not model.config.guided:
-            # Processes that train together wait for every weight's gradient.
-            for part in (model.item_head.codes, model.item_head.query, model.item_head.age):
-                part.requires_grad_(False)
+            # Processes that train together wait for every weight's gradient. The encoder reads codes with text.
+            model.item_head.query.requires_grad_(False)
+            model.item_head.age.requires_grad_(False)
+            if model.item_head.read is None:
+                model.item_head.codes.requires_grad_(False)
     quicken_dropout(model)
     # What nobody has bought is told from nothing: as something to avoid it would be buried, new or not.
     bought = np.unique(split.train.values)
@@ -182,7 +189,10 @@ def _go_on_from(model: T5ForConditionalGeneration, run: Path, table: SidTable, i
 
     folder = run / "generator"
     earlier, own = load_model(folder, table).state_dict(), model.state_dict()
-    if (identities := earlier.get(IDENTITIES)) is not None and IDENTITIES in own:
+    identities = earlier.pop(IDENTITIES, None)
+    if IDENTITIES in own and identities is None:
+        earlier[IDENTITIES] = own[IDENTITIES]
+    elif IDENTITIES in own:
         row = {one: number for number, one in enumerate(read_catalog(run / "data" / "items.parquet").item_id)}
         rows = torch.tensor([row.get(one, -1) for one in item_id])
         earlier[IDENTITIES] = F.pad(identities, (0, 0, 0, 1))[rows]
@@ -314,7 +324,7 @@ class GeneratorTask:
         paths, content = self._code_loss.prior, self._collator.content
         known = None if content is None else head.known(content[paths.items], paths.items)
         vectors = head.items(self._collator.tokens[paths.items], known)
-        # Float32 throughout: bf16 has 8 bits, too few to tell scores apart that are tens.
+        # Sums and results in float32: bf16 has 8 bits, too few to tell scores apart that are tens.
         return paths(vectors, queries, self._bias[paths.items], self._code_loss.nodes[item_index], item_index)
 
     def after_step(self, model: nn.Module, step: int) -> None:

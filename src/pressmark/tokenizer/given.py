@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from pressmark import files
 
@@ -28,6 +29,10 @@ def read_given(path: Path, item_id: np.ndarray, level_sizes: Sequence[int]) -> n
     names = ("item_id", "sid")
     if missing := set(names) - set(table.column_names):
         raise ValueError(f"{path}: the column {min(missing)} is missing; given SIDs need item_id and sid.")
+    kind = table.schema.field("sid").type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not pa.types.is_integer(kind.value_type):
+        raise ValueError(f"{path}: the column sid is of type {kind}; it must be a list of integers.")
     found: dict[str, list[int]] = {}
     columns = (table[name].to_pylist() for name in names)
     for row, (one, sid) in enumerate(zip(*columns, strict=True)):
@@ -61,7 +66,7 @@ def fitted_codebooks(latents: np.ndarray, codes: np.ndarray, level_sizes: Sequen
         level_sizes: Codes a level.
 
     Returns:
-        L arrays (K, d) float32; zeros for a code that no item has.
+        L arrays (K, d) float32; zeros for a code that no item has. A new product may come to have one.
     """
     rest, books = latents.astype(np.float64), []
     for level, size in enumerate(level_sizes):

@@ -19,9 +19,9 @@ def choose_precision(requested: str, device: torch.device) -> str:
     """Resolves "auto" to "no", "bf16" or "bf16_products".
 
     A GPU with bf16 arithmetic takes bf16. On a CPU everything stays float32, and the question is which library
-    multiplies: `bf16_products` asks oneDNN, which may round factors to bf16. It is several times faster where
-    there are bf16 or AMX units, and twice where MKL does without a CPU's AVX-512; one matrix product of a small
-    model's size is timed both ways.
+    multiplies: `bf16_products` asks oneDNN, and lets it round factors to bf16 where it finds that worth while.
+    It is twice as fast where MKL does without a CPU's AVX-512 (seen on AMD, where nothing was rounded); with
+    AMX units it should be faster still (not seen yet). A product of a small model's size is timed both ways.
 
     Args:
         requested: "auto", "no", "bf16" or "bf16_products".
@@ -50,7 +50,7 @@ def _seconds() -> float:
 
 @contextlib.contextmanager
 def products(precision: str) -> Iterator[None]:
-    """Matrix products inside are those of `precision`; for "bf16_products" a CPU's go to oneDNN.
+    """For "bf16_products" a CPU's matrix products inside go to oneDNN; otherwise nothing changes.
 
     It compiles a product for each shape that it meets, in a millisecond or so: worth it for shapes that come
     again, which is why batches are filled up to round numbers.
@@ -72,8 +72,9 @@ def keep_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         options = ctypes.CDLL("libc.so.6")
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            options.mallopt(option, ctypes.c_int(2**31 - 1))
+        # Older ones refuse more than 32 MiB; a trim threshold alone would freeze the other where it starts.
+        if any(options.mallopt(M_MMAP_THRESHOLD, size) for size in (2**31 - 1, 2**25)):
+            options.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
