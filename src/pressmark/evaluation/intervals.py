@@ -83,8 +83,12 @@ def bootstrap_ranks(
     draws = np.empty((num_resamples, num_rankings * gains.shape[1]))
     for done, counts in _resample_counts(num_units, num_resamples, seed):
         found = (histograms @ counts).reshape(num_rankings, depth, -1)
-        totals = (gains[1:].T @ found).reshape(draws.shape[1], -1)
-        draws[done : done + counts.shape[1]] = (totals / (num_seeds * (sizes @ counts))).T
+        totals = np.zeros((num_rankings, gains.shape[1], counts.shape[1]))
+        # Rank by rank, not as a product: a library may add up in an order that depends on the chunk's width.
+        for place in range(depth):
+            totals += gains[place + 1, :, None] * found[:, None, place]
+        shares = totals.reshape(draws.shape[1], -1) / (num_seeds * (sizes @ counts))
+        draws[done : done + counts.shape[1]] = shares.T
     means = np.concatenate([_exact_means(gains[one].mean(axis=0)) for one in rank])
     return Estimates(means, draws)
 
