@@ -6,6 +6,9 @@ EXTRAS ?= cpu,minilm,dev
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export TOKENIZERS_PARALLELISM = false
 
+# A published tokenisation, where it lies beside the data.
+LETTER := $(addprefix --given ,$(wildcard data/amazon2014-beauty/letter_sids.parquet))
+
 .PHONY: setup demo test fix bench tables
 
 setup: $(VENV)/.done
@@ -44,7 +47,7 @@ bench: setup
 	$(BIN)/python eval/bench_decoding.py --record true
 	$(BIN)/python eval/bench_training.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
 	$(BIN)/python eval/generator_ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
-	$(BIN)/python eval/sids_compared.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
+	$(BIN)/python eval/sids_compared.py --config configs/beauty.yaml --split.protocol leave_one_out --generator.training.num_epochs 4 --record true $(LETTER)
 	$(BIN)/python eval/warm_start.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true
 
