@@ -300,7 +300,7 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_root: Tensor, _: Tensor, of_few: Tensor, of_score: Tensor) -> Any:  # type: ignore[override]
         vectors, queries, mass, edge, place, own = ctx.saved_tensors
-        # It comes transposed, and rows are taken ten times faster where they are rows in memory.
+        # It comes transposed, and rows are taken several times faster where they are rows in memory.
         of_scores = of_root.contiguous().index_select(0, edge).mul_(mass)
         of_scores.T.scatter_add_(1, place, of_few)
         of_scores.scatter_add_(0, own[None], of_score[None])
