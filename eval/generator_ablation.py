@@ -25,13 +25,11 @@ from pressmark import metrics, stages
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded
 from pressmark.evaluation.record import record
-from pressmark.experiment import Experiment, as_dict, parse
+from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import fingerprint, read_json, write_json
 from pressmark.generator.recommend import load_generator
-from pressmark.generator.train import Config, train
-from pressmark.interactions.cases import Split
-from pressmark.interactions.histories import Histories
-from pressmark.interactions.split_files import read_split, write_split
+from pressmark.generator.train import train
+from pressmark.interactions.split_files import read_split
 from pressmark.recommender import Requests
 from pressmark.training.loop import decisive
 
@@ -54,48 +52,17 @@ BOUGHT = {"bought_0_2": (0, 2), "bought_3_10": (3, 10), "bought_11_30": (11, 30)
 """Groups of targets by their interactions in training."""
 
 
-def changed(config: Config, change: dict[str, Any]) -> Config:
-    """A configuration with some keys set."""
-    for key, value in change.items():
-        room, _, name = key.rpartition(".")
-        if room:
-            inner = dataclasses.replace(getattr(config, room), **{name: value})
-            config = dataclasses.replace(config, **{room: inner})
-        else:
-            config = dataclasses.replace(config, **{name: value})
-    return config
-
-
-def held_back(split: Split) -> Split:
-    """The split with each training sequence's last item left out, but for the only one of a shopper."""
-    train = split.train
-    last = np.zeros(len(train.values), bool)
-    last[train.offsets[1:] - 1] = True
-    last[train.offsets[:-1][train.lengths == 1]] = False
-    lengths = train.lengths - (train.lengths > 1)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return dataclasses.replace(
-        split,
-        train=Histories(train.values[~last], offsets),
-        train_timestamp=split.train_timestamp[~last],
-        train_position=split.train_position[~last],
-    )
-
-
 def study(experiment: Experiment, name: str, epochs: int) -> tuple[dict[str, Any], np.ndarray]:
     """What a change comes to, and where it ranks each validation case's target (0: not among the ten)."""
     run = experiment.run.with_name(f"{experiment.run.name}-{name.replace(' ', '-')}")
     catalog = read_catalog(experiment.run / "data" / "items.parquet")
     training = dataclasses.replace(experiment.generator.training, num_epochs=epochs, log_with="")
-    config = dataclasses.replace(changed(experiment.generator, CHANGES[name]), training=training)
+    config = dataclasses.replace(with_keys(experiment.generator, CHANGES[name]), training=training)
     own = fingerprint(decisive(dataclasses.asdict(config)), experiment.seed, _stage(experiment))
     if (run / "made.json").exists() and read_json(run / "made.json")["fingerprint"] != own:
         raise ValueError(f"{run} was trained with other settings or on other SIDs: delete it, or set --epochs.")
     if not (run / "made.json").exists():
-        shutil.rmtree(run, ignore_errors=True)
-        for part in ("data", "tokenizer"):
-            shutil.copytree(experiment.run / part, run / part)
-        write_split(run / "data", held_back(read_split(experiment.run / "data", catalog)), catalog)
+        stages.hold_back(experiment.run, run)
         train(run, config, experiment.seed)
         shutil.rmtree(run / "training", ignore_errors=True)
         write_json(run / "made.json", {"fingerprint": own})

@@ -25,7 +25,7 @@ from pressmark.catalog.taxonomy import build_taxonomy
 from pressmark.cli import guarded
 from pressmark.drawing import COLOURS, OTHER, png
 from pressmark.evaluation.record import commit, record
-from pressmark.experiment import Experiment, as_dict, parse
+from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.interactions.split_files import read_split
 from pressmark.tokenizer import quality, train
 from pressmark.tokenizer.config import Config
@@ -86,16 +86,6 @@ COLUMNS = {
     "lift_2": "lift_2",
 }
 """Column of a row -> figure of `pressmark.tokenizer.quality`."""
-
-
-def changed(config: Config, changes: dict[str, Any]) -> Config:
-    """A tokenizer's configuration with some keys set; `sampler.negatives` is a key of its sampler's."""
-    for key, value in changes.items():
-        room, _, name = key.rpartition(".")
-        if room:
-            value = dataclasses.replace(getattr(config, room), **{name: value})
-        config = dataclasses.replace(config, **{room or name: value})
-    return config
 
 
 def row(experiment: Experiment, name: str, config: Config, folder: Path) -> dict[str, Any]:
@@ -173,11 +163,11 @@ def main() -> None:
         stages.prepare(one)
         folder = one.run / "tokenizer_study"
         folder.mkdir(exist_ok=True)
-        rows += [row(one, name, changed(one.tokenizer, change), folder) for name, change in variants.items()]
+        rows += [row(one, name, with_keys(one.tokenizer, change), folder) for name, change in variants.items()]
     print(table(rows))
     if extra["record"]:
         what = "tokenizer" if extra["study"] == "main" else f"tokenizer_{extra['study']}"
-        configs = {name: as_dict(changed(experiment.tokenizer, change)) for name, change in variants.items()}
+        configs = {name: as_dict(with_keys(experiment.tokenizer, change)) for name, change in variants.items()}
         settings = as_dict(runs[0]) | {"tokenizers": configs}
         record(what, experiment.name, rows, shlex.join(["python", *sys.argv]), settings, seeds)
         print(f"recorded: eval/results/{what}-{experiment.name}.json")

@@ -7,7 +7,7 @@ import difflib
 import re
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -15,11 +15,13 @@ from typing import Any, Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from pressmark.baselines import sasrec
 from pressmark.catalog import embeddings, grocery, items
 from pressmark.dual_tower import train as dual_tower
 from pressmark.evaluation import harness as evaluation
 from pressmark.generator import train as generator
 from pressmark.interactions import splits
+from pressmark.load import LOADERS
 from pressmark.tokenizer import train as tokenizer
 
 
@@ -55,6 +57,8 @@ class Experiment:
         tokenizer: Stage one.
         generator: Stage two.
         dual_tower: The main baseline.
+        sasrec: The baseline for products that sell.
+        models: What is trained and judged, in this order; see `pressmark.load`.
         evaluation: The judge.
     """
 
@@ -67,6 +71,8 @@ class Experiment:
     tokenizer: tokenizer.Config = field(default_factory=tokenizer.Config)
     generator: generator.Config = field(default_factory=generator.Config)
     dual_tower: dual_tower.Config = field(default_factory=dual_tower.Config)
+    sasrec: sasrec.Config = field(default_factory=sasrec.Config)
+    models: tuple[str, ...] = tuple(LOADERS)
     evaluation: evaluation.Config = field(default_factory=evaluation.Config)
 
     def __post_init__(self) -> None:
@@ -74,6 +80,9 @@ class Experiment:
             raise ValueError(f"seed is {self.seed}; it must be 0 or more.")
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"name is {self.name!r}; use letters, digits, '-', '_' and '.' only.")
+
+        if not self.models or not set(self.models) <= set(LOADERS):
+            raise ValueError(f"models is {self.models}; name some of {', '.join(LOADERS)}.")
 
     @property
     def run(self) -> Path:
@@ -98,6 +107,16 @@ def as_dict(config: Any) -> dict[str, Any]:
         return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def with_keys(config: Any, keys: Mapping[str, Any]) -> Any:
+    """A config dataclass with some keys set, such as {"model.dropout": 0.1}."""
+    for key, value in keys.items():
+        room, _, rest = key.partition(".")
+        config = dataclasses.replace(
+            config, **{room: with_keys(getattr(config, room), {rest: value}) if rest else value}
+        )
+    return config
 
 
 def parse(

@@ -158,12 +158,36 @@ def _content_neighbours(run: Path) -> Recommender:
     return load_content_neighbours(run)
 
 
+def _bm25(run: Path) -> Recommender:
+    from pressmark.baselines.bm25 import load_bm25
+
+    return load_bm25(run)
+
+
+def _cooccurrence(run: Path) -> Recommender:
+    from pressmark.baselines.cooccurrence import load_cooccurrence
+
+    return load_cooccurrence(run)
+
+
+def _sasrec(run: Path) -> Recommender:
+    from pressmark.baselines.sasrec import load_sasrec
+
+    return load_sasrec(run)
+
+
 LOADERS: dict[str, Callable[[Path], Recommender]] = {
     "generator": _generator,
     "dual_tower": _dual_tower,
+    "sasrec": _sasrec,
     "content_neighbours": _content_neighbours,
+    "bm25": _bm25,
+    "cooccurrence": _cooccurrence,
     "popularity": _popularity,
 }
+
+TRAINED = ("generator", "dual_tower", "sasrec")
+"""Models with a stage and a folder of their own; the others are made from data/ when they are loaded."""
 
 
 def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
@@ -171,7 +195,8 @@ def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
 
     Args:
         run_folder: Such as "runs/grocery/cold_items/seed0".
-        model: "generator", "dual_tower", "content_neighbours" or "popularity".
+        model: "generator", "dual_tower", "sasrec", "content_neighbours", "bm25", "cooccurrence" or
+            "popularity".
 
     Raises:
         ValueError: If the folder is no run, the model is unknown or has not been trained there.
@@ -181,9 +206,9 @@ def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
         raise ValueError(f"model is {model!r}; known models: {', '.join(LOADERS)}.")
     if not (run / "data" / "items.parquet").is_file():
         raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark run` first.")
-    needs = {"generator": "generator/config.json", "dual_tower": "dual_tower/config.json"}.get(model)
-    if needs and not (run / needs).is_file():
-        raise ValueError(f"{run / needs} is missing: train the {model} in this run first.")
+    made = run / model / "config.json"
+    if model in TRAINED and not made.is_file():
+        raise ValueError(f"{made} is missing: train the {model} in this run first.")
     quiet_libraries()
     return _with_appended(run, model)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pressmark import distributed
 from pressmark.evaluation.record import commit
 from pressmark.experiment import Experiment, as_dict
 from pressmark.files import file_hash, fingerprint, read_json, replacing, write_json
-from pressmark.load import LOADERS, quiet_libraries
+from pressmark.load import LOADERS, TRAINED, quiet_libraries
 from pressmark.recommender import Recommender
 from pressmark.training.loop import decisive
 
@@ -67,10 +68,34 @@ def train_dual_tower(experiment: Experiment) -> None:
     )
 
 
+def train_sasrec(experiment: Experiment) -> None:
+    """The baseline for products that sell."""
+    from pressmark.baselines import sasrec
+
+    prepare(experiment)
+    _train(experiment, "sasrec", lambda: sasrec.train(experiment.run, experiment.sasrec, experiment.seed))
+
+
+def hold_back(run: Path, folder: Path) -> None:
+    """Makes `folder` a copy of a prepared run and its tokenizer, with `Split.held_back`: to choose settings."""
+    from pressmark.catalog.items import read_catalog
+    from pressmark.interactions.split_files import read_split, write_split
+
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("data", "tokenizer"):
+        if (run / part).is_dir():
+            shutil.copytree(run / part, folder / part)
+    pointer = read_json(folder / "data" / "vectors.json")
+    pointer["path"] = os.path.relpath((run / pointer["path"]).resolve(), folder.resolve())
+    write_json(folder / "data" / "vectors.json", pointer)
+    catalog = read_catalog(run / "data" / "items.parquet")
+    write_split(folder / "data", read_split(run / "data", catalog).held_back(), catalog)
+
+
 def models_of(experiment: Experiment) -> dict[str, Recommender]:
-    """Every recommender of a finished run, by name; the synthetic store's oracle too."""
+    """The recommenders to be judged, by name; the synthetic store's oracle too."""
     run = experiment.run
-    models = {name: loader(run) for name, loader in LOADERS.items()}
+    models = {name: LOADERS[name](run) for name in experiment.models}
     if experiment.data.source == "grocery":
         from pressmark.baselines.oracle import load_oracle
         from pressmark.catalog.grocery import write_grocery
@@ -94,8 +119,11 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
     from pressmark.evaluation.harness import evaluate as judge
     from pressmark.interactions.split_files import read_split
 
-    train_generator(experiment)
-    train_dual_tower(experiment)
+    prepare(experiment)
+    training = {"generator": train_generator, "dual_tower": train_dual_tower, "sasrec": train_sasrec}
+    for name in experiment.models:
+        if name in training:
+            training[name](experiment)
     run = experiment.run
     catalog = read_catalog(run / "data" / "items.parquet")
     recommenders = models_of(experiment)
@@ -119,7 +147,7 @@ def is_done(experiment: Experiment, stage: str) -> bool:
 
 def stamped(experiment: Experiment, key: str) -> dict[str, Any]:
     """What each finished stage of a run took in wall "seconds", or the "commit" that it was run at."""
-    names = ("prepare", "tokenizer", "generator", "dual_tower")
+    names = ("prepare", "tokenizer", "generator", "dual_tower", "sasrec")
     stamps = {name: _stamp(experiment, name) for name in names}
     return {name: read_json(stamp)[key] for name, stamp in stamps.items() if stamp.is_file()}
 
@@ -255,7 +283,7 @@ def _keep_logs(run: Path, stage: str) -> None:
 
 def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     """Of a stage's own settings and of the stage it reads."""
-    upstream = {"tokenizer": "prepare", "generator": "tokenizer", "dual_tower": "prepare"}[stage]
+    upstream = {"tokenizer": "prepare", "generator": "tokenizer"}.get(stage, "prepare")
     built_on = read_json(_stamp(experiment, upstream))["fingerprint"]
     given, source = experiment.tokenizer.given if stage == "tokenizer" else "", []
     if given and Path(given).is_file():
@@ -269,7 +297,7 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:
     """Of all that an answer depends on: what the model was built on, and the code that asks it."""
-    stage = {"generator": "generator", "dual_tower": "dual_tower"}.get(model, "prepare")
+    stage = model if model in TRAINED else "prepare"
     built_on = read_json(_stamp(experiment, stage))["fingerprint"]
     # Scores may differ in their last bits by how many requests are answered together.
     together = experiment.evaluation.batch_size

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tests.contract.recommender_contract import check_recommender
 
-from pressmark.baselines.popularity import Popularity, count_items
+from pressmark.baselines.popularity import DAY, Config, Popularity, count_items, recent_counts
+from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
 
@@ -22,6 +24,34 @@ def test_an_empty_training_set_still_ranks_everything() -> None:
         Requests(Histories.from_lists([[]])), 3
     )
     assert answer.item_index.tolist() == [[0, 1, 2]]
+
+
+def test_a_purchase_counts_half_a_half_life_later() -> None:
+    none = Cases(
+        np.empty(0, np.int64),
+        np.empty(0, object),
+        Histories.from_lists([]),
+        np.empty(0, np.int64),
+        np.empty(0, bool),
+    )
+    split = Split(
+        Histories.from_lists([[0, 1], [1, 2]]),
+        np.array(["a", "b"], object),
+        np.array([0, 30, 60, np.nan]) * DAY,
+        np.full(4, -1),
+        none,
+        none,
+        np.zeros(4, bool),
+        np.ones(4, bool),
+    )
+    assert recent_counts(split, 30).tolist() == [0.25, 1.5, 0, 0]
+    assert recent_counts(split, 0).tolist() == [1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("wrong", [(), (-1.0,), (float("nan"),)])
+def test_bad_half_lives_are_refused(wrong: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="half_lives"):
+        Config(half_lives=wrong)
 
 
 def test_contract() -> None:

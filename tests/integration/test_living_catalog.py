@@ -27,6 +27,7 @@ SMALL = {
     "tokenizer.training.num_epochs": 2,
     "generator.training.num_epochs": 1,
     "dual_tower.training.num_epochs": 1,
+    "sasrec.training.num_epochs": 1,
 }
 
 

@@ -21,6 +21,7 @@ from pressmark import judging, stages
 from pressmark.cli import main
 from pressmark.experiment import parse
 from pressmark.files import read_json, read_tensors
+from pressmark.load import LOADERS
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 
@@ -62,11 +63,17 @@ def test_the_run_folder_is_laid_out_as_documented(run: Path) -> None:
         "dual_tower/model.safetensors",
         "dual_tower/index.faiss",
         "dual_tower/metrics.json",
+        "sasrec/config.json",
+        "sasrec/model.safetensors",
+        "sasrec/metrics.json",
         "evaluation/report.json",
         "evaluation/report.html",
         "evaluation/full/generator.parquet",
         "evaluation/cold_only/dual_tower.parquet",
         "evaluation/quota_0.1/popularity.parquet",
+        "evaluation/full/bm25.parquet",
+        "evaluation/full/cooccurrence.parquet",
+        "evaluation/full/sasrec.parquet",
     ]
     assert [name for name in expected if not (run / name).is_file()] == []
     assert not list(run.rglob("*.partial*"))
@@ -146,7 +153,7 @@ def test_the_judge_puts_a_result_on_record_that_its_files_confirm(
     assert {"command", "commit", "config", "hardware", "date", "protocols", "paired"} <= result.keys()
     assert result["seeds"] == [0]
     for key in ("stage_seconds", "stage_commits"):
-        assert set(result[key]["0"]) == {"prepare", "tokenizer", "generator", "dual_tower"}
+        assert set(result[key]["0"]) == {"prepare", "tokenizer", "generator", "dual_tower", "sasrec"}
 
     cases = pq.read_table(run / "evaluation" / "cases.parquet").to_pylist()
     target = {one["case_id"]: one["item_id"] for one in cases if not one["target_in_history"]}
@@ -157,7 +164,7 @@ def test_the_judge_puts_a_result_on_record_that_its_files_confirm(
         assert figure["mean"] == pytest.approx(hits / len(target))
 
 
-@pytest.mark.parametrize("model", ["generator", "dual_tower", "content_neighbours", "popularity"])
+@pytest.mark.parametrize("model", list(LOADERS))
 def test_every_model_loads_and_answers_in_item_ids(run: Path, model: str) -> None:
     shop = pressmark.load(run, model)
     history = [str(one) for one in shop.catalog.item_id[[5, 9]]]

@@ -35,6 +35,9 @@ def tiny_arguments(place: Path, **changes: object) -> list[str]:
         "dual_tower.training.num_epochs": 2,
         "dual_tower.training.mixed_precision": "no",
         "dual_tower.training.log_with": "",
+        "sasrec.training.num_epochs": 2,
+        "sasrec.training.mixed_precision": "no",
+        "sasrec.training.log_with": "",
         "evaluation.num_resamples": 200,
         **changes,
     }

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
-from pressmark.baselines.dense import SCORES_AT_ONCE, recommend_by_scores
+from pressmark.baselines.dense import choose, decay_weights, recommend_by_scores
 from pressmark.baselines.popularity import count_items
 from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.histories import Histories
-from pressmark.metrics import ndcg_at_k
-from pressmark.recommender import Recommendations, Requests, allowed_items
+from pressmark.recommender import Recommendations, Requests
 
 if TYPE_CHECKING:
     from pressmark.interactions.cases import Cases
@@ -103,11 +101,7 @@ def decayed_mean(histories: Histories, vectors: np.ndarray, decay: float) -> np.
     >>> decayed_mean(Histories.from_lists([[0, 1], []]), np.eye(2, dtype=np.float32), 0.5).tolist()
     [[0.5, 1.0], [0.0, 0.0]]
     """
-    age = histories.offsets[1:][histories.row_of_value()] - 1 - np.arange(len(histories.values))
-    weights = np.power(float(decay), age).astype(np.float32)
-    shape = (len(histories), len(vectors))
-    # A copy of the item numbers: scipy would sort and merge them in place.
-    return np.asarray(csr_matrix((weights, histories.values.copy(), histories.offsets), shape) @ vectors)
+    return np.asarray(decay_weights(histories, len(vectors), decay) @ vectors)
 
 
 def choose_decay(
@@ -125,25 +119,8 @@ def choose_decay(
     Returns:
         The decay, and every candidate's mean NDCG@10 with the history masked.
     """
-    if len(valid) > max_cases:
-        valid = valid.take(np.linspace(0, len(valid) - 1, max_cases).astype(np.int64))
-    ndcg = {decay: _mean_ndcg(ContentNeighbours(vectors, popularity, decay), valid) for decay in decays}
-    return max(ndcg, key=lambda decay: ndcg[decay]), ndcg
-
-
-def _mean_ndcg(model: ContentNeighbours, cases: Cases) -> float:
-    total, width = 0.0, max(1, SCORES_AT_ONCE // model.num_items)
-    for start in range(0, len(cases), width):
-        rows = np.arange(start, min(start + width, len(cases)))
-        histories, target = cases.histories.take(rows), cases.target[rows]
-        allowed = allowed_items({}, Requests(histories), model.num_items)
-        scores = np.where(allowed, model.scores(histories), -np.inf)
-        own = np.take_along_axis(scores, target[:, None], axis=1)
-        ahead = (scores > own) | ((scores == own) & (np.arange(model.num_items) < target[:, None]))
-        # A target in its own history cannot be recommended: rank 0, no gain.
-        rank = np.where(np.isfinite(own[:, 0]), ahead.sum(axis=1) + 1, 0)
-        total += float(ndcg_at_k(rank, 10).sum())
-    return total / max(1, len(cases))
+    models = {decay: ContentNeighbours(vectors, popularity, decay).scores for decay in decays}
+    return choose(models, len(vectors), valid, max_cases)
 
 
 def load_content_neighbours(run: Path, config: Config | None = None) -> ContentNeighbours:

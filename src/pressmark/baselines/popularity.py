@@ -7,19 +7,36 @@ from pathlib import Path
 
 import numpy as np
 
-from pressmark.baselines.dense import recommend_by_scores
+from pressmark.baselines.dense import choose, recommend_by_scores
+from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
+
+DAY = 86_400.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Popularity has nothing to choose."""
+    """How long a purchase counts.
+
+    Attributes:
+        half_lives: Days after which a purchase counts half, to choose among on validation; 0 = all count
+            alike. Only 0 is tried where purchases have no time.
+        max_cases: Validation cases, evenly spaced, that the choice is made on.
+    """
+
+    half_lives: tuple[float, ...] = (0.0, 30.0, 90.0, 365.0)
+    max_cases: int = 4000
+
+    def __post_init__(self) -> None:
+        if not self.half_lives or not all(0 <= days < float("inf") for days in self.half_lives):
+            raise ValueError(f"popularity.half_lives is {self.half_lives}; give days, 0 or above.")
 
 
 @dataclass
 class Popularity:
-    """Ranks items by their interactions in training; equal counts: lower item_index first.
+    """Ranks items by their interactions in training, old ones counting less; equal: lower item_index first.
 
     An item that nobody bought scores 0, so every item has a place.
 
@@ -37,9 +54,10 @@ class Popularity:
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """The most popular allowed items of each request."""
-        return recommend_by_scores(self, self._scores, requests, k)
+        return recommend_by_scores(self, self.scores, requests, k)
 
-    def _scores(self, histories: Histories) -> np.ndarray:
+    def scores(self, histories: Histories) -> np.ndarray:
+        """(B, num_items) float32, the same for each history."""
         return np.broadcast_to(self.counts, (len(histories), self.num_items))
 
 
@@ -55,11 +73,39 @@ def count_items(train: Histories, num_items: int) -> np.ndarray:
     return np.bincount(train.values, minlength=num_items).astype(np.float32)
 
 
+def recent_counts(split: Split, half_life: float) -> np.ndarray:
+    """How often each item was bought in training, a purchase counting half for each `half_life` of its age.
+
+    Args:
+        split: Its training interactions have a time; those that have none are left out.
+        half_life: Days; 0 counts all alike.
+
+    Returns:
+        (num_items,) float32.
+    """
+    num_items = len(split.cold)
+    if not half_life:
+        return count_items(split.train, num_items)
+    known = ~np.isnan(split.train_timestamp)
+    time = split.train_timestamp[known]
+    weight = np.exp2((time - time.max(initial=-np.inf)) / (half_life * DAY))
+    return np.bincount(split.train.values[known], weight, num_items).astype(np.float32)
+
+
 def load_popularity(run: Path, config: Config | None = None) -> Popularity:
-    """Popularity from the training interactions of a run folder."""
+    """Popularity from the training interactions of a run folder, half-life chosen on its validation cases."""
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 
+    config = config or Config()
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
-    return Popularity(count_items(split.train, len(catalog)))
+    timeless = bool(np.isnan(split.train_timestamp).all())
+    half_lives = [0.0] if timeless else list(config.half_lives)
+    models = {days: Popularity(recent_counts(split, days)) for days in half_lives}
+    if len(models) == 1:
+        return models[half_lives[0]]
+    best, _ = choose(
+        {days: model.scores for days, model in models.items()}, len(catalog), split.valid, config.max_cases
+    )
+    return models[best]

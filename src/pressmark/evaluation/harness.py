@@ -25,8 +25,10 @@ from pressmark.recommender import Recommendations, Recommender
 
 _PAIRED = (
     "generator:dual_tower",
+    "generator:sasrec",
     "generator:content_neighbours",
     "generator:popularity",
+    "dual_tower:sasrec",
     "dual_tower:content_neighbours",
     "dual_tower:popularity",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -79,3 +79,21 @@ class Split:
         assert len(self.train) == len(self.train_user_id)
         assert len(self.train.values) == len(self.train_timestamp) == len(self.train_position)
         assert len(self.cold) == len(self.fitted_on)
+
+    def held_back(self) -> Split:
+        """The split with each training sequence's last item left out, but for the only one of a shopper.
+
+        Validation is then like the test: its histories hold an item that nothing was trained on. As the split
+        stands they hold none, and flatter a model that knows its training sequences by heart.
+        """
+        train = self.train
+        last = np.zeros(len(train.values), bool)
+        last[train.offsets[1:] - 1] = True
+        last[train.offsets[:-1][train.lengths == 1]] = False
+        lengths = train.lengths - (train.lengths > 1)
+        return replace(
+            self,
+            train=Histories(train.values[~last], np.concatenate([[0], np.cumsum(lengths)])),
+            train_timestamp=self.train_timestamp[~last],
+            train_position=self.train_position[~last],
+        )

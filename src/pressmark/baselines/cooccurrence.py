@@ -1,0 +1,141 @@
+"""Item-item co-occurrence: what was bought near the shopper's items by others. Knows no text.
+
+Two items are as alike as the sequences that hold both within a few purchases of each other, over the root of
+how often each sells: cosine of the two. An item that was bought with nothing else is like nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from pressmark.baselines.dense import choose, decay_weights, recommend_by_scores
+from pressmark.baselines.popularity import count_items
+from pressmark.interactions.histories import Histories
+from pressmark.recommender import Recommendations, Requests
+
+
+@dataclass(frozen=True)
+class Config:
+    """How near is near.
+
+    Attributes:
+        windows: Purchases apart, at most, that still count as together, to choose among on validation;
+            0 = anywhere in the same sequence.
+        decays: As in content neighbours, to choose among on validation.
+        shrinkage: Added to each pair's product of sales under the root: pairs seen once count less.
+        max_cases: Validation cases, evenly spaced, that the choice is made on.
+    """
+
+    windows: tuple[int, ...] = (1, 3, 10)
+    decays: tuple[float, ...] = (0.2, 0.5, 0.8)
+    shrinkage: float = 1.0
+    max_cases: int = 4000
+
+    def __post_init__(self) -> None:
+        if not self.decays or not all(0 <= decay <= 1 for decay in self.decays):
+            raise ValueError(f"cooccurrence.decays is {self.decays}; give values from 0 to 1.")
+        if not self.windows or min(self.windows) < 0 or self.shrinkage < 0:
+            raise ValueError(
+                f"cooccurrence.windows is {self.windows} and shrinkage {self.shrinkage}; "
+                "both must be 0 or above."
+            )
+
+
+@dataclass
+class Cooccurrence:
+    """Sum of each history's items' likeness to every item, the newest counting most.
+
+    What is like nothing in the history stands behind what is, the most popular first.
+
+    Attributes:
+        likeness: (num_items, num_items) float32, 0 on the diagonal.
+        popularity: (num_items,) float32, training interactions.
+        decay: Weight of an item relative to the next newer one.
+        filters: name -> (num_items,) bool.
+    """
+
+    likeness: csr_matrix
+    popularity: np.ndarray
+    decay: float
+    filters: dict[str, np.ndarray] = field(default_factory=dict)
+    num_items: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_items = len(self.popularity)
+        # From -1 to 0, so that no likeness, however small, is outdone by what merely sells.
+        self._behind = (self.popularity / (1 + self.popularity.max(initial=0.0)) - 1).astype(np.float32)
+
+    def recommend(self, requests: Requests, k: int) -> Recommendations:
+        """The allowed items that were bought most with each history's."""
+        return recommend_by_scores(self, self.scores, requests, k)
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        """(B, num_items) float32."""
+        query = decay_weights(histories, self.num_items, self.decay)
+        scores = (query @ self.likeness).toarray().astype(np.float32)
+        return np.where(scores > 0, scores, self._behind)
+
+
+def likeness(train: Histories, num_items: int, window: int, shrinkage: float) -> csr_matrix:
+    """How often items were bought near each other, over the root of how often each was bought.
+
+    Args:
+        train: Training sequences.
+        num_items: N.
+        window: Purchases apart, at most; 0 = the same sequence.
+        shrinkage: Added to the product of the counts under the root.
+
+    Returns:
+        (N, N) float32, symmetric, 0 on the diagonal.
+
+    Source: Linden et al. 2003, "Amazon.com Recommendations: Item-to-Item Collaborative Filtering".
+    """
+    shape = (num_items, num_items)
+    together = csr_matrix(shape, dtype=np.float32)
+    for first, second in _pairs(train, window):
+        together += csr_matrix((np.ones(len(first), np.float32), (first, second)), shape)
+    together = csr_matrix(together + together.T)
+    together.setdiag(0)
+    together.eliminate_zeros()
+    count = count_items(train, num_items)
+    row = np.repeat(np.arange(num_items), np.diff(together.indptr))
+    together.data /= np.sqrt(count[row] * count[together.indices] + shrinkage)
+    return together
+
+
+def _pairs(train: Histories, window: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of items of one sequence, one array for each distance between them."""
+    row = train.row_of_value()
+    longest = int(train.lengths.max(initial=0)) - 1
+    for distance in range(1, min(window, longest) + 1 if window else longest + 1):
+        same = row[distance:] == row[:-distance]
+        yield train.values[:-distance][same], train.values[distance:][same]
+
+
+def load_cooccurrence(run: Path, config: Config | None = None) -> Cooccurrence:
+    """Co-occurrence in a run's training interactions, window and decay chosen on its validation cases."""
+    from pressmark.catalog.items import read_catalog
+    from pressmark.interactions.splits import read_split
+
+    config = config or Config()
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split = read_split(run / "data", catalog)
+    num_items = len(catalog)
+    popularity = count_items(split.train, num_items)
+    models: dict[tuple[int, float], Cooccurrence] = {}
+    for window in config.windows:
+        alike = likeness(split.train, num_items, window, config.shrinkage)
+        model = Cooccurrence(alike, popularity, config.decays[0])
+        models |= {(window, decay): dataclasses.replace(model, decay=decay) for decay in config.decays}
+    if len(models) == 1:
+        return next(iter(models.values()))
+    best, _ = choose(
+        {one: model.scores for one, model in models.items()}, num_items, split.valid, config.max_cases
+    )
+    return models[best]
