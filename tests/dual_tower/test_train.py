@@ -15,8 +15,9 @@ from pressmark.baselines.popularity import load_popularity
 from pressmark.catalog.embeddings import point_to_vectors
 from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.dual_tower.index import ItemIndex
+from pressmark.dual_tower.learner import Learner
 from pressmark.dual_tower.recommend import DualTowerRecommender, load_dual_tower
-from pressmark.dual_tower.train import Config, DualTowerTask, new_model, ranks, train
+from pressmark.dual_tower.train import Config, DualTowerTask, new_learner, new_model, ranks, train
 from pressmark.files import read_json
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
@@ -58,6 +59,12 @@ def config(**changes: object) -> Config:
         "dropout": 0.0,
     }
     return Config(**{**small, "training": training, **changes})  # type: ignore[arg-type]
+
+
+def learner(**changes: object) -> Learner:
+    own = config(**changes)
+    model = new_model(content(), np.ones(NUM_ITEMS, bool), own, 0)
+    return new_learner(model, Histories.from_lists([[1, 2, 3], [2, 3]]), own).eval()  # type: ignore[return-value]
 
 
 def task(lists: list[list[int]], **changes: object) -> DualTowerTask:
@@ -123,12 +130,12 @@ def test_shares_are_those_of_the_samples_drawn() -> None:
 def test_two_shares_of_a_batch_have_the_loss_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of two processes sees all candidates; tests/dual_tower/test_loss.py runs two real ones."""
     one = task([[1, 2, 3, 4], [2, 5, 6], [9, 1, 2]], history_negatives=False)
-    model = new_model(content(), np.ones(NUM_ITEMS, bool), config(), 0).eval()
+    model = learner()
     samples = np.array([1, 2, 3, 5, 6, 8, 9, 0])
     whole = one.collate(samples, CPU)
     expected, parts = one.loss(model, whole)
     assert parts.keys() == {"info_nce", "alignment"}
-    everybody = model.embed_items(content())
+    everybody = model.tower.embed_items(content())
     total = 0.0
     for rank in range(2):
         order = np.concatenate([samples[0::2], samples[1::2]])
@@ -221,13 +228,13 @@ def test_baselines_load_from_a_run(run: Path) -> None:
 
 
 def test_no_validation_case_trains_to_the_end() -> None:
-    assert task([[1, 2, 3]]).validate(new_model(content(), np.ones(NUM_ITEMS, bool), config(), 0)) == {}
+    assert task([[1, 2, 3]]).validate(learner()) == {}
 
 
 def test_cold_validation_cases_are_told_apart() -> None:
     asked = dataclasses.replace(cases([[1], [2]], [3, 4]), cold=np.array([True, False]))
     one = DualTowerTask(Histories.from_lists([[1, 2, 3]]), asked, content(), config(), 0)
-    found = one.validate(new_model(content(), np.ones(NUM_ITEMS, bool), config(), 0).eval())
+    found = one.validate(learner())
     assert found["recall_at_10"] == pytest.approx((found["recall_at_10_cold"] + found["recall_at_10_warm"]) / 2)
 
 

@@ -5,6 +5,7 @@ Written in two steps, so that other sources of negatives (a queue, an index) can
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,14 @@ class Candidates:
         embeddings: (C, d) float32 of length 1.
         item_index: (C,) int64.
         target: (B,) int64, the column of each local user's own item.
+        sought: (C,) bool, candidates that were looked for rather than drawn as somebody's target; None where
+            there are none such.
     """
 
     embeddings: Tensor
     item_index: Tensor
     target: Tensor
+    sought: Tensor | None = None
 
 
 def gather_candidates(items: Tensor, item_index: Tensor) -> Candidates:
@@ -43,11 +47,26 @@ def gather_candidates(items: Tensor, item_index: Tensor) -> Candidates:
     return Candidates(distributed.gather_rows(items), distributed.gather_rows(item_index), own)
 
 
+def more_candidates(
+    candidates: Candidates, embeddings: Tensor, item_index: Tensor, sought: bool = False
+) -> Candidates:
+    """The candidates and n more that are nobody's own: (n, d) float32 of length 1, (n,) int64."""
+    before, mark = candidates.sought, torch.full_like(item_index, sought, dtype=torch.bool)
+    if before is None:
+        before = torch.zeros_like(candidates.item_index, dtype=torch.bool)
+    return Candidates(
+        torch.cat([candidates.embeddings, embeddings]),
+        torch.cat([candidates.item_index, item_index]),
+        candidates.target,
+        torch.cat([before, mark]),
+    )
+
+
 def info_nce(
     users: Tensor,
     candidates: Candidates,
     log_q: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     logq: float = 1.0,
     history: Tensor | None = None,
 ) -> Tensor:
@@ -62,7 +81,7 @@ def info_nce(
         users: (B, d) float32 of length 1.
         candidates: C items, the users' own among them.
         log_q: (num_items,) float32, log of each item's share of the training targets.
-        temperature: Above 0.
+        temperature: Above 0; a scalar tensor where it is learned.
         logq: Strength of the correction; 0 = none, 1 = unbiased.
         history: (B, W) int64 item_index padded with -1: items that are no negatives of their user either.
 
@@ -86,7 +105,12 @@ def info_nce(
     # bf16 has 8 bits: too few to tell cosines apart that differ by 0.01 once divided by the temperature.
     with torch.autocast(users.device.type, enabled=False):
         logits = users.float() @ candidates.embeddings.float().T / temperature
-        logits = logits - logq * log_q[candidates.item_index]
+        correction = log_q[candidates.item_index]
+        if candidates.sought is not None:
+            # Drawn for certain, where the others are drawn as often as their share of the batch says.
+            num_drawn = int((~candidates.sought).sum())
+            correction = correction.masked_fill(candidates.sought, -math.log(num_drawn))
+        logits = logits - logq * correction
     own_item = candidates.item_index[candidates.target]
     false_negative = candidates.item_index == own_item[:, None]
     if history is not None:
@@ -97,7 +121,7 @@ def info_nce(
     return torch.nn.functional.cross_entropy(logits, candidates.target, reduction="none")
 
 
-def check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float | Tensor) -> None:
     """Raises ValueError unless the temperature is above 0."""
     if not temperature > 0:
         raise ValueError(

@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from pressmark import distributed
 from pressmark.catalog.embeddings import read_vectors
 from pressmark.catalog.items import read_catalog
+from pressmark.dual_tower import auxiliary
+from pressmark.dual_tower.auxiliary import ItemGraph
+from pressmark.dual_tower.geometry import alignment, uniformity
 from pressmark.dual_tower.index import ItemIndex, faiss_installed
+from pressmark.dual_tower.learner import Learner
 from pressmark.dual_tower.loss import check_temperature, gather_candidates, info_nce, log_shares
-from pressmark.dual_tower.towers import DualTower, DualTowerConfig
+from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOutput
 from pressmark.files import fingerprint, replacing, write_json
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
@@ -28,6 +32,9 @@ from pressmark.training import loop
 
 SCORES_AT_ONCE = 2**23
 """Validation scores held in memory at a time (32 MiB)."""
+
+EVENLY = 2000
+"""Cases, and items, that alignment and uniformity are measured on."""
 
 BATCHES_A_POOL = 16
 """Batches that are sorted by history length together: little padding, and still well mixed."""
@@ -48,11 +55,18 @@ class Config:
         item_dropout: Dropout in the item tower's MLP.
         dropout: Dropout in the user tower.
         history_length: Newest items of a history that the user tower reads.
-        temperature: Divides cosines; constant, because a learned one shrinks and hurts (seed 004).
+        temperature: Divides cosines.
+        learn_temperature: Start there and learn it. Constant by default: a learned one shrinks and hurts.
         logq: Strength of the popularity correction of in-batch negatives, 0 to 1. More helps products that
             sell, less helps those that nobody has bought yet.
         history_negatives: Items of a user's own history count as negatives of that user.
         empty_share: First purchases, which have an empty history, for each other training sample.
+        queue: Past targets kept as further negatives, as a slow copy of the item tower embeds them (MoCo).
+        momentum: How much of itself the slow copy keeps a step.
+        hard_negatives: Nearest wrong items of each user that are looked up as further negatives; a step then
+            scores the whole catalog.
+        refresh_every: Steps between two embeddings of the catalog for that.
+        auxiliary: Losses beside the main one.
         training: The loop. `batch_size` is also the number of negatives; with `micro_batch_size`, that is.
     """
 
@@ -66,16 +80,22 @@ class Config:
     dropout: float = 0.2
     history_length: int = 20
     temperature: float = 0.1
+    learn_temperature: bool = False
     logq: float = 0.5
     history_negatives: bool = True
     empty_share: float = 0.02
+    queue: int = 0
+    momentum: float = 0.995
+    hard_negatives: int = 0
+    refresh_every: int = 100
+    auxiliary: auxiliary.Config = field(default_factory=auxiliary.Config)
     training: loop.Config = field(
         default_factory=lambda: loop.Config(num_epochs=8, patience=2, weight_decay=0.01)
     )
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
-        for name in ("logq", "empty_share", "identity_dropout"):
+        for name in ("logq", "empty_share", "identity_dropout", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to 1.")
         for name in ("item_dropout", "dropout"):
@@ -85,9 +105,16 @@ class Config:
             raise ValueError(
                 f"dual_tower.num_heads is {self.num_heads}; it must divide user_dim ({self.user_dim})."
             )
-        for name in ("dim", "user_dim", "history_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be at least 1.")
+        for name, least in (
+            ("dim", 1),
+            ("user_dim", 1),
+            ("history_length", 1),
+            ("refresh_every", 1),
+            ("queue", 0),
+            ("hard_negatives", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be at least {least}.")
 
 
 @dataclass(frozen=True)
@@ -147,6 +174,7 @@ class DualTowerTask:
         self.num_first = min(round(config.empty_share * len(self.later)), len(self.first))
         self.log_q = log_shares(self._expected_draws())
         self._vectors = torch.from_numpy(vectors)
+        self._seen: list[tuple[Tensor, Tensor]] = []  # the targets of a step, for the queue
 
     def _expected_draws(self) -> np.ndarray:
         """(N,) how often an epoch draws each item as a target."""
@@ -195,35 +223,71 @@ class DualTowerTask:
         return float(len(batch.lengths))
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """InfoNCE summed over this process's rows; `alignment` is the mean cosine of users and their items."""
-        output = model(batch.vectors, batch.item_index, batch.history, batch.lengths, batch.target)
+        """InfoNCE summed over this process's rows; `alignment` is the mean cosine of users and their items.
+
+        Auxiliary losses are means; they count as often as there are rows.
+        """
+        output: DualTowerOutput = model(batch)
+        assert output.users is not None
+        assert output.targets is not None
+        learner = getattr(model, "module", model)
+        assert isinstance(learner, Learner)
         candidates = gather_candidates(output.targets, batch.target_index)
+        candidates = learner.with_past(candidates)
+        candidates = learner.with_nearest(candidates, output.users, batch, self._vectors)
         config = self.config
         if self.log_q.device != output.users.device:
             self.log_q = self.log_q.to(output.users.device)
         history = None if config.history_negatives else batch.history_index
-        rows = info_nce(output.users, candidates, self.log_q, config.temperature, config.logq, history)
+        rows = info_nce(output.users, candidates, self.log_q, learner.temperature, config.logq, history)
         alignment = (output.users * output.targets).sum(dim=1).mean()
-        return rows.sum(), {"info_nce": rows.detach().mean(), "alignment": alignment.detach()}
+        others = learner.auxiliary_losses(batch, self._vectors)
+        logged = {name: one.detach() for name, one in others.items()}
+        logged |= {"info_nce": rows.detach().mean(), "alignment": alignment.detach()}
+        if config.learn_temperature:
+            logged["temperature"] = learner.temperature.detach()
+        if learner.slow is not None:
+            self._seen.append((batch.vectors[batch.target], batch.target_index))
+        return rows.sum() + len(rows) * sum(others.values()), logged
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Nothing to do."""
+        """Moves on what the learner keeps: the queue, and now and then the catalog's embeddings."""
+        assert isinstance(model, Learner)
+        if model.slow is not None:
+            model.remember(*(distributed.gather_rows(torch.cat(one)) for one in zip(*self._seen, strict=True)))
+            self._seen.clear()
+        if step % self.config.refresh_every == 0:
+            model.refresh(self._vectors)
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """NDCG and recall at 10 over the whole catalog, histories masked; processes share the cases."""
-        assert isinstance(model, DualTower)
+        assert isinstance(model, Learner)
         if not len(self.valid):
             return {}
-        rank = ranks(model, self.vectors, self.valid)
+        rank = ranks(model.tower, self.vectors, self.valid)
         groups = {"": np.ones(len(rank), bool)}
         if self.valid.cold.any():
             groups |= {"_cold": self.valid.cold, "_warm": ~self.valid.cold}
-        metrics = {}
+        metrics = self._geometry(model.tower)
         for name, rows in groups.items():
             num = max(1, int(rows.sum()))
             metrics[f"ndcg_at_10{name}"] = float(ndcg_at_k(rank[rows], 10).sum()) / num
             metrics[f"recall_at_10{name}"] = float(recall_at_k(rank[rows], 10).sum()) / num
         return metrics
+
+    def _geometry(self, tower: DualTower) -> dict[str, float]:
+        """Alignment over validation cases and uniformity over items, evenly spaced ones of each."""
+        embeddings = tower.embed_items(self.vectors)
+        cases, items = (
+            np.linspace(0, num - 1, min(num, EVENLY)).astype(np.int64)
+            for num in (len(self.valid), len(embeddings))
+        )
+        asked = self.valid.take(cases)
+        users = tower.embed_users(asked.histories, embeddings)
+        return {
+            "alignment": alignment(users, embeddings[asked.target]),
+            "uniformity": uniformity(embeddings[items]),
+        }
 
 
 @torch.no_grad()
@@ -300,9 +364,25 @@ def train(run: Path, config: Config, seed: int) -> None:
     model = new_model(vectors, split.fitted_on, config, seed)
     task = DualTowerTask(split.train, split.valid, vectors, config, seed)
     built_on = _fingerprint(split, vectors, config, seed)
-    record = loop.fit(model, task, config.training, run / "training" / "dual_tower", seed, built_on)
+    learner = new_learner(model, split.train, config)
+    record = loop.fit(learner, task, config.training, run / "training" / "dual_tower", seed, built_on)
     if distributed.rank() == 0:
         save(run / "dual_tower", model.cpu(), vectors, record)
+
+
+def new_learner(model: DualTower, train: Histories, config: Config) -> Learner:
+    """A model with what its configuration's losses need around it."""
+    graph = ItemGraph(train, model.config.num_items) if config.auxiliary.graph else None
+    return Learner(
+        model,
+        config.auxiliary,
+        graph,
+        config.temperature,
+        config.learn_temperature,
+        config.queue,
+        config.momentum,
+        config.hard_negatives,
+    )
 
 
 def save(folder: Path, model: DualTower, vectors: np.ndarray, record: dict[str, Any]) -> None:
