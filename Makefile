@@ -46,7 +46,7 @@ bench: setup
 	$(BIN)/python eval/bench_tokenizer.py --shards 10 --train-minutes 2 --reference true --record true
 	$(BIN)/python eval/bench_decoding.py --record true
 	$(BIN)/python eval/bench_training.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
-	$(BIN)/python eval/generator_ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --epochs 4 --record true
+	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model generator --epochs 4 --record true
 	$(BIN)/python eval/sids_compared.py --config configs/beauty.yaml --split.protocol leave_one_out --generator.training.num_epochs 4 --record true $(LETTER)
 	$(BIN)/python eval/warm_start.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true

@@ -85,6 +85,17 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("bought_11_30", "11-30", ".3f"),
         ("bought_over_30", "more often", ".3f"),
     ],
+    "dual_tower_ablation": [
+        ("ndcg_at_10", "N@10", ".4f"),
+        ("recall_at_10_warm", "warm R@10", ".4f"),
+        ("recall_at_10_cold", "cold R@10", ".4f"),
+        ("difference", "N@10 over the default", "+.4f"),
+        ("half_interval", "+-", ".4f"),
+        ("alignment", "alignment", ".3f"),
+        ("uniformity", "uniformity", ".2f"),
+        ("training_seconds", "seconds", ",.0f"),
+        ("peak_gib", "peak GiB", ".2f"),
+    ],
     "sids_compared": [
         ("recall_at_10", "R@10", ".4f"),
         ("ndcg_at_10", "N@10", ".4f"),
@@ -111,6 +122,8 @@ NOTES = {
     "training": "Validation cases, seconds of training alone, float32.",
     "generator_ablation": "Validation with each shopper's last training item held back; history masked, "
     "item-level hits, 20 beams; 95 % intervals over cases.",
+    "dual_tower_ablation": "Validation with each shopper's last training item and some items' every purchase "
+    "held back; history masked, item-level hits, full ranking; 95 % intervals over cases.",
     "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
     "intervals.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
@@ -123,7 +136,7 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return row["tokenizer"]
     if kind == "training":
         return row["engine"]
-    if kind == "generator_ablation":
+    if kind in ("generator_ablation", "dual_tower_ablation"):
         return row["change"]
     if kind == "sids_compared":
         return f"{row['tokenizer']}, {row['slice']}" + (", cold only" if row["protocol"] == "cold_only" else "")
