@@ -59,3 +59,41 @@ def test_the_last_training_item_is_held_back_and_stays_in_the_histories_asked() 
     assert found.train_timestamp.tolist() == [0, 1, 3, 4]
     assert found.train_position.tolist() == [0, 10, 30, 40]
     assert found.valid.histories[0].tolist() == [1, 2, 3]
+
+
+def test_cold_items_are_simulated_without_a_trace_in_training() -> None:
+    rng = np.random.default_rng(0)
+    lists = [rng.integers(0, 30, size).tolist() for size in rng.integers(1, 9, 40)]
+    asked = Cases(
+        np.arange(40),
+        np.array([f"u{one}" for one in range(40)], object),
+        Histories.from_lists(lists),
+        rng.integers(0, 28, 40),
+        np.zeros(40, bool),
+    )
+    train = Histories.from_lists(lists)
+    num = len(train.values)
+    outer_cold = np.arange(30) >= 28
+    split = Split(
+        train, asked.user_id, np.arange(float(num)), np.arange(num), asked, asked, outer_cold, ~outer_cold
+    )
+    found = split.simulating_cold(0.2, seed=3)
+    hidden = found.cold & ~outer_cold
+    assert hidden.sum() == round(0.2 * len(np.unique(asked.target)))
+    assert set(np.flatnonzero(hidden)) <= set(asked.target.tolist())
+    for part in (found.train, found.valid.histories):
+        assert not hidden[part.values].any()
+    assert (found.train.lengths > 0).all()
+    assert found.valid.cold.tolist() == hidden[asked.target].tolist()
+    assert found.valid.target.tolist() == asked.target.tolist()
+    assert (found.fitted_on == ~found.cold).all()
+    assert len(found.test) == 0
+    # What is left stands as it stood, shopper by shopper, times and all.
+    held = split.held_back()
+    kept = ~hidden[held.train.values]
+    np.testing.assert_array_equal(found.train.values, held.train.values[kept])
+    np.testing.assert_array_equal(found.train_timestamp, held.train_timestamp[kept])
+    assert found.train_user_id.tolist() == list(dict.fromkeys(asked.user_id[held.train.row_of_value()[kept]]))
+    again = split.simulating_cold(0.2, seed=3)
+    assert (again.cold == found.cold).all()
+    assert (split.simulating_cold(0.2, seed=4).cold != found.cold).any()

@@ -97,3 +97,41 @@ class Split:
             train_timestamp=self.train_timestamp[~last],
             train_position=self.train_position[~last],
         )
+
+    def simulating_cold(self, share: float, seed: int) -> Split:
+        """`held_back`, with a share of the distinct validation targets hidden as the test's cold items are.
+
+        Their interactions leave training and every history; as validation targets they stay, cold. Whatever is
+        to be chosen about cold items can be chosen there, and nothing of the test is in it.
+
+        Args:
+            share: Of the distinct validation targets.
+            seed: Decides which.
+        """
+        inner = self.held_back()
+        targets = np.unique(inner.valid.target)
+        drawn = np.random.default_rng([seed, 2]).choice(targets, round(share * len(targets)), replace=False)
+        hidden = np.zeros(len(self.cold), bool)
+        hidden[drawn] = True
+        train, kept = _without(inner.train, hidden)
+        left = np.flatnonzero(train.lengths)
+        histories, _ = _without(inner.valid.histories, hidden)
+        none = np.zeros(0, np.int64)
+        return replace(
+            inner,
+            train=train.take(left),
+            train_user_id=inner.train_user_id[left],
+            train_timestamp=inner.train_timestamp[kept],
+            train_position=inner.train_position[kept],
+            valid=replace(inner.valid, histories=histories, cold=hidden[inner.valid.target]),
+            test=self.test.take(none),
+            cold=hidden | self.cold,
+            fitted_on=self.fitted_on & ~hidden,
+        )
+
+
+def _without(histories: Histories, hidden: np.ndarray) -> tuple[Histories, np.ndarray]:
+    """The sequences less some items, (N,) bool, and which of the values that leaves, (total,) bool."""
+    kept = ~hidden[histories.values]
+    lengths = np.bincount(histories.row_of_value()[kept], minlength=len(histories))
+    return Histories(histories.values[kept], np.concatenate([[0], np.cumsum(lengths)])), kept
