@@ -216,8 +216,8 @@ def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
 def _with_appended(run: Path, model: str) -> LoadedRecommender:
     """A model over the run's catalog as it stands today.
 
-    The generator spells the SIDs of appended products and content neighbours compare their text; the other
-    models know the run's own products alone. `LOADERS` give every model over the latter: an evaluation is
+    The generator spells the SIDs of appended products, dual tower and content neighbours read their text; the
+    other models know the run's own products alone. `LOADERS` give every model over the latter: an evaluation is
     about data/, whatever was appended or removed since.
     """
     from pressmark.generator.recommend import load_generator
@@ -235,6 +235,12 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
 
         neighbours = with_items(load_content_neighbours(run), living.appended_vectors)
         return LoadedRecommender(neighbours, shop, living.listed, num_own)
+    if model == "dual_tower":
+        from pressmark.dual_tower.recommend import load_dual_tower
+
+        tower = load_dual_tower(run)
+        tower.insert(living.appended_vectors)
+        return LoadedRecommender(tower, shop, living.listed, num_own)
     own = shop.take(np.arange(num_own))
     unread = frozenset(shop.item_id[num_own:])
     return LoadedRecommender(LOADERS[model](run), own, living.listed[:num_own], unread=unread)

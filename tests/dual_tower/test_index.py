@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pressmark.dual_tower.index import ItemIndex
+from pressmark.dual_tower import index as index_module
+from pressmark.dual_tower.index import ItemIndex, Kind
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests, allowed_items, top_k
 
@@ -50,6 +51,36 @@ def test_ties_go_to_the_lower_item(data: st.DataObject) -> None:
     found = ItemIndex(embeddings).search(queries, k, histories, allowed)
     np.testing.assert_array_equal(found.item_index, expected.item_index)
     np.testing.assert_array_equal(found.num_valid, expected.num_valid)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+def test_an_approximate_index_finds_nearly_all(kind: Kind, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((40, 16))
+    embeddings = (centres[rng.integers(0, 40, 4000)] + 0.4 * rng.standard_normal((4000, 16))).astype(np.float32)
+    index = ItemIndex(embeddings, kind)
+    assert index.kind == kind
+    assert index.recall_at(10, embeddings[:200]) > 0.97
+    index.save(tmp_path / "index.faiss")
+    loaded = ItemIndex.load(tmp_path / "index.faiss", embeddings)
+    assert loaded.kind == kind
+    queries = embeddings[:20]
+    mask = rng.random(4000) < 0.5
+    histories = Histories.from_lists([[row] for row in range(20)])
+    one, other = (each.search(queries, 10, histories, mask) for each in (index, loaded))
+    np.testing.assert_array_equal(one.item_index, other.item_index)
+    assert (one.num_valid == 10).all()
+    assert mask[one.item_index].all()
+    assert not (one.item_index == np.arange(20)[:, None]).any()
+    loaded.add(queries[:1] * 2)
+    assert loaded.search(queries[:1], 1).item_index.tolist() == [[4000]]
+
+
+def test_large_catalogs_get_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "FLAT_ITEMS", 100)
+    rng = np.random.default_rng(0)
+    assert ItemIndex(rng.standard_normal((100, 4)).astype(np.float32)).kind == "flat"
+    assert ItemIndex(rng.standard_normal((101, 4)).astype(np.float32)).kind == "ivf"
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:

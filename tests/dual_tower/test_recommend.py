@@ -96,3 +96,35 @@ def test_a_model_without_its_items_is_refused(tmp_path: Path) -> None:
     new_model().save_pretrained(tmp_path / "dual_tower")
     with pytest.raises(ValueError, match="holds_items"):
         load_dual_tower(tmp_path)
+
+
+def test_products_come_and_go_without_a_new_index() -> None:
+    shop, fresh = recommender(), content(3)[:4]
+    shop.filters["some"] = np.arange(NUM_ITEMS) < 30
+    inner = shop.index._index
+    found = shop.insert(fresh, {"some": np.array([True, False, True, False])})
+    assert shop.index._index is inner
+    assert found.tolist() == list(range(NUM_ITEMS, NUM_ITEMS + 4))
+    assert shop.num_items == len(shop.index) == len(shop.filters["some"]) == NUM_ITEMS + 4
+    assert np.flatnonzero(shop.filters["some"]).tolist() == [*range(30), NUM_ITEMS, NUM_ITEMS + 2]
+    check_recommender(shop, NUM_ITEMS + 4)
+    # A product's twin in text, without an identity of its own, stands where the tower puts the text.
+    twin = shop.insert(content()[[3]])
+    text = shop.model.embed_new(content()[[3]]).numpy()
+    np.testing.assert_array_equal(shop.index.embeddings[twin], text)
+    # It is read in histories too.
+    before = shop.users(Histories.from_lists([[2]]))
+    assert not np.allclose(before, shop.users(Histories.from_lists([[2, int(twin[0])]])))
+    everything = Requests(Histories.from_lists([[]]))
+    shop.withdraw(np.array([4, NUM_ITEMS + 1]))
+    assert not {4, NUM_ITEMS + 1} & set(shop.recommend(everything, 99).item_index[0].tolist())
+    shop.restore(np.array([4]))
+    assert 4 in shop.recommend(everything, 99).item_index[0]
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 7)), np.full((2, 8), np.nan)])
+def test_new_products_of_another_kind_are_refused(wrong: np.ndarray) -> None:
+    shop = recommender()
+    with pytest.raises(ValueError, match="vector"):
+        shop.insert(wrong)
+    assert shop.num_items == NUM_ITEMS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,25 +29,67 @@ def _faiss() -> Any:
     return faiss
 
 
+Kind = Literal["auto", "flat", "ivf", "hnsw"]
+
+FLAT_ITEMS = 200_000
+"""Catalogs up to here are searched whole: a fraction of a millisecond a shopper."""
+
+FEW_ITEMS = 50_000
+"""A filter that leaves no more is answered exactly whatever the index: approximate ones get lost in few."""
+
+PROBES, WIDTH = 16, 64
+"""Lists that IVF looks into, and candidates that HNSW keeps: recall about .99 of the flat index's."""
+
+
 class ItemIndex:
-    """Exact search over the embeddings of a whole catalog; row = item_index.
+    """Search over the embeddings of a whole catalog; row = item_index.
 
     Args:
         embeddings: (N, d) float32, finite.
+        kind: "flat" compares with every item, exactly. "ivf" looks into the nearest of 4 sqrt(N) lists, "hnsw"
+            walks a graph: approximate, and faster on large catalogs. "auto" is flat up to 200,000 items and ivf
+            beyond.
 
     Raises:
         ValueError: If FAISS is not installed, or an embedding is not finite.
     """
 
-    def __init__(self, embeddings: np.ndarray) -> None:
+    def __init__(self, embeddings: np.ndarray, kind: Kind = "auto") -> None:
         if not np.isfinite(embeddings).all():
             row = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
             raise ValueError(f"the embedding of item_index {row} is not finite. Train the dual tower again.")
-        self._index = _faiss().IndexFlatIP(embeddings.shape[1])
-        self._index.add(np.ascontiguousarray(embeddings, np.float32))
+        self.embeddings = np.ascontiguousarray(embeddings, np.float32)
+        num_items, width = embeddings.shape
+        if kind == "auto":
+            kind = "flat" if num_items <= FLAT_ITEMS else "ivf"
+        faiss = _faiss()
+        if kind == "flat":
+            self._index = faiss.IndexFlatIP(width)
+        elif kind == "ivf":
+            num_lists = max(1, min(round(4 * num_items**0.5), num_items // 39))
+            lists = faiss.IndexFlatIP(width)
+            self._index = faiss.IndexIVFFlat(lists, width, num_lists, faiss.METRIC_INNER_PRODUCT)
+            self._index.own_fields, _ = True, lists.this.disown()
+            self._index.train(self.embeddings[:: max(1, num_items // (64 * num_lists))])
+        else:
+            self._index = faiss.IndexHNSWFlat(width, 16, faiss.METRIC_INNER_PRODUCT)
+            self._index.hnsw.efConstruction = 80
+        self._index.add(self.embeddings)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
+
+    @property
+    def kind(self) -> str:
+        """ "flat", "ivf" or "hnsw"."""
+        name = type(self._index).__name__
+        return {"IndexFlatIP": "flat", "IndexIVFFlat": "ivf", "IndexHNSWFlat": "hnsw"}.get(name, "flat")
+
+    def add(self, embeddings: np.ndarray) -> None:
+        """Puts (n, d) float32 more items behind those known; nothing is built again."""
+        more = np.ascontiguousarray(embeddings, np.float32)
+        self._index.add(more)
+        self.embeddings = np.concatenate([self.embeddings, more])
 
     def save(self, path: Path) -> None:
         """Writes the index in FAISS's own format."""
@@ -71,21 +113,31 @@ class ItemIndex:
             raise ValueError(
                 f"{path}: not a FAISS index ({error}). Delete it: it is built from the model."
             ) from error
-        same_shape = (index.ntotal, index.d) == embeddings.shape
-        if not same_shape or not np.array_equal(index.reconstruct_n(0, index.ntotal), embeddings):
+        same = (index.ntotal, index.d) == embeddings.shape
+        if same and hasattr(index, "make_direct_map"):
+            index.make_direct_map()
+        if not same or not np.array_equal(index.reconstruct_n(0, index.ntotal), embeddings):
             raise ValueError(
                 f"{path}: this index belongs to another model: it holds {index.ntotal} vectors of width "
                 f"{index.d}, which are not the embeddings {embeddings.shape} of the model beside it. "
                 "Delete it: it is built from the model."
             )
         loaded = cls.__new__(cls)
-        loaded._index = index
+        loaded._index, loaded.embeddings = index, np.ascontiguousarray(embeddings, np.float32)
         return loaded
+
+    def recall_at(self, k: int, queries: np.ndarray) -> float:
+        """Share of each query's true k nearest items that the index finds; 1 for a flat one."""
+        found = self.search(queries, k).item_index
+        true = _padded(*_exactly(queries, self.embeddings, np.arange(len(self)), k), k).item_index
+        return float(np.mean([np.isin(mine, theirs).mean() for mine, theirs in zip(true, found, strict=True)]))
 
     def search(
         self, queries: np.ndarray, k: int, exclude: Histories | None = None, allowed: np.ndarray | None = None
     ) -> Recommendations:
         """The k items with the largest inner product; of equals the lower item_index.
+
+        An approximate index may leave items out, and have fewer than k though there are more.
 
         Args:
             queries: (B, d) float32.
@@ -102,29 +154,48 @@ class ItemIndex:
         # to see whether the k-th place is tied.
         width = min(k + most + 1, num_allowed)
         while True:
-            items, scores = self._nearest(queries, width, allowed)
+            items, scores = self._nearest(queries, width, allowed, num_allowed)
             fetched_last = scores[:, -1].copy()
             scores[np.isin(np.arange(len(queries))[:, None] * len(self) + items, banned)] = -np.inf
             order = np.lexsort((items, -scores), axis=-1)[:, :k]
             items, scores = np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
             # Equals of the last item fetched may lie beyond it, with a lower item_index.
-            if width == num_allowed or not (scores[:, -1] <= fetched_last).any():
+            tied = (scores[:, -1] <= fetched_last) & np.isfinite(fetched_last)
+            if width == num_allowed or not tied.any():
                 return _padded(items, scores, k)
             width = min(2 * width, num_allowed)
 
     def _nearest(
-        self, queries: np.ndarray, width: int, allowed: np.ndarray | None
+        self, queries: np.ndarray, width: int, allowed: np.ndarray | None, num_allowed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(B, width) int64 and float32; `width` items are allowed, so every place is filled."""
+        """(B, width) int64 and float32; what an approximate index does not find is -1 at -inf."""
+        queries = np.ascontiguousarray(queries, np.float32)
+        if allowed is not None and self.kind != "flat" and num_allowed <= FEW_ITEMS:
+            few = np.flatnonzero(allowed)
+            return _exactly(queries, self.embeddings[few], few, width)
         faiss = _faiss()
-        parameters = None
+        settings: dict[str, Any] = {}
+        if self.kind == "ivf":
+            kind, settings["nprobe"] = faiss.SearchParametersIVF, PROBES
+        elif self.kind == "hnsw":
+            kind, settings["efSearch"] = faiss.SearchParametersHNSW, max(WIDTH, width)
+        else:
+            kind = faiss.SearchParameters
         if allowed is not None:
             # One bit an item, as the selector wants it; `bits` must outlive the search.
             bits = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-            parameters = faiss.SearchParameters(sel=selector)
-        scores, items = self._index.search(np.ascontiguousarray(queries, np.float32), width, params=parameters)
-        return items, scores
+            settings["sel"] = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        scores, items = self._index.search(queries, width, params=kind(**settings))
+        return items, np.where(items < 0, -np.inf, scores).astype(np.float32)
+
+
+def _exactly(
+    queries: np.ndarray, embeddings: np.ndarray, items: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest (B, width) of some items by brute force; of equals the lower item_index."""
+    scores = queries @ embeddings.T
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
+    return items[order], np.take_along_axis(scores, order, axis=1)
 
 
 def _pairs(exclude: Histories | None, num_items: int) -> np.ndarray:

@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.towers import DualTower
+from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests, check_request, filter_by_filter, filter_mask
 
 REQUESTS_AT_ONCE = 1024
 """Requests encoded and searched together, which bounds memory for a batch of any size."""
 
 
-@dataclass
 class DualTowerRecommender:
     """Ranks items by cosine to the shopper's vector.
 
-    Attributes:
+    Args:
         model: In eval mode, with the embeddings of all items.
         index: Over the same embeddings.
+
+    Attributes:
+        num_items: Items in the catalog, withdrawn ones too.
         filters: name -> (num_items,) bool.
+        index: Over all items' embeddings, those inserted too.
     """
 
-    model: DualTower
-    index: ItemIndex
-    filters: dict[str, np.ndarray] = field(default_factory=dict)
-    num_items: int = field(init=False)
+    def __init__(self, model: DualTower, index: ItemIndex) -> None:
+        self.model, self.index = model, index
+        self.num_items = len(index)
+        self.filters: dict[str, np.ndarray] = {}
+        self._embeddings = model.item_embeddings
+        self._gone = np.zeros(len(index), bool)
 
-    def __post_init__(self) -> None:
-        self.num_items = len(self.index)
+    def insert(self, vectors: np.ndarray, passes: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """Puts products that nobody has bought yet into the index as it stands.
+
+        Args:
+            vectors: (n, D) float32 content vectors.
+            passes: Filter name -> (n,) bool; a new product passes no filter that is not named here.
+
+        Returns:
+            (n,) int64 their item_index, behind those known.
+
+        Raises:
+            ValueError: For vectors of another width or not finite.
+        """
+        found, passes = self.model.embed_new(vectors), passes or {}
+        self.index.add(found.cpu().numpy())
+        self._embeddings = torch.cat([self._embeddings, found])
+        none = np.zeros(len(found), bool)
+        self._gone = np.concatenate([self._gone, none])
+        for name, mask in self.filters.items():
+            self.filters[name] = np.concatenate([mask, passes.get(name, none)])
+        self.num_items += len(found)
+        return np.arange(self.num_items - len(found), self.num_items)
+
+    def withdraw(self, item_index: np.ndarray) -> None:
+        """Takes products out of every answer; histories may go on naming them."""
+        self._gone[item_index] = True
+
+    def restore(self, item_index: np.ndarray) -> None:
+        """Brings withdrawn products back."""
+        self._gone[item_index] = False
+
+    def users(self, histories: Histories) -> np.ndarray:
+        """(B, d) float32 of length 1."""
+        return self.model.embed_users(histories, self._embeddings).cpu().numpy()
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """The allowed items nearest to each shopper."""
@@ -40,13 +79,15 @@ class DualTowerRecommender:
 
     def _answer(self, requests: Requests, name: str | None, k: int) -> Recommendations:
         allowed = filter_mask(self.filters, name, self.num_items)
+        if self._gone.any():
+            allowed = ~self._gone if allowed is None else allowed & ~self._gone
         parts = []
         # An empty batch still makes one part, for its shapes.
         for start in range(0, max(1, len(requests)), REQUESTS_AT_ONCE):
             rows = np.arange(start, min(start + REQUESTS_AT_ONCE, len(requests)))
             histories = requests.histories.take(rows)
-            users = self.model.embed_users(histories, self.model.item_embeddings).cpu().numpy()
-            parts.append(self.index.search(users, k, histories if requests.mask_history else None, allowed))
+            exclude = histories if requests.mask_history else None
+            parts.append(self.index.search(self.users(histories), k, exclude, allowed))
         return Recommendations(
             np.concatenate([part.item_index for part in parts]),
             np.concatenate([part.scores for part in parts]),

@@ -117,14 +117,14 @@ class ItemTower(nn.Module):
             nn.init.zeros_(self.identity.weight)
 
     def forward(self, vectors: Tensor, item_index: Tensor) -> Tensor:
-        """(n, D) float32 and (n,) int64 -> (n, d) float32 of length 1."""
+        """(n, D) float32 and (n,) int64 -> (n, d) float32 of length 1; -1 is an item without an identity."""
         standard = (vectors - self.mean) / self.scale
         out = self.projection(standard)
         if self.mlp is not None:
             out = out + self.mlp(standard)
         if self.identity is not None:
             # An item that is never trained on gets no gradient: its identity stays zero.
-            identity = self.identity(item_index)
+            identity = self.identity(item_index.clamp_min(0)) * (item_index >= 0)[:, None]
             if self.training:
                 kept = torch.rand(len(item_index), 1, device=vectors.device) >= self.identity_dropout
                 identity = identity * kept
@@ -256,11 +256,30 @@ class DualTower(PreTrainedModel):
                 f"vectors have shape {vectors.shape}; this dual tower reads {expected}: items, width. It was "
                 "trained on another catalog or other text vectors: embed as before, or train it again."
             )
-        parts = []
+        return self._embed(vectors, np.arange(len(vectors)))
+
+    @torch.no_grad()
+    def embed_new(self, vectors: np.ndarray) -> Tensor:
+        """Products that the model was not trained with, (n, D) float32 -> (n, d) float32 of length 1.
+
+        Raises:
+            ValueError: If the vectors are of another width, or not finite.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.config.vector_dim:
+            raise ValueError(
+                f"vectors have shape {vectors.shape}; this dual tower reads vectors of width "
+                f"{self.config.vector_dim}: embed new products as the others were."
+            )
+        if len(rows := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
+            raise ValueError(f"the vector of new product {rows[0]} holds a number that is not finite.")
+        return self._embed(vectors, np.full(len(vectors), -1))
+
+    def _embed(self, vectors: np.ndarray, item_index: np.ndarray) -> Tensor:
+        parts = [torch.empty(0, self.config.dim, device=self.device)]
         for start in range(0, len(vectors), ROWS_AT_ONCE):
-            chunk = torch.from_numpy(vectors[start : start + ROWS_AT_ONCE]).to(self.device)
-            rows = torch.arange(start, start + len(chunk), device=self.device)
-            parts.append(self.item_tower(chunk, rows))
+            rows = slice(start, start + ROWS_AT_ONCE)
+            chunk = torch.from_numpy(np.ascontiguousarray(vectors[rows], np.float32)).to(self.device)
+            parts.append(self.item_tower(chunk, torch.from_numpy(item_index[rows]).to(self.device)))
         return torch.cat(parts)
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ from pressmark.catalog.items import read_catalog
 from pressmark.dual_tower import auxiliary
 from pressmark.dual_tower.auxiliary import ItemGraph
 from pressmark.dual_tower.geometry import alignment, uniformity
-from pressmark.dual_tower.index import ItemIndex, faiss_installed
+from pressmark.dual_tower.index import ItemIndex, Kind, faiss_installed
 from pressmark.dual_tower.learner import Learner
 from pressmark.dual_tower.loss import check_temperature, gather_candidates, info_nce, log_shares
 from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOutput
@@ -67,6 +67,7 @@ class Config:
             scores the whole catalog.
         refresh_every: Steps between two embeddings of the catalog for that.
         auxiliary: Losses beside the main one.
+        index: What FAISS searches with, see `index.ItemIndex`.
         training: The loop. `batch_size` is also the number of negatives; with `micro_batch_size`, that is.
     """
 
@@ -89,6 +90,7 @@ class Config:
     hard_negatives: int = 0
     refresh_every: int = 100
     auxiliary: auxiliary.Config = field(default_factory=auxiliary.Config)
+    index: Kind = "auto"
     training: loop.Config = field(
         default_factory=lambda: loop.Config(num_epochs=8, patience=2, weight_decay=0.01)
     )
@@ -367,7 +369,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     learner = new_learner(model, split.train, config)
     record = loop.fit(learner, task, config.training, run / "training" / "dual_tower", seed, built_on)
     if distributed.rank() == 0:
-        save(run / "dual_tower", model.cpu(), vectors, record)
+        save(run / "dual_tower", model.cpu(), vectors, record, config.index)
 
 
 def new_learner(model: DualTower, train: Histories, config: Config) -> Learner:
@@ -385,13 +387,20 @@ def new_learner(model: DualTower, train: Histories, config: Config) -> Learner:
     )
 
 
-def save(folder: Path, model: DualTower, vectors: np.ndarray, record: dict[str, Any]) -> None:
+def save(
+    folder: Path, model: DualTower, vectors: np.ndarray, record: dict[str, Any], index: Kind = "auto"
+) -> None:
     """Writes config.json, model.safetensors (with all items' embeddings), index.faiss and metrics.json."""
     model.hold_items(vectors)
     with replacing(folder) as partial:
         model.save_pretrained(partial)
         if faiss_installed():
-            ItemIndex(model.item_embeddings.numpy()).save(partial / "index.faiss")
+            made = ItemIndex(model.item_embeddings.numpy(), index)
+            made.save(partial / "index.faiss")
+            record = {**record, "index": made.kind}
+            if made.kind != "flat":
+                some = np.linspace(0, len(made) - 1, min(len(made), EVENLY)).astype(np.int64)
+                record["index_recall_at_10"] = made.recall_at(10, made.embeddings[some])
         else:
             print("dual tower: FAISS is not installed here; the index is built when the model is loaded.")
         write_json(partial / "metrics.json", record)
