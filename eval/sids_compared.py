@@ -1,14 +1,16 @@
 """One generator behind several tokenizers: what the SIDs themselves are worth.
 
-    python eval/sids_compared.py --config C.yaml --split.protocol leave_one_out [--given FILE] [--record true]
+    python eval/sids_compared.py --config C.yaml --split.protocol leave_one_out [--given FILE]
+        [--seeds [0,1,2]] [--only "rqkmeans,rqvae"] [--record true]
 
 The run's split and vectors, its generator's configuration and budget, and its seed, over SIDs of RQ-KMeans, of
 an RQ-VAE without the taxonomy (`rqvae_plain`), with it (`rqvae`, the run's own configuration) and with it
 strong (`rqvae_taxonomy`, as in configs/precision.yaml); `--given` adds a published tokenisation, see
 `tokenizer.given`. Test cases, item-level hits, full ranking, the beam as configured; the history is masked, and
 cases whose target is in it are left out; `cold_only` ranks held-out products alone. `difference` is from
-`rqkmeans` in R@10 over the same cases, with a 95 % interval: 10,000 resamples of cases, for cold ones of target
-items. One folder a tokenizer: what is finished stays.
+the first in R@10 over the same cases, with a 95 % interval: 10,000 resamples of cases, for cold ones of target
+items. Over several seeds values are averaged by case, or pooled where the seeds' cases differ. One folder a
+tokenizer and seed: what is finished stays.
 """
 
 import dataclasses
@@ -77,48 +79,94 @@ def ranks(experiment: Experiment) -> dict[str, np.ndarray]:
     }
 
 
-def rows_of(experiment: Experiment, tokenizers: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each tokenizer, protocol and slice."""
+@dataclasses.dataclass
+class Answers:
+    """What one tokenizer's generator made of the test cases of one seed.
+
+    Attributes:
+        rank: Protocol -> (C,) as from `ranks`.
+        test: The C cases.
+        facts: Of the tokenizer and the training, for the rows.
+    """
+
+    rank: dict[str, np.ndarray]
+    test: Cases
+    facts: dict[str, Any]
+
+
+def answers_of(experiment: Experiment, name: str, change: dict[str, Any]) -> Answers:
+    """Trains what is missing and asks the test cases."""
     stages.prepare(experiment)
     catalog = read_catalog(experiment.run / "data" / "items.parquet")
     test = asked_cases(read_split(experiment.run / "data", catalog), experiment)
+    own = trained(experiment, name, change)
+    found, quality = ranks(own), read_json(own.run / "tokenizer" / "metrics.json")["quality"]
+    facts = {
+        "items_sharing_a_sid": quality["items_sharing_a_sid"],
+        "reconstruction_r2": quality["reconstruction_r2"],
+        "commits": stages.stamped(own, "commit"),
+        "stage_seconds": stages.stamped(own, "seconds"),
+    }
+    return Answers(found, test, facts)
+
+
+def together(seeds: list[np.ndarray], same_cases: bool) -> np.ndarray:
+    """Values by case of several seeds: their mean where the cases are the same, else one after the other."""
+    return np.mean(seeds, axis=0) if same_cases else np.concatenate(seeds)
+
+
+def rows_of(
+    experiment: Experiment, seeds: list[int], tokenizers: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row for each tokenizer, protocol and slice, over the seeds."""
     rows: list[dict[str, Any]] = []
-    first: dict[str, np.ndarray] = {}
+    first: list[Answers] = []
     for name, change in tokenizers.items():
-        own = trained(experiment, name, change)
-        found, quality = ranks(own), read_json(own.run / "tokenizer" / "metrics.json")["quality"]
-        for protocol, rank in found.items():
-            first.setdefault(protocol, rank)
-            groups = {"warm": ~test.cold, "cold": test.cold} if protocol == "full" else {"cold": test.cold}
-            for part, mine in groups.items():
-                if not mine.any():
+        mine = [answers_of(dataclasses.replace(experiment, seed=seed), name, change) for seed in seeds]
+        first = first or mine
+        tests = [one.test for one in mine]
+        same = all(np.array_equal(one.case_id, tests[0].case_id) for one in tests)
+        same = same and all(np.array_equal(one.cold, tests[0].cold) for one in tests)
+        for protocol in mine[0].rank:
+            for part in ("warm", "cold") if protocol == "full" else ("cold",):
+                where = [test.cold if part == "cold" else ~test.cold for test in tests]
+                if not any(one.any() for one in where):
                     continue
-                both = [metrics.recall_at_k(one[mine], 10) for one in (rank, first[protocol])]
-                both[1] = both[0] - both[1]
-                clusters = test.target[mine] if part == "cold" else None
-                estimates = bootstrap_values(np.stack(both, 1), 10_000, 0, clusters)
-                low, high = estimates.limits()
-                rows.append(
-                    {
-                        "tokenizer": name,
-                        "protocol": protocol,
-                        "slice": part,
-                        "seed": experiment.seed,
-                        "cases": int(mine.sum()),
-                        "recall_at_10": estimates.mean[0],
-                        "recall_at_10_low": low[0],
-                        "recall_at_10_high": high[0],
-                        "ndcg_at_10": metrics.ndcg_at_k(rank[mine], 10).mean(),
-                        "difference": estimates.mean[1],
-                        "difference_low": low[1],
-                        "difference_high": high[1],
-                        "items_sharing_a_sid": quality["items_sharing_a_sid"],
-                        "reconstruction_r2": quality["reconstruction_r2"],
-                        "commits": stages.stamped(own, "commit"),
-                        "stage_seconds": stages.stamped(own, "seconds"),
-                    }
+                hits, theirs, gains = (
+                    together(
+                        [one(each.rank[protocol][rows_]) for each, rows_ in zip(who, where, strict=True)], same
+                    )
+                    for one, who in (
+                        (_hits, mine),
+                        (_hits, first),
+                        (_gains, mine),
+                    )
                 )
-                rows[-1] = {key: one.item() if hasattr(one, "item") else one for key, one in rows[-1].items()}
+                clusters = None
+                if part == "cold":
+                    targets = [test.target[rows_] for test, rows_ in zip(tests, where, strict=True)]
+                    clusters = targets[0] if same else np.concatenate(targets)
+                estimates = bootstrap_values(np.stack([hits, hits - theirs], 1), 10_000, 0, clusters)
+                low, high = estimates.limits()
+                row = {
+                    "tokenizer": name,
+                    "protocol": protocol,
+                    "slice": part,
+                    "seeds": seeds,
+                    "cases": len(hits),
+                    "recall_at_10": estimates.mean[0],
+                    "recall_at_10_low": low[0],
+                    "recall_at_10_high": high[0],
+                    "ndcg_at_10": gains.mean(),
+                    "difference": estimates.mean[1],
+                    "difference_low": low[1],
+                    "difference_high": high[1],
+                    "items_sharing_a_sid": np.mean([one.facts["items_sharing_a_sid"] for one in mine]),
+                    "reconstruction_r2": np.mean([one.facts["reconstruction_r2"] for one in mine]),
+                    "commits": [one.facts["commits"] for one in mine],
+                    "stage_seconds": [one.facts["stage_seconds"] for one in mine],
+                }
+                rows.append({key: one.item() if hasattr(one, "item") else one for key, one in row.items()})
                 print(
                     f"{name:16} {protocol:10} {part:5} R@10 {rows[-1]['recall_at_10']:.4f}  difference "
                     f"{rows[-1]['difference']:+.4f} [{low[1]:+.4f}, {high[1]:+.4f}]",
@@ -127,7 +175,17 @@ def rows_of(experiment: Experiment, tokenizers: dict[str, dict[str, Any]]) -> li
     return rows
 
 
+def _hits(rank: np.ndarray) -> np.ndarray:
+    return metrics.recall_at_k(rank, 10)
+
+
+def _gains(rank: np.ndarray) -> np.ndarray:
+    return metrics.ndcg_at_k(rank, 10)
+
+
 EXTRA: dict[str, dict[str, Any]] = {
+    "seeds": {"type": list[int], "default": [], "help": "seeds to run and put together (default: seed)"},
+    "only": {"type": str, "default": "", "help": "tokenizers to compare, separated by commas (default: all)"},
     "given": {"type": str, "default": "", "help": "parquet file of SIDs to compare too, see tokenizer.given"},
     "record": {"type": bool, "default": False, "help": "write eval/results/sids_compared-<dataset>.json"},
 }
@@ -137,11 +195,17 @@ def main() -> None:
     """Trains what is missing, asks the test once a tokenizer and prints a line for each."""
     experiment, options = parse(None, extra=EXTRA)
     given = {"given": {"kind": "given", "given": options["given"]}} if options["given"] else {}
-    rows = rows_of(experiment, TOKENIZERS | given)
+    chosen = TOKENIZERS | given
+    if wanted := [one.strip() for one in options["only"].split(",") if one.strip()]:
+        if unknown := set(wanted) - set(chosen):
+            raise ValueError(f"--only: {min(unknown)!r} is none of {', '.join(chosen)}.")
+        chosen = {name: chosen[name] for name in wanted}
+    seeds = options["seeds"] or [experiment.seed]
+    rows = rows_of(experiment, seeds, chosen)
     if options["record"]:
         dataset = f"{experiment.name}-{experiment.split.protocol}"
         command = shlex.join(["python", *sys.argv])
-        record("sids_compared", dataset, rows, command, as_dict(experiment), [experiment.seed])
+        record("sids_compared", dataset, rows, command, as_dict(experiment), seeds)
         print(f"recorded: eval/results/sids_compared-{dataset}.json")
 
 
