@@ -1,7 +1,8 @@
 """A model with one thing changed at a time, on validation that is like the test.
 
     python eval/ablation.py --config C.yaml --split.protocol leave_one_out --model generator
-        [--only "default; no identity"] [--epochs 4] [--record true]
+        [--only "default; no identity"] [--epochs 4]
+        [--cold_share 0.05] [--record true]
 
 A test history holds an item that nothing was trained on: validation's. Plain validation histories hold none,
 and flatter a model that knows its training sequences by heart. So each shopper's last training item is held
@@ -11,9 +12,9 @@ the test is read.
 Each change is trained for `--epochs` (0: as configured), with the learning rate falling to 0 within them, on
 the same SIDs (the tokenizer of the run, trained where it is missing), and asked for all validation cases:
 item-level hits, full ranking, history masked, a generator with `valid_beam` beams and the popularity discount
-that training chose. `difference` is in N@10 from the first row, over the same cases, with its 95 % interval;
-where the split holds out validation items as cold (`split.cold_valid_share`) warm and cold cases stand apart
-too. One folder a change: a finished one stays.
+that training chose. `difference` is in N@10 from the first row, over the same cases, with its 95 % interval.
+With `--cold_share` that share of the validation targets is hidden as cold items are (`Split.simulating_cold`),
+and warm and cold cases stand apart too. One folder a change: a finished one stays.
 """
 
 import dataclasses
@@ -55,6 +56,8 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "no item head": {"model.guided": False, "item_loss": 0.0},
         "dropout .1": {"model.dropout": 0.1},
         "random token start": {"model.token_start": "random"},
+        "three epochs": {"training.num_epochs": 3},
+        "eight epochs": {"training.num_epochs": 8},
     },
     "dual_tower": {
         "default": {},
@@ -97,21 +100,23 @@ BOUGHT = {"bought_0_2": (0, 2), "bought_3_10": (3, 10), "bought_11_30": (11, 30)
 """Groups of targets by their interactions in training."""
 
 
-def study(experiment: Experiment, model: str, name: str, epochs: int) -> tuple[dict[str, Any], np.ndarray]:
+def study(
+    experiment: Experiment, model: str, name: str, epochs: int, cold_share: float
+) -> tuple[dict[str, Any], np.ndarray]:
     """What a change comes to, and where it ranks each validation case's target (0: not among the ten)."""
     folder = name.replace(" ", "-") if model == "generator" else f"{model}-{name}".replace(" ", "-")
     run = experiment.run.with_name(f"{experiment.run.name}-{folder}")
     catalog = read_catalog(experiment.run / "data" / "items.parquet")
     config = getattr(experiment, model)
     own_epochs = {"training.num_epochs": epochs} if epochs else {}
-    config = with_keys(config, CHANGES[model][name] | {"training.log_with": ""} | own_epochs)
+    config = with_keys(config, own_epochs | {"training.log_with": ""} | CHANGES[model][name])
     stage = "tokenizer" if model == "generator" else "prepare"
     built_on = read_json(experiment.run / "stages" / f"{stage}.json")["fingerprint"]
-    own = fingerprint(decisive(dataclasses.asdict(config)), experiment.seed, str(built_on))
+    own = fingerprint(decisive(dataclasses.asdict(config)), experiment.seed, str(built_on), cold_share)
     if (run / "made.json").exists() and read_json(run / "made.json")["fingerprint"] != own:
         raise ValueError(f"{run} was trained with other settings or on other data: delete it, or set --epochs.")
     if not (run / "made.json").exists():
-        stages.hold_back(experiment.run, run)
+        stages.hold_back(experiment.run, run, cold_share, experiment.seed)
         with measured() as taken:
             TRAIN[model](run, config, experiment.seed)
         shutil.rmtree(run / "training", ignore_errors=True)
@@ -156,12 +161,14 @@ def loaded(run: Path, model: str, config: Any) -> Recommender:
     return LOADERS[model](run)
 
 
-def rows_of(experiment: Experiment, model: str, names: list[str], epochs: int) -> list[dict[str, Any]]:
+def rows_of(
+    experiment: Experiment, model: str, names: list[str], epochs: int, cold_share: float
+) -> list[dict[str, Any]]:
     """A row for each change, compared with the first."""
     rows: list[dict[str, Any]] = []
     first = np.empty(0)
     for name in names:
-        row, rank = study(experiment, model, name, epochs)
+        row, rank = study(experiment, model, name, epochs, cold_share)
         gain = metrics.ndcg_at_k(rank, 10)
         first = first if rows else gain
         difference = gain - first
@@ -181,6 +188,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "model": {"type": str, "default": "generator", "help": "generator, dual_tower or sasrec"},
     "only": {"type": str, "default": "", "help": "changes to make, separated by semicolons (default: all)"},
     "epochs": {"type": int, "default": 0, "help": "epochs of each training; 0 = as configured"},
+    "cold_share": {"type": float, "default": 0.0, "help": "validation targets hidden as cold ones, 0 to 1"},
     "record": {"type": bool, "default": False, "help": "write eval/results/<model>_ablation-<dataset>.json"},
 }
 
@@ -197,7 +205,7 @@ def main() -> None:
     stages.prepare(experiment)
     if model == "generator":
         stages.train_tokenizer(experiment)
-    rows = rows_of(experiment, model, names, options["epochs"])
+    rows = rows_of(experiment, model, names, options["epochs"], options["cold_share"])
     if options["record"]:
         command = shlex.join(["python", *sys.argv])
         record(f"{model}_ablation", experiment.name, rows, command, as_dict(experiment), [experiment.seed])

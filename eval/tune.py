@@ -1,14 +1,17 @@
 """The same search for every model: settings drawn at random, chosen on validation that is like the test.
 
     python eval/tune.py --config C.yaml --split.protocol leave_one_out
-        [--tune "sasrec,dual_tower,generator"] [--trials 10] [--seconds 300] [--record true]
+        [--tune "sasrec,dual_tower,generator"] [--trials 10] [--seconds 300]
+        [--cold_share 0.05] [--record true]
 
 Trial 0 of a model is the configuration as it stands; the others draw every key of `SPACE` anew, decided by
 seed, model and trial alone. Each trains on the split with every shopper's last training item held back (see
 `Split.held_back`; nothing of the test is read), for at most `--seconds` of training, and is asked for the same
 `--cases` validation cases: item-level hits, full ranking, history masked. `score`, which the choice goes by, is
-N@10; where the split holds out validation items as cold (`split.cold_valid_share`) it is the root of the
-product of the warm cases' and the cold ones', so that neither is bought with the other.
+N@10. With `--cold_share` that share of the validation targets is hidden as cold items are (see
+`Split.simulating_cold`; all cases are asked then), and the score is the root of the product of the warm cases'
+N@10 and the cold ones', so that neither is bought with the other; a model that ranks no cold item goes by the
+warm ones.
 
 One folder a trial, its row kept: a study resumes. Models without training choose among their own settings on
 the same validation when they are loaded; they have one trial each.
@@ -115,13 +118,14 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
         config = with_keys(config, settings | fixed)
     stage = experiment.run / "stages" / f"{'tokenizer' if model == 'generator' else 'prepare'}.json"
     built_on = read_json(stage)["fingerprint"]
-    own = fingerprint(as_dict(config) if config else model, experiment.seed, options["cases"], built_on)
+    asking = (options["cases"], options["cold_share"])
+    own = fingerprint(as_dict(config) if config else model, experiment.seed, asking, built_on)
     if (folder / "row.json").is_file():
         row = dict(read_json(folder / "row.json"))
         if row.pop("fingerprint") != own:
             raise ValueError(f"{folder} was made with other settings or on other data: delete it first.")
         return row
-    stages.hold_back(experiment.run, folder)
+    stages.hold_back(experiment.run, folder, options["cold_share"], experiment.seed)
     training: dict[str, Any] = {}
     if model in TRAINED:
         TRAIN[model](folder, config, experiment.seed)
@@ -134,7 +138,7 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
         "seed": experiment.seed,
         "training_seconds": training.get("seconds", 0.0),
         "steps": training.get("step", 0),
-        **asked(folder, model, experiment.seed, options["cases"]),
+        **asked(folder, model, experiment.seed, 0 if options["cold_share"] else options["cases"]),
         "commit": commit(),
     }
     shutil.rmtree(folder)
@@ -159,7 +163,8 @@ def asked(run: Path, model: str, seed: int, num_cases: int) -> dict[str, float]:
                 f"ndcg_at_10_{part}": float(gain[rows].mean()),
                 f"recall_at_10_{part}": float(hit[rows].mean()),
             }
-        found["score"] = math.sqrt(found["ndcg_at_10_warm"] * found["ndcg_at_10_cold"])
+        warm, cold = found["ndcg_at_10_warm"], found["ndcg_at_10_cold"]
+        found["score"] = math.sqrt(warm * cold) if cold else warm
     return found
 
 
@@ -185,6 +190,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "tune": {"type": str, "default": ",".join(LOADERS), "help": "models to tune, separated by commas"},
     "trials": {"type": int, "default": 10, "help": "trials a model; the first is as configured"},
     "seconds": {"type": int, "default": 300, "help": "seconds of training a trial, at most"},
+    "cold_share": {"type": float, "default": 0.0, "help": "validation targets hidden as cold ones, 0 to 1"},
     "cases": {"type": int, "default": 5000, "help": "validation cases, drawn; 0 = all"},
     "record": {"type": bool, "default": False, "help": "write eval/results/tune-<dataset>.json"},
 }

@@ -76,8 +76,11 @@ def train_sasrec(experiment: Experiment) -> None:
     _train(experiment, "sasrec", lambda: sasrec.train(experiment.run, experiment.sasrec, experiment.seed))
 
 
-def hold_back(run: Path, folder: Path) -> None:
-    """Makes `folder` a copy of a prepared run and its tokenizer, with `Split.held_back`: to choose settings."""
+def hold_back(run: Path, folder: Path, cold_share: float = 0.0, seed: int = 0) -> None:
+    """Makes `folder` a copy of a prepared run and its tokenizer, to choose settings on.
+
+    Its split is `Split.held_back`, or, where a share of items is to be hidden, `Split.simulating_cold`.
+    """
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.split_files import read_split, write_split
 
@@ -89,7 +92,9 @@ def hold_back(run: Path, folder: Path) -> None:
     pointer["path"] = os.path.relpath((run / pointer["path"]).resolve(), folder.resolve())
     write_json(folder / "data" / "vectors.json", pointer)
     catalog = read_catalog(run / "data" / "items.parquet")
-    write_split(folder / "data", read_split(run / "data", catalog).held_back(), catalog)
+    split = read_split(run / "data", catalog)
+    inner = split.simulating_cold(cold_share, seed) if cold_share else split.held_back()
+    write_split(folder / "data", inner, catalog)
 
 
 def models_of(experiment: Experiment) -> dict[str, Recommender]:
