@@ -102,4 +102,6 @@ def test_only_the_experiment_reads_yaml_and_flags() -> None:
 def test_src_holds_entry_points_only() -> None:
     """`accelerate launch src/x.py` puts src/ on the path, where another file could shadow a library."""
     names = {path.name for path in PACKAGE.parent.glob("*.py")}
-    assert names == {f"train_{stage}.py" for stage in ("tokenizer", "generator", "dual_tower", "sasrec")}
+    assert names == {
+        f"train_{stage}.py" for stage in ("tokenizer", "generator", "dual_tower", "sasrec", "hybrid")
+    }

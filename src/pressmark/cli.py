@@ -108,7 +108,9 @@ def _recommend(arguments: list[str]) -> None:
         "--out", type=Path, required=True, help="parquet to write: user_id, rank, item_id, score"
     )
     parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
-    parser.add_argument("--model", default="generator", help="a model of the run (default: generator)")
+    parser.add_argument(
+        "--model", default="", help="a model of the run (default: hybrid, or generator where there is none)"
+    )
     parser.add_argument(
         "--filter",
         help="cold (hidden from training, or appended since), warm (the others), appended (these alone), or "
@@ -180,7 +182,7 @@ def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> 
         if options.filter == "appended" and not model.appended.any():
             raise ValueError(
                 f"--filter appended: the model {options.model} of {options.run} knows no appended item. "
-                "Append some; the models generator and content_neighbours know them."
+                "Append some; hybrid, generator, dual_tower and content_neighbours know them."
             )
     return " & ".join(parts) or None
 

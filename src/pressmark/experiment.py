@@ -20,6 +20,7 @@ from pressmark.catalog import embeddings, grocery, items
 from pressmark.dual_tower import train as dual_tower
 from pressmark.evaluation import harness as evaluation
 from pressmark.generator import train as generator
+from pressmark.hybrid import train as hybrid
 from pressmark.interactions import splits
 from pressmark.load import LOADERS
 from pressmark.tokenizer import train as tokenizer
@@ -58,6 +59,7 @@ class Experiment:
         generator: Stage two.
         dual_tower: The main baseline.
         sasrec: The baseline for products that sell.
+        hybrid: Generator and dense retrieval as one recommender.
         models: What is trained and judged, in this order; see `pressmark.load`.
         evaluation: The judge.
     """
@@ -72,6 +74,7 @@ class Experiment:
     generator: generator.Config = field(default_factory=generator.Config)
     dual_tower: dual_tower.Config = field(default_factory=dual_tower.Config)
     sasrec: sasrec.Config = field(default_factory=sasrec.Config)
+    hybrid: hybrid.Config = field(default_factory=hybrid.Config)
     models: tuple[str, ...] = tuple(LOADERS)
     evaluation: evaluation.Config = field(default_factory=evaluation.Config)
 

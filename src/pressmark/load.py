@@ -134,6 +134,12 @@ class LoadedRecommender:
 _LISTED = "listed items"
 
 
+def _hybrid(run: Path) -> Recommender:
+    from pressmark.hybrid.recommend import load_hybrid
+
+    return load_hybrid(run)
+
+
 def _generator(run: Path) -> Recommender:
     from pressmark.generator.recommend import load_generator
 
@@ -177,6 +183,7 @@ def _sasrec(run: Path) -> Recommender:
 
 
 LOADERS: dict[str, Callable[[Path], Recommender]] = {
+    "hybrid": _hybrid,
     "generator": _generator,
     "dual_tower": _dual_tower,
     "sasrec": _sasrec,
@@ -186,22 +193,23 @@ LOADERS: dict[str, Callable[[Path], Recommender]] = {
     "popularity": _popularity,
 }
 
-TRAINED = ("generator", "dual_tower", "sasrec")
+TRAINED = ("hybrid", "generator", "dual_tower", "sasrec")
 """Models with a stage and a folder of their own; the others are made from data/ when they are loaded."""
 
 
-def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
+def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
     """Loads a trained model of a run.
 
     Args:
         run_folder: Such as "runs/grocery/cold_items/seed0".
-        model: "generator", "dual_tower", "sasrec", "content_neighbours", "bm25", "cooccurrence" or
-            "popularity".
+        model: "hybrid", "generator", "dual_tower", "sasrec", "content_neighbours", "bm25", "cooccurrence" or
+            "popularity"; "" is the hybrid where the run has one, else the generator.
 
     Raises:
         ValueError: If the folder is no run, the model is unknown or has not been trained there.
     """
     run = Path(run_folder)
+    model = model or ("hybrid" if (run / "hybrid" / "config.json").is_file() else "generator")
     if model not in LOADERS:
         raise ValueError(f"model is {model!r}; known models: {', '.join(LOADERS)}.")
     if not (run / "data" / "items.parquet").is_file():
@@ -216,9 +224,9 @@ def load(run_folder: str | Path, model: str = "generator") -> LoadedRecommender:
 def _with_appended(run: Path, model: str) -> LoadedRecommender:
     """A model over the run's catalog as it stands today.
 
-    The generator spells the SIDs of appended products, dual tower and content neighbours read their text; the
-    other models know the run's own products alone. `LOADERS` give every model over the latter: an evaluation is
-    about data/, whatever was appended or removed since.
+    The generator spells the SIDs of appended products, dual tower and content neighbours read their text, the
+    hybrid does both; the other models know the run's own products alone. `LOADERS` give every model over the
+    latter: an evaluation is about data/, whatever was appended or removed since.
     """
     from pressmark.generator.recommend import load_generator
     from pressmark.tokenizer.state import read_living
@@ -227,6 +235,11 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
     shop, num_own = living.catalog, living.num_own
     if len(shop) == num_own:
         return LoadedRecommender(LOADERS[model](run), shop, living.listed)
+    if model == "hybrid":
+        from pressmark.hybrid.recommend import load_hybrid
+
+        hybrid = load_hybrid(run, shop, living.appended_vectors)
+        return LoadedRecommender(hybrid, shop, living.listed, num_own)
     if model == "generator":
         generator = load_generator(run, item_id=shop.item_id, appended_vectors=living.appended_vectors)
         return LoadedRecommender(generator, shop, living.listed, num_own)

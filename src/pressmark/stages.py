@@ -76,6 +76,18 @@ def train_sasrec(experiment: Experiment) -> None:
     _train(experiment, "sasrec", lambda: sasrec.train(experiment.run, experiment.sasrec, experiment.seed))
 
 
+def train_hybrid(experiment: Experiment) -> None:
+    """Generator and dense retrieval as one."""
+    from pressmark.hybrid import train
+
+    train_generator(experiment)
+    train_dual_tower(experiment)
+    parts = experiment.generator, experiment.dual_tower
+    _train(
+        experiment, "hybrid", lambda: train.train(experiment.run, experiment.hybrid, *parts, experiment.seed)
+    )
+
+
 def hold_back(run: Path, folder: Path, cold_share: float = 0.0, seed: int = 0) -> None:
     """Makes `folder` a copy of a prepared run and its tokenizer, to choose settings on.
 
@@ -125,7 +137,12 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
     from pressmark.interactions.split_files import read_split
 
     prepare(experiment)
-    training = {"generator": train_generator, "dual_tower": train_dual_tower, "sasrec": train_sasrec}
+    training = {
+        "hybrid": train_hybrid,
+        "generator": train_generator,
+        "dual_tower": train_dual_tower,
+        "sasrec": train_sasrec,
+    }
     for name in experiment.models:
         if name in training:
             training[name](experiment)
@@ -152,7 +169,7 @@ def is_done(experiment: Experiment, stage: str) -> bool:
 
 def stamped(experiment: Experiment, key: str) -> dict[str, Any]:
     """What each finished stage of a run took in wall "seconds", or the "commit" that it was run at."""
-    names = ("prepare", "tokenizer", "generator", "dual_tower", "sasrec")
+    names = ("prepare", "tokenizer", "generator", "dual_tower", "sasrec", "hybrid")
     stamps = {name: _stamp(experiment, name) for name in names}
     return {name: read_json(stamp)[key] for name, stamp in stamps.items() if stamp.is_file()}
 
@@ -288,8 +305,8 @@ def _keep_logs(run: Path, stage: str) -> None:
 
 def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     """Of a stage's own settings and of the stage it reads."""
-    upstream = {"tokenizer": "prepare", "generator": "tokenizer"}.get(stage, "prepare")
-    built_on = read_json(_stamp(experiment, upstream))["fingerprint"]
+    upstream = {"generator": ["tokenizer"], "hybrid": ["generator", "dual_tower"]}.get(stage, ["prepare"])
+    built_on = "".join(read_json(_stamp(experiment, one))["fingerprint"] for one in upstream)
     given, source = experiment.tokenizer.given if stage == "tokenizer" else "", []
     if given and Path(given).is_file():
         source = [file_hash(Path(given))]

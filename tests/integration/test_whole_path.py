@@ -63,6 +63,8 @@ def test_the_run_folder_is_laid_out_as_documented(run: Path) -> None:
         "dual_tower/model.safetensors",
         "dual_tower/index.faiss",
         "dual_tower/metrics.json",
+        "hybrid/config.json",
+        "hybrid/metrics.json",
         "sasrec/config.json",
         "sasrec/model.safetensors",
         "sasrec/metrics.json",
@@ -153,7 +155,7 @@ def test_the_judge_puts_a_result_on_record_that_its_files_confirm(
     assert {"command", "commit", "config", "hardware", "date", "protocols", "paired"} <= result.keys()
     assert result["seeds"] == [0]
     for key in ("stage_seconds", "stage_commits"):
-        assert set(result[key]["0"]) == {"prepare", "tokenizer", "generator", "dual_tower", "sasrec"}
+        assert set(result[key]["0"]) == {"prepare", "tokenizer", "generator", "dual_tower", "sasrec", "hybrid"}
 
     cases = pq.read_table(run / "evaluation" / "cases.parquet").to_pylist()
     target = {one["case_id"]: one["item_id"] for one in cases if not one["target_in_history"]}

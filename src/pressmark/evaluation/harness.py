@@ -24,6 +24,10 @@ from pressmark.metrics import rank_of_target
 from pressmark.recommender import Recommendations, Recommender
 
 _PAIRED = (
+    "hybrid:generator",
+    "hybrid:dual_tower",
+    "hybrid:sasrec",
+    "hybrid:content_neighbours",
     "generator:dual_tower",
     "generator:sasrec",
     "generator:content_neighbours",

@@ -36,6 +36,9 @@ from pressmark.sids.table import SidTable, read_sids
 from pressmark.sids.trie import Trie, build_trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
 
+SHOPPERS = 256
+"""Histories encoded at once where nothing is spelled."""
+
 KNOWN_MASKS = 64
 """Filters, and joined filters, whose edges are kept."""
 
@@ -300,8 +303,7 @@ class GeneratorRecommender:
     @torch.inference_mode()
     def _prior(self, states: Tensor, attention_mask: Tensor, read: Tensor | None) -> list[Tensor] | None:
         """Where the decoder starts, see `item_head`; None where it starts from nothing."""
-        head = self._head
-        if head is None or read is None or self._vectors is None or not self.guided:
+        if self._head is None or read is None or self._vectors is None or not self.guided:
             return None
         with self._catalog_lock:
             if self._catalog is None:
@@ -313,10 +315,45 @@ class GeneratorRecommender:
                     bias = self._popularity * self._log_count[shown, None]
                 self._catalog = TriePrior(self.trie, self._sids[live], self.device), self._vectors[shown], bias
             prior, vectors, bias = self._catalog
+        return prior(vectors @ self._queries(states, attention_mask, read).T + bias)
+
+    def _queries(self, states: Tensor, attention_mask: Tensor, read: Tensor) -> Tensor:
+        """(B, D) shoppers as the item head sees them, after all that was read of them."""
+        assert self._head is not None
         newest = attention_mask.sum(1) - 1
         state = states[torch.arange(len(states), device=self.device), newest][:, None]
-        queries = head.queries(state, read, newest[:, None])[:, 0]
-        return prior(vectors @ queries.T + bias)
+        return self._head.queries(state, read, newest[:, None])[:, 0]
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """(num_items, D) float32 items as the item head sees them.
+
+        Raises:
+            ValueError: If the generator has no item head.
+        """
+        if self._vectors is None:
+            raise ValueError(f"a generator with history_input {self.history_input!r} has no item head.")
+        return self._vectors[: self.num_items]
+
+    @torch.inference_mode()
+    def shoppers(self, histories: Histories) -> Tensor:
+        """(B, D) float32; inner products with `item_vectors` are the item head's scores, without popularity.
+
+        Raises:
+            ValueError: If the generator has no item head.
+        """
+        items, lengths = histories.newest(self.history_length)
+        found = torch.empty(len(items), self.item_vectors.shape[1], device=self.device)
+        order = np.argsort(lengths, kind="stable")
+        for rows in np.split(order, np.arange(SHOPPERS, len(order), SHOPPERS)):
+            if len(rows):
+                input_ids, attention_mask, read = self._read(
+                    items[rows, : int(lengths[rows].max())], lengths[rows]
+                )
+                assert read is not None
+                states = self.decoder.encode(input_ids, attention_mask, read)
+                found[torch.from_numpy(rows)] = self._queries(states, attention_mask, read)
+        return found
 
     def generate_arguments(
         self, model: T5ForConditionalGeneration, histories: Histories

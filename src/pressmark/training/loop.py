@@ -79,6 +79,8 @@ class Config:
 
 def decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """A stage's config as a dict, less what tells only when to save and where to log: it changes no result."""
+    if "training" not in settings:
+        return settings
     idle = ("checkpoint_every", "log_with")
     training = {key: value for key, value in settings["training"].items() if key not in idle}
     return settings | {"training": training}

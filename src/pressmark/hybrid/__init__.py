@@ -1,0 +1,1 @@
+"""Generator and dense retrieval as one recommender that knows what it does not know yet."""

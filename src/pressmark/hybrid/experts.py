@@ -1,0 +1,103 @@
+"""What each expert says of every product: the generator, itself and through neighbours, the tower, the words.
+
+A product that nobody has bought has no identity in generator or tower: both know it by its text alone. Its
+nearest products that do sell are known better, so a second look at it goes through them: the generator's
+vectors of its neighbours, by how near they are, in place of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from pressmark.baselines.bm25 import BM25
+from pressmark.baselines.dense import decay_weights
+from pressmark.catalog.embeddings import unit_rows
+from pressmark.dual_tower.index import ItemIndex
+from pressmark.dual_tower.recommend import DualTowerRecommender
+from pressmark.generator.recommend import GeneratorRecommender
+from pressmark.interactions.histories import Histories
+
+NAMES = ("generator", "neighbours", "dual_tower", "bm25")
+"""The experts, in the order of every array of them."""
+
+SHARPNESS = 10.0
+"""Scores a unit of cosine, as in the generator's item head."""
+
+NEIGHBOURS = 10
+"""Products that sell through which a product is seen again."""
+
+
+@dataclass
+class Experts:
+    """The experts over one catalog of N products.
+
+    Attributes:
+        generator: One with an item head.
+        dual_tower: Over the same items.
+        bm25: Over the same items.
+        unbought: (N,) bool, items without any purchase in training.
+        neighbours: (N, N) float32, each row the weights of an item's nearest products that sell; they sum to 1.
+    """
+
+    generator: GeneratorRecommender
+    dual_tower: DualTowerRecommender
+    bm25: BM25
+    unbought: np.ndarray
+    neighbours: csr_matrix
+
+    def __post_init__(self) -> None:
+        sizes = {self.generator.num_items, self.dual_tower.num_items, self.bm25.num_items, len(self.unbought)}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"the hybrid's models are of catalogs of {sorted(sizes)} items; it needs one catalog."
+            )
+        self._own = self.generator.item_vectors.cpu()
+        self._seen = torch.from_numpy(self.neighbours @ self._own.numpy())
+        self._tower = torch.from_numpy(self.dual_tower.index.embeddings)
+        self._words = csr_matrix(self.bm25.weights.T)
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return len(self.unbought)
+
+    def scores(self, histories: Histories) -> Tensor:
+        """(4, B, N) float32, what each expert gives every item, in nats or thereabouts."""
+        shoppers = self.generator.shoppers(histories).cpu()
+        users = SHARPNESS * torch.from_numpy(self.dual_tower.users(histories))
+        query = decay_weights(histories, self.num_items, self.bm25.decay) @ self.bm25.words
+        words = torch.from_numpy((query @ self._words).toarray().astype(np.float32)) / SHARPNESS
+        return torch.stack([shoppers @ self._own.T, shoppers @ self._seen.T, users @ self._tower.T, words])
+
+
+def nearest_that_sell(vectors: np.ndarray, unbought: np.ndarray) -> csr_matrix:
+    """Each item's nearest products that sell, weighted by a softmax of `SHARPNESS` times their cosine.
+
+    Args:
+        vectors: (N, D) float32 content vectors.
+        unbought: (N,) bool.
+
+    Returns:
+        (N, N) float32, rows summing to 1; no item is its own neighbour. Empty where nothing sells.
+    """
+    unit, sold = unit_rows(vectors), np.flatnonzero(~unbought)
+    num_items, width = len(unit), min(NEIGHBOURS, len(sold) - 1)
+    if width < 1:
+        return csr_matrix((num_items, num_items), dtype=np.float32)
+    own = np.full(num_items, -1)
+    own[sold] = np.arange(len(sold))
+    has = np.flatnonzero(own >= 0)
+    offsets = np.concatenate([[0], np.cumsum(own >= 0)])
+    found = ItemIndex(unit[sold]).search(unit, width, Histories(own[has], offsets))
+    # An approximate index may find fewer: what is missing weighs nothing.
+    cosines = np.where(found.item_index >= 0, found.scores, -np.inf)
+    weights = np.exp(SHARPNESS * (cosines - cosines.max(axis=1, keepdims=True)))
+    weights /= weights.sum(axis=1, keepdims=True)
+    rows = np.repeat(np.arange(num_items), width)
+    joined = csr_matrix((weights.ravel(), (rows, sold[found.item_index].ravel())), (num_items, num_items))
+    return joined.astype(np.float32)

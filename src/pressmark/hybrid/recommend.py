@@ -1,0 +1,106 @@
+"""The hybrid as a recommender: every product scored by all experts, new ones in their place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pressmark.baselines.dense import recommend_by_scores
+from pressmark.catalog.items import Catalog
+from pressmark.files import read_json
+from pressmark.hybrid.experts import Experts, nearest_that_sell
+from pressmark.hybrid.fusion import Fusion, from_json, hidden_items
+from pressmark.interactions.histories import Histories
+from pressmark.recommender import Recommendations, Requests
+
+
+@dataclass
+class HybridRecommender:
+    """Ranks items by how likely each is the shopper's next one, products that nobody has bought among them.
+
+    Every item is scored for every shopper, in time that grows with the catalog.
+
+    Attributes:
+        experts: Over the catalog.
+        fusion: How they are joined.
+        absent: (num_items,) bool, items that nobody can take: they count in no probability. None for none.
+        filters: name -> (num_items,) bool.
+    """
+
+    experts: Experts
+    fusion: Fusion
+    absent: np.ndarray | None = None
+    filters: dict[str, np.ndarray] = field(default_factory=dict)
+    num_items: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_items = self.experts.num_items
+        self._unbought = torch.from_numpy(self.experts.unbought)
+
+    def recommend(self, requests: Requests, k: int) -> Recommendations:
+        """The allowed items of each request, the likeliest first; scores are log-probabilities."""
+        return recommend_by_scores(self, self.scores, requests, k)
+
+    @torch.inference_mode()
+    def scores(self, histories: Histories) -> np.ndarray:
+        """(B, num_items) float32 log-probabilities."""
+        hidden = hidden_items(histories, self.num_items, self.absent)
+        return self.fusion.join(self.experts.scores(histories), self._unbought, hidden).numpy()
+
+
+def experts_of(
+    run: Path, catalog: Catalog | None = None, appended_vectors: np.ndarray | None = None
+) -> Experts:
+    """The experts of a run whose generator and dual tower are trained.
+
+    Args:
+        run: The run folder.
+        catalog: The run's own items, and behind them appended ones; None for its own alone.
+        appended_vectors: (n, D) float32 content vectors of the latter.
+
+    Raises:
+        ValueError: If something is missing, or the generator has no item head.
+    """
+    from pressmark.baselines.bm25 import Config, fit
+    from pressmark.catalog.embeddings import read_vectors, texts_of
+    from pressmark.catalog.items import read_catalog
+    from pressmark.dual_tower.recommend import load_dual_tower
+    from pressmark.generator.recommend import load_generator
+    from pressmark.interactions.split_files import read_split
+
+    own = read_catalog(run / "data" / "items.parquet")
+    catalog = own if catalog is None else catalog
+    split, vectors = read_split(run / "data", own), read_vectors(run)
+    num_new = len(catalog) - len(own)
+    tower = load_dual_tower(run)
+    if appended_vectors is not None:
+        tower.insert(appended_vectors)
+        vectors = np.concatenate([vectors, appended_vectors])
+    generator = load_generator(run, device="cpu", item_id=catalog.item_id, appended_vectors=appended_vectors)
+    texts = texts_of(catalog, ["title", "brand", "category", *own.text])
+    popularity = np.bincount(split.train.values, minlength=len(catalog)).astype(np.float32)
+    fitted_on = np.append(split.fitted_on, np.zeros(num_new, bool))
+    words = fit(texts, fitted_on, popularity, 0.5, Config())
+    unbought = popularity == 0
+    return Experts(generator, tower, words, unbought, nearest_that_sell(vectors, unbought))
+
+
+def load_hybrid(
+    run: Path, catalog: Catalog | None = None, appended_vectors: np.ndarray | None = None
+) -> HybridRecommender:
+    """Loads the hybrid of a run, over appended items too where they are given; see `experts_of`.
+
+    Raises:
+        ValueError: If it has not been fitted.
+    """
+    path = run / "hybrid" / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run src/train_hybrid.py for this run first.")
+    try:
+        fusion = from_json(read_json(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return HybridRecommender(experts_of(run, catalog, appended_vectors), fusion)

@@ -1,0 +1,156 @@
+"""Fit the hybrid of a run: on models trained a second time, without items that are then asked for.
+
+What is to be learnt, how far each expert is to be trusted with products that nobody has bought, cannot be seen
+where every product has been. So generator and dual tower are trained once more, on the run's split with a share
+of its items hidden as cold ones are (`Split.simulating_cold`), and the weights that explain their validation
+cases best are taken over to the run's own models. Nothing of the test is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pressmark import distributed
+from pressmark.baselines.dense import SCORES_AT_ONCE
+from pressmark.catalog.items import read_catalog
+from pressmark.dual_tower import train as dual_tower
+from pressmark.files import read_json, replacing, write_json
+from pressmark.generator import train as generator
+from pressmark.hybrid.experts import NAMES
+from pressmark.hybrid.fusion import Fusion, as_json, fit
+from pressmark.hybrid.recommend import HybridRecommender, experts_of
+from pressmark.interactions.cases import Cases
+from pressmark.interactions.split_files import read_split, write_split
+from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
+from pressmark.recommender import Requests
+from pressmark.training import loop
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the hybrid is fitted.
+
+    Attributes:
+        cold_share: Of the distinct validation targets, hidden as cold items are.
+        given_up: How much of the NDCG@10 of targets that sell may be given up, as a share, so that new products
+            are seen more; 0 shows as many as shoppers take.
+        epochs: Of the models that are trained for it, as a share of the configured ones.
+        num_cases: Cases whose target sells that are looked at, drawn; those with a hidden target are all.
+    """
+
+    cold_share: float = 0.05
+    given_up: float = 0.03
+    epochs: float = 0.5
+    num_cases: int = 2000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cold_share < 1:
+            raise ValueError(f"hybrid.cold_share is {self.cold_share}; it must lie between 0 and 1.")
+        if not 0 <= self.given_up < 1:
+            raise ValueError(f"hybrid.given_up is {self.given_up}; it must be from 0 to below 1.")
+        if not 0 < self.epochs <= 1:
+            raise ValueError(f"hybrid.epochs is {self.epochs}; it must be above 0, and 1 at most.")
+        if self.num_cases < 1:
+            raise ValueError(f"hybrid.num_cases is {self.num_cases}; it must be at least 1.")
+
+
+def train(
+    run: Path, config: Config, of_generator: generator.Config, of_tower: dual_tower.Config, seed: int
+) -> None:
+    """Fits the hybrid of a run whose generator and dual tower are trained; writes `<run>/hybrid`.
+
+    A run that was killed goes on: what it trains for this is kept in `<run>/training/hybrid` until it is done.
+
+    Raises:
+        ValueError: If there are too few validation cases of either kind.
+    """
+    inner = run / "training" / "hybrid"
+    if distributed.rank() == 0 and not (inner / "data" / "vectors.json").is_file():
+        _simulate(run, inner, config.cold_share, seed)
+    distributed.barrier()
+    if not (inner / "dual_tower" / "config.json").is_file():
+        training = _shorter(of_tower.training, config.epochs)
+        dual_tower.train(inner, dataclasses.replace(of_tower, training=training), seed)
+    distributed.barrier()
+    if not (inner / "generator" / "config.json").is_file():
+        training = _shorter(of_generator.training, config.epochs)
+        generator.train(inner, dataclasses.replace(of_generator, training=training, init_from=""), seed)
+    distributed.barrier()
+    if distributed.rank() == 0:
+        fusion, numbers = _fitted(run, inner, config, seed)
+        with replacing(run / "hybrid") as partial:
+            partial.mkdir(parents=True)
+            write_json(partial / "config.json", as_json(fusion))
+            write_json(partial / "metrics.json", numbers)
+        shutil.rmtree(inner)
+    distributed.barrier()
+
+
+def _simulate(run: Path, inner: Path, share: float, seed: int) -> None:
+    """Makes the run folder of the models that are trained for the fit alone."""
+    shutil.rmtree(inner, ignore_errors=True)
+    shutil.copytree(run / "tokenizer", inner / "tokenizer")
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split = read_split(run / "data", catalog).simulating_cold(share, seed)
+    with replacing(inner / "data") as partial:
+        shutil.copytree(run / "data", partial)
+        write_split(partial, split, catalog)
+        pointer = read_json(partial / "vectors.json")
+        pointer["path"] = os.path.relpath((run / pointer["path"]).resolve(), inner.resolve())
+        write_json(partial / "vectors.json", pointer)
+
+
+def _shorter(training: loop.Config, share: float) -> loop.Config:
+    """The same with a share of its epochs."""
+    return dataclasses.replace(training, num_epochs=max(1, round(share * training.num_epochs)))
+
+
+def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, dict[str, object]]:
+    """The weights, and how the parts and the whole do on cases that the weights were not fitted on."""
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split, absent = read_split(inner / "data", catalog), read_split(run / "data", catalog).cold
+    experts = experts_of(inner)
+    cases, weight = _drawn(split.valid, experts.unbought, config.num_cases, seed)
+    chunk = max(1, SCORES_AT_ONCE // experts.num_items // len(NAMES))
+    half = np.random.default_rng([seed, 3]).random(len(cases)) < 0.5
+    numbers: dict[str, object] = {"num_cases": len(cases), "weight_of_a_case_that_sells": float(weight.max())}
+    for rows in (half, ~half):
+        part = fit(
+            experts.scores, cases.take(rows), experts.unbought, weight[rows], chunk, absent, config.given_up
+        )
+        for kind, figures in _judged(HybridRecommender(experts, part, absent), cases.take(~rows)).items():
+            for name, value in figures.items():
+                key = f"{name}_{kind}"
+                numbers[key] = float(numbers.get(key, 0.0)) + value / 2  # type: ignore[arg-type]
+    whole = fit(experts.scores, cases, experts.unbought, weight, chunk, absent, config.given_up)
+    return whole, numbers
+
+
+def _drawn(valid: Cases, unbought: np.ndarray, num_cases: int, seed: int) -> tuple[Cases, np.ndarray]:
+    """All cases of unbought targets and some of the others, and (C,) how many cases each stands for."""
+    rng = np.random.default_rng([seed, 4])
+    new = unbought[valid.target]
+    sold = np.flatnonzero(~new)
+    some = np.sort(rng.choice(sold, min(num_cases, len(sold)), replace=False))
+    rows = np.sort(np.concatenate([np.flatnonzero(new), some]))
+    return valid.take(rows), np.where(new[rows], 1.0, len(sold) / max(1, len(some)))
+
+
+def _judged(model: HybridRecommender, cases: Cases) -> dict[str, dict[str, float]]:
+    """Recall and NDCG at 10 in full ranking, history masked, of both kinds of targets."""
+    assert model.absent is not None
+    model.filters["there"] = ~model.absent
+    answer = model.recommend(Requests(cases.histories, "there"), 10)
+    rank = rank_of_target(answer.item_index, cases.target)
+    new = model.experts.unbought[cases.target]
+    figures = {"recall_at_10": recall_at_k(rank, 10), "ndcg_at_10": ndcg_at_k(rank, 10)}
+    return {
+        kind: {name: float(values[rows].mean()) for name, values in figures.items()}
+        for kind, rows in (("sold", ~new), ("unbought", new))
+    }

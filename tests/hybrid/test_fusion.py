@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pressmark.hybrid.experts import NAMES
+from pressmark.hybrid.fusion import Fusion, as_json, fit, from_json, hidden_items
+from pressmark.interactions.cases import Cases
+from pressmark.interactions.histories import Histories
+
+NUM_ITEMS = 60
+UNBOUGHT = np.arange(NUM_ITEMS) % 4 == 0
+TRUE = Fusion((1.0, 0.0, 0.5, 0.2), (0.3, 0.8, 0.0, 0.4), (-2.5, 0.4, -0.2))
+
+
+class World:
+    """Experts that say something of every (shopper, item), and shoppers who go by `TRUE`."""
+
+    def __init__(self, num: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.table = torch.from_numpy(rng.normal(size=(len(NAMES), num, NUM_ITEMS)).astype(np.float32)) * 1.5
+        # The shopper's number stands in the history, as its length: scores are looked up by it.
+        histories = Histories.from_lists([[1] * shopper for shopper in range(num)])
+        joined = TRUE.join(self.table, torch.from_numpy(UNBOUGHT), hidden_items(histories, NUM_ITEMS))
+        joined[1:, 1] = -torch.inf
+        chance = joined.double().softmax(1).numpy()
+        target = np.array([rng.choice(NUM_ITEMS, p=row) for row in chance])
+        names = np.array([str(one) for one in range(num)], object)
+        self.cases = Cases(np.arange(num), names, histories, target, UNBOUGHT[target])
+
+    def score(self, histories: Histories) -> Tensor:
+        return self.table[:, torch.from_numpy(histories.lengths)]
+
+
+def test_probabilities_sum_to_one_and_split_as_the_route_says() -> None:
+    world = World(5)
+    histories = world.cases.histories
+    hidden = hidden_items(histories, NUM_ITEMS)
+    assert hidden.sum(1).tolist() == [0, 1, 1, 1, 1]
+    joined = TRUE.join(world.table, torch.from_numpy(UNBOUGHT), hidden)
+    chance = joined.exp().masked_fill(hidden, 0)
+    torch.testing.assert_close(chance.sum(1), torch.ones(5))
+    # By hand, for the first shopper.
+    mixed = [sum(w * world.table[e, 0] for e, w in enumerate(one)) for one in (TRUE.unbought, TRUE.sold)]
+    new, sold = torch.from_numpy(UNBOUGHT), ~torch.from_numpy(UNBOUGHT)
+    masses = [float(mixed[0][new].logsumexp(0)), float(mixed[1][sold].logsumexp(0))]
+    share = 1 / (1 + np.exp(-(TRUE.route[0] + TRUE.route[1] * masses[0] + TRUE.route[2] * masses[1])))
+    assert float(chance[0][new].sum()) == pytest.approx(share, rel=1e-4)
+    torch.testing.assert_close(chance[0][new] / share, mixed[0][new].softmax(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("unbought", [np.zeros(NUM_ITEMS, bool), np.ones(NUM_ITEMS, bool)])
+def test_a_catalog_of_one_kind_is_one_distribution(unbought: np.ndarray) -> None:
+    world = World(3)
+    hidden = hidden_items(world.cases.histories, NUM_ITEMS)
+    joined = TRUE.join(world.table, torch.from_numpy(unbought), hidden)
+    torch.testing.assert_close(joined.exp().masked_fill(hidden, 0).sum(1), torch.ones(3))
+
+
+def test_the_weights_that_shoppers_go_by_are_found() -> None:
+    world = World(4000)
+    found = fit(world.score, world.cases, UNBOUGHT, np.ones(4000), chunk=700)
+    np.testing.assert_allclose(found.sold, TRUE.sold, atol=0.06)
+    np.testing.assert_allclose(found.unbought, TRUE.unbought, atol=0.15)
+    joined = [
+        one.join(world.table, torch.from_numpy(UNBOUGHT), hidden_items(world.cases.histories, NUM_ITEMS))
+        for one in (TRUE, found)
+    ]
+    shares = [one.exp()[:, torch.from_numpy(UNBOUGHT)].sum(1) for one in joined]
+    assert float((shares[1] - shares[0]).abs().mean()) < 0.01
+    again = fit(world.score, world.cases, UNBOUGHT, np.ones(4000), chunk=4000)
+    np.testing.assert_allclose(again.sold, found.sold, atol=1e-4)
+
+
+def test_a_weight_counts_cases() -> None:
+    world = World(300)
+    twice = np.concatenate([np.arange(300), np.arange(0, 300, 2)])
+    weight = np.where(np.arange(300) % 2 == 0, 2.0, 1.0)
+    one = fit(world.score, world.cases, UNBOUGHT, weight, chunk=100)
+    other = fit(world.score, world.cases.take(twice), UNBOUGHT, np.ones(450), chunk=100)
+    np.testing.assert_allclose(one.sold, other.sold, atol=1e-4)
+    np.testing.assert_allclose(one.route, other.route, atol=1e-2)
+
+
+def test_what_is_absent_counts_for_nothing() -> None:
+    world = World(600)
+    absent = np.zeros(NUM_ITEMS, bool)
+    absent[[2, 4]] = True
+    kept = world.cases.take(~absent[world.cases.target])
+    one = fit(world.score, kept, UNBOUGHT, np.ones(len(kept)), 200, absent)
+    loud = world.table.clone()
+    loud[:, :, absent] = 50.0
+    world.table = loud
+    other = fit(world.score, kept, UNBOUGHT, np.ones(len(kept)), 200, absent)
+    np.testing.assert_allclose(one.sold, other.sold, atol=1e-4)
+    np.testing.assert_allclose(one.route, other.route, atol=1e-2)
+
+
+def test_new_products_are_pushed_as_far_as_it_costs_what_may_be_given_up() -> None:
+    world, kinds = World(1500), torch.from_numpy(UNBOUGHT)
+    hidden = hidden_items(world.cases.histories, NUM_ITEMS)
+    ndcg = {}
+    for given_up in (0.0, 0.05, 0.5):
+        found = fit(world.score, world.cases, UNBOUGHT, np.ones(1500), 500, given_up=given_up)
+        joined = found.join(world.table, kinds, hidden).masked_fill(hidden, -torch.inf)
+        own = joined.gather(1, torch.from_numpy(world.cases.target)[:, None])
+        rank = 1 + (joined > own).sum(1)
+        gain = torch.where(rank <= 10, 1 / torch.log2(1.0 + rank), 0.0).numpy()
+        usable = world.cases.target != 1  # all that histories hold
+        ndcg[given_up] = [
+            gain[usable & (UNBOUGHT[world.cases.target] == kind)].mean() for kind in (False, True)
+        ]
+    assert 0.94 * ndcg[0.0][0] < ndcg[0.05][0] < 0.99 * ndcg[0.0][0]
+    assert ndcg[0.5][0] < ndcg[0.05][0]
+    assert ndcg[0.0][1] < ndcg[0.05][1] < ndcg[0.5][1]
+
+
+def test_cases_of_one_kind_alone_are_refused() -> None:
+    world = World(50)
+    sold = world.cases.take(~UNBOUGHT[world.cases.target])
+    with pytest.raises(ValueError, match="none is of a product that nobody has bought"):
+        fit(world.score, sold, UNBOUGHT, np.ones(len(sold)), 50)
+
+
+def test_json_there_and_back() -> None:
+    assert from_json(as_json(TRUE)) == TRUE
+    made = as_json(TRUE)
+    del made["sold"]["bm25"]
+    with pytest.raises(ValueError, match="bm25"):
+        from_json(made)
+    with pytest.raises(ValueError, match="not know"):
+        from_json({**as_json(TRUE), "sold": {**as_json(TRUE)["sold"], "sasrec": 1.0}})
+    with pytest.raises(ValueError, match="finite"):
+        replace(TRUE, route=(float("nan"), 0.0, 0.0))
+    with pytest.raises(ValueError, match="weights for each kind"):
+        replace(TRUE, sold=(1.0,))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tests.contract.recommender_contract import check_recommender
+from tests.generator.models import TINY, facts_of, random_model, random_table
+
+from pressmark.baselines import bm25
+from pressmark.dual_tower.index import ItemIndex
+from pressmark.dual_tower.recommend import DualTowerRecommender
+from pressmark.dual_tower.towers import DualTower, DualTowerConfig
+from pressmark.generator.recommend import GeneratorRecommender
+from pressmark.hybrid.experts import Experts, nearest_that_sell
+from pressmark.hybrid.fusion import Fusion
+from pressmark.hybrid.recommend import HybridRecommender
+from pressmark.interactions.histories import Histories
+from pressmark.recommender import Requests
+
+pytest.importorskip("faiss")
+
+TABLE = random_table(13, 40, (4, 5, 3))
+NUM_ITEMS = len(TABLE)
+UNBOUGHT = np.arange(NUM_ITEMS) % 5 == 0
+FUSION = Fusion((1.0, 0.1, 0.5, 0.3), (0.2, 0.6, 0.3, 0.4), (-2.0, 0.3, -0.3))
+
+
+def vectors() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
+
+
+def experts() -> Experts:
+    config = dataclasses.replace(TINY, history_input="causal", normalizer="trie")
+    model = random_model(13, TABLE, config, vectors=vectors())
+    generator = GeneratorRecommender(model, TABLE, facts=facts_of(model, vectors()))
+    torch.manual_seed(0)
+    tower = DualTower(
+        DualTowerConfig(vector_dim=6, num_items=NUM_ITEMS, dim=5, hidden_dim=8, user_dim=8)
+    ).eval()
+    tower.item_tower.start_from(vectors())
+    tower.hold_items(vectors())
+    rng = np.random.default_rng(2)
+    texts = [" ".join(f"w{word}" for word in rng.integers(0, 20, 5)) for _ in range(NUM_ITEMS)]
+    words = bm25.fit(texts, ~UNBOUGHT, np.ones(NUM_ITEMS, np.float32), 0.5, bm25.Config())
+    recommender = DualTowerRecommender(tower, ItemIndex(tower.item_embeddings.numpy()))
+    return Experts(generator, recommender, words, UNBOUGHT, nearest_that_sell(vectors(), UNBOUGHT))
+
+
+def test_contract() -> None:
+    check_recommender(HybridRecommender(experts(), FUSION), NUM_ITEMS)
+
+
+def test_the_experts_say_what_their_models_say() -> None:
+    one, histories = experts(), Histories.from_lists([[3, 8], [], [0, 7, 7]])
+    scores = one.scores(histories)
+    assert scores.shape == (4, 3, NUM_ITEMS)
+    tower = one.dual_tower.recommend(Requests(histories, mask_history=False), NUM_ITEMS)
+    np.testing.assert_allclose(
+        np.take_along_axis(scores[2].numpy(), tower.item_index, 1), 10 * tower.scores, rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(scores[3][[0, 2]].numpy(), one.bm25.scores(histories)[[0, 2]] / 10, rtol=1e-5)
+    assert not scores[3][1].any()
+    through = scores[0].numpy() @ one.neighbours.T.toarray()
+    np.testing.assert_allclose(scores[1].numpy(), through, rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_are_the_nearest_that_sell() -> None:
+    found = nearest_that_sell(vectors(), UNBOUGHT).toarray()
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert not found[:, UNBOUGHT].any()
+    assert not found.diagonal().any()
+    unit = vectors() / np.linalg.norm(vectors(), axis=1, keepdims=True)
+    cosines = np.where(UNBOUGHT, -np.inf, unit @ unit.T)
+    np.fill_diagonal(cosines, -np.inf)
+    assert (found.argmax(1) == cosines.argmax(1)).all()
+    assert ((found > 0).sum(1) == 10).all()
+    assert nearest_that_sell(vectors(), np.ones(NUM_ITEMS, bool)).nnz == 0
+
+
+def test_what_is_absent_takes_no_probability() -> None:
+    absent = np.zeros(NUM_ITEMS, bool)
+    absent[[5, 6]] = True
+    one = HybridRecommender(experts(), FUSION, absent)
+    chance = np.exp(one.scores(Histories.from_lists([[1], []])))
+    chance[0, 1] = 0
+    np.testing.assert_allclose(chance[:, ~absent].sum(1), 1, rtol=1e-4)
+
+
+def test_models_of_other_catalogs_are_refused() -> None:
+    one = experts()
+    with pytest.raises(ValueError, match="it needs one catalog"):
+        dataclasses.replace(one, unbought=UNBOUGHT[:-1])
+
+
+def test_a_generator_without_an_item_head_is_refused() -> None:
+    plain = random_model(13, TABLE, dataclasses.replace(TINY, history_input="tokens"))
+    with pytest.raises(ValueError, match="no item head"):
+        dataclasses.replace(experts(), generator=GeneratorRecommender(plain, TABLE))
