@@ -28,6 +28,7 @@ SMALL = {
     "generator.training.num_epochs": 1,
     "dual_tower.training.num_epochs": 1,
     "sasrec.training.num_epochs": 1,
+    "hybrid.num_cases": 100,
 }
 
 
@@ -106,7 +107,7 @@ def test_appended_products_are_recommended_and_nothing_else_changes(
     # Scores are shares of the catalog: what is new takes some of the others'.
     assert sum(np.exp(score) for score in now.values()) < 1 + 1e-4
     assert sum(np.exp(now[item]) for item in then) < sum(np.exp(score) for score in then.values()) - 1e-3
-    for model in ("generator", "content_neighbours", "dual_tower"):
+    for model in ("generator", "content_neighbours", "dual_tower", "hybrid"):
         found = recommended(run, tmp_path, "--filter", "appended", "--model", model, history=later[:3])
         assert len(found) == 10
         assert set(found) <= set(later[3:])
@@ -145,7 +146,7 @@ def test_removed_products_are_not_recommended_under_any_filter(place: Path, run:
     gone = [own[0], own[7], later[0]]
     pq.write_table(pa.table({"item_id": gone}), tmp_path / "gone.parquet")
     main(["tokenize", "--run", str(run), "--remove", str(tmp_path / "gone.parquet")])
-    for model in ("generator", "content_neighbours", "dual_tower", "popularity"):
+    for model in ("hybrid", "generator", "content_neighbours", "dual_tower", "popularity"):
         known = 200 if model == "popularity" else 240
         found = recommended(run, tmp_path, "--model", model, "--k", "240", history=gone[:1])
         assert len(found) == known - sum(one in (own + later)[:known] for one in gone)

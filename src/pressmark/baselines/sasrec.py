@@ -47,13 +47,15 @@ class Config:
         training: Length and speed; a sample is a window of at most history_length + 1 targets.
     """
 
-    dim: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
-    dropout: float = 0.5
+    dim: int = 96
+    num_layers: int = 1
+    num_heads: int = 4
+    dropout: float = 0.4
     history_length: int = 50
     training: loop.Config = field(
-        default_factory=lambda: loop.Config(batch_size=128, num_epochs=40, patience=4, weight_decay=0.05)
+        default_factory=lambda: loop.Config(
+            learning_rate=4e-3, batch_size=64, num_epochs=10, patience=4, weight_decay=0.05
+        )
     )
 
     def __post_init__(self) -> None:

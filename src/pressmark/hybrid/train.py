@@ -31,6 +31,12 @@ from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
 from pressmark.recommender import Requests
 from pressmark.training import loop
 
+FEWEST = 20
+"""Cases of either kind that weights are fitted on, at least."""
+
+STANDARD = Fusion((0.6, 0.0, 0.55, 0.0), (0.0, 0.75, 0.35, 0.2), (0.5, 0.45, -0.6))
+"""For a shop with fewer: about what a store of beauty products and a synthetic grocery store came to."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -67,8 +73,7 @@ def train(
 
     A run that was killed goes on: what it trains for this is kept in `<run>/training/hybrid` until it is done.
 
-    Raises:
-        ValueError: If there are too few validation cases of either kind.
+    Where there are too few cases to fit on it says so, and takes standard weights.
     """
     inner = run / "training" / "hybrid"
     if distributed.rank() == 0 and not (inner / "data" / "vectors.json").is_file():
@@ -117,6 +122,14 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
     split, absent = read_split(inner / "data", catalog), read_split(run / "data", catalog).cold
     experts = experts_of(inner)
     cases, weight = _drawn(split.valid, experts.unbought, config.num_cases, seed)
+    num_new = int(experts.unbought[cases.target].sum())
+    num_sold = len(cases) - num_new
+    if min(num_new, num_sold) < FEWEST:
+        print(
+            f"mind: {num_new} validation cases of a product that nobody has bought and {num_sold} of one that sells "
+            f"are too few to fit the hybrid on (at least {FEWEST} each): it takes standard weights."
+        )
+        return STANDARD, {"num_cases": 0}
     chunk = max(1, SCORES_AT_ONCE // experts.num_items // len(NAMES))
     half = np.random.default_rng([seed, 3]).random(len(cases)) < 0.5
     numbers: dict[str, object] = {"num_cases": len(cases), "weight_of_a_case_that_sells": float(weight.max())}

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.integration.tiny import tiny_arguments
+
+from pressmark import stages
+from pressmark.experiment import parse
+from pressmark.files import read_json
+from pressmark.hybrid import train
+from pressmark.hybrid.fusion import from_json
+from pressmark.hybrid.train import FEWEST, STANDARD, Config, _drawn
+from pressmark.interactions.cases import Cases
+from pressmark.interactions.histories import Histories
+from pressmark.load import load
+
+pytest.importorskip("faiss")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("hybrid")
+    one = {"generator.training.num_epochs": 2, "dual_tower.training.num_epochs": 2, "hybrid.cold_share": 0.3}
+    experiment, _ = parse(tiny_arguments(place, **one))
+    stages.train_hybrid(experiment)
+    return experiment.run
+
+
+def test_it_is_fitted_and_is_what_a_run_recommends_with(run: Path) -> None:
+    fusion, numbers = (
+        from_json(read_json(run / "hybrid" / "config.json")),
+        read_json(run / "hybrid" / "metrics.json"),
+    )
+    assert fusion != STANDARD
+    assert numbers["num_cases"] >= 2 * FEWEST
+    assert 0 <= numbers["ndcg_at_10_unbought"] <= numbers["recall_at_10_unbought"] <= 1
+    assert not (run / "training").exists() or not list((run / "training").iterdir())
+    history = [load(run).catalog.item_id[:2].tolist()]
+    assert load(run).recommend(history, 5) == load(run, "hybrid").recommend(history, 5)
+    assert load(run).recommend(history, 5) != load(run, "generator").recommend(history, 5)
+
+
+def test_a_killed_fit_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, _ = parse(
+        tiny_arguments(run.parent, **{"hybrid.cold_share": 0.3, "hybrid.num_cases": 50}),
+    )
+    whole = train._fitted
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_fitted", killed)
+    before = (run / "hybrid" / "config.json").read_text()
+    arguments = (run, experiment.hybrid, experiment.generator, experiment.dual_tower, 0)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(*arguments)
+    inner = run / "training" / "hybrid"
+    made = (inner / "generator" / "model.safetensors").stat().st_mtime_ns
+    assert (run / "hybrid" / "config.json").read_text() == before
+    seen = []
+
+    def watched(run: Path, inner: Path, config: Config, seed: int) -> tuple[object, object]:
+        seen.append((inner / "generator" / "model.safetensors").stat().st_mtime_ns)
+        return whole(run, inner, config, seed)
+
+    monkeypatch.setattr(train, "_fitted", watched)
+    train.train(*arguments)
+    assert seen == [made]
+    assert not inner.exists()
+    assert (run / "hybrid" / "config.json").read_text() != before
+
+
+def test_too_few_cases_take_standard_weights(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "FEWEST", 10_000)
+    experiment, _ = parse(tiny_arguments(run.parent))
+    train.train(run, experiment.hybrid, experiment.generator, experiment.dual_tower, 0)
+    assert from_json(read_json(run / "hybrid" / "config.json")) == STANDARD
+    assert "too few to fit the hybrid on" in capsys.readouterr().out
+
+
+def test_every_case_of_a_new_product_and_some_of_the_others() -> None:
+    target = np.arange(100) % 10
+    names = np.array([str(one) for one in range(100)], object)
+    cases = Cases(np.arange(100), names, Histories.from_lists([[]] * 100), target, np.zeros(100, bool))
+    found, weight = _drawn(cases, np.arange(10) == 3, 30, 0)
+    assert len(found) == 40
+    assert (found.target == 3).sum() == 10
+    assert weight[found.target == 3].tolist() == [1.0] * 10
+    assert weight[found.target != 3].tolist() == [3.0] * 30
+
+
+@pytest.mark.parametrize("wrong", [{"cold_share": 0.0}, {"epochs": 0.0}, {"given_up": 1.0}, {"num_cases": 0}])
+def test_bad_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"hybrid.{next(iter(wrong))}"):
+        Config(**wrong)  # type: ignore[arg-type]
