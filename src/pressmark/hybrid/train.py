@@ -126,8 +126,8 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
     num_sold = len(cases) - num_new
     if min(num_new, num_sold) < FEWEST:
         print(
-            f"mind: {num_new} validation cases of a product that nobody has bought and {num_sold} of one that sells "
-            f"are too few to fit the hybrid on (at least {FEWEST} each): it takes standard weights."
+            f"mind: {num_new} validation cases of a product that nobody has bought and {num_sold} of one that "
+            f"sells are too few to fit the hybrid on (at least {FEWEST} each): it takes standard weights."
         )
         return STANDARD, {"num_cases": 0}
     chunk = max(1, SCORES_AT_ONCE // experts.num_items // len(NAMES))
