@@ -26,6 +26,7 @@ from pressmark.dual_tower.recommend import load_dual_tower
 from pressmark.evaluation.record import record
 from pressmark.files import read_json
 from pressmark.generator.recommend import load_generator
+from pressmark.hybrid.recommend import load_hybrid
 from pressmark.interactions.split_files import read_split
 from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
 from pressmark.recommender import Recommender, Requests
@@ -41,6 +42,8 @@ def engines(run: Path) -> dict[str, tuple[Recommender, bool]]:
     for beam in (20, 50):
         found[f"generator_certify{beam}"] = load_generator(run, beam, batch_size=64, device="cpu"), True
     found["dual_tower"] = load_dual_tower(run), False
+    if (run / "hybrid" / "config.json").is_file():
+        found["hybrid"] = load_hybrid(run), False
     return found
 
 
@@ -108,7 +111,7 @@ def main() -> None:
         dataset = options.run.parts[-3]
         stages = {
             stage: {key: stamp.get(key) for key in ("fingerprint", "commit", "seconds")}
-            for stage in ("prepare", "tokenizer", "generator", "dual_tower")
+            for stage in ("prepare", "tokenizer", "generator", "dual_tower", "hybrid")
             if (path := options.run / "stages" / f"{stage}.json").is_file() and (stamp := read_json(path))
         }
         settings = {"k": K, "users": options.users, "threads": options.threads, "stages": stages}

@@ -93,7 +93,9 @@ def test_every_case_of_a_new_product_and_some_of_the_others() -> None:
     assert weight[found.target != 3].tolist() == [3.0] * 30
 
 
-@pytest.mark.parametrize("wrong", [{"cold_share": 0.0}, {"epochs": 0.0}, {"given_up": 1.0}, {"num_cases": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"cold_share": 0.0}, {"generator_epochs": 0.0}, {"given_up": 1.0}, {"num_cases": 0}]
+)
 def test_bad_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"hybrid.{next(iter(wrong))}"):
         Config(**wrong)  # type: ignore[arg-type]

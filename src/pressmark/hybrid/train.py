@@ -46,13 +46,14 @@ class Config:
         cold_share: Of the distinct validation targets, hidden as cold items are.
         given_up: How much of the NDCG@10 of targets that sell may be given up, as a share, so that new products
             are seen more; 0 shows as many as shoppers take.
-        epochs: Of the models that are trained for it, as a share of the configured ones.
+        generator_epochs: Of the generator that is trained for it, as a share of the configured ones; the dual
+            tower is trained as configured.
         num_cases: Cases whose target sells that are looked at, drawn; those with a hidden target are all.
     """
 
     cold_share: float = 0.05
     given_up: float = 0.03
-    epochs: float = 0.5
+    generator_epochs: float = 0.5
     num_cases: int = 2000
 
     def __post_init__(self) -> None:
@@ -60,8 +61,10 @@ class Config:
             raise ValueError(f"hybrid.cold_share is {self.cold_share}; it must lie between 0 and 1.")
         if not 0 <= self.given_up < 1:
             raise ValueError(f"hybrid.given_up is {self.given_up}; it must be from 0 to below 1.")
-        if not 0 < self.epochs <= 1:
-            raise ValueError(f"hybrid.epochs is {self.epochs}; it must be above 0, and 1 at most.")
+        if not 0 < self.generator_epochs <= 1:
+            raise ValueError(
+                f"hybrid.generator_epochs is {self.generator_epochs}; it must be above 0, and 1 at most."
+            )
         if self.num_cases < 1:
             raise ValueError(f"hybrid.num_cases is {self.num_cases}; it must be at least 1.")
 
@@ -80,11 +83,10 @@ def train(
         _simulate(run, inner, config.cold_share, seed)
     distributed.barrier()
     if not (inner / "dual_tower" / "config.json").is_file():
-        training = _shorter(of_tower.training, config.epochs)
-        dual_tower.train(inner, dataclasses.replace(of_tower, training=training), seed)
+        dual_tower.train(inner, of_tower, seed)
     distributed.barrier()
     if not (inner / "generator" / "config.json").is_file():
-        training = _shorter(of_generator.training, config.epochs)
+        training = _shorter(of_generator.training, config.generator_epochs)
         generator.train(inner, dataclasses.replace(of_generator, training=training, init_from=""), seed)
     distributed.barrier()
     if distributed.rank() == 0:
