@@ -62,12 +62,11 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "dual_tower": {
         "default": {},
         "no logQ": {"logq": 0.0},
-        "full logQ": {"logq": 1.0},
+        "half logQ": {"logq": 0.5},
         "no identity": {"identity_dropout": 1.0},
-        "identity dropout .25": {"identity_dropout": 0.25},
-        "identity dropout .75": {"identity_dropout": 0.75},
-        "no MLP": {"hidden_dim": 0},
-        "temperature .07": {"temperature": 0.07},
+        "identity dropout .5": {"identity_dropout": 0.5},
+        "an MLP": {"hidden_dim": 256},
+        "temperature .1": {"temperature": 0.1},
         "temperature learned": {"learn_temperature": True},
         "batch 512": {"training.batch_size": 512},
         "history no negative": {"history_negatives": False},
@@ -83,8 +82,8 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "sasrec": {
         "default": {},
         "dropout .3": {"dropout": 0.3},
-        "width 128": {"dim": 128},
-        "one layer": {"num_layers": 1},
+        "width 64": {"dim": 64},
+        "two layers": {"num_layers": 2},
         "no weight decay": {"training.weight_decay": 0.0},
     },
 }
@@ -144,14 +143,9 @@ def study(
         "training_seconds": trained["seconds"],
         "peak_gib": read_json(run / "made.json").get("peak_gib"),
     }
-    if split.valid.cold.any():
-        row["recall_at_10_warm"] = float(hits[~split.valid.cold].mean())
-    row |= {
-        key: trained["validations"][-1][key]
-        for key in ("alignment", "uniformity")
-        if key in trained["validations"][-1]
-    }
-    return row, rank
+    kept = [one for one in trained["validations"] if one["step"] == trained["best_step"]]
+    best = (kept or trained["validations"])[-1]
+    return row | {key: best[key] for key in ("alignment", "uniformity") if key in best}, rank
 
 
 def loaded(run: Path, model: str, config: Any) -> Recommender:

@@ -203,7 +203,8 @@ def main() -> None:
     seeds = options["seeds"] or [experiment.seed]
     rows = rows_of(experiment, seeds, chosen)
     if options["record"]:
-        dataset = f"{experiment.name}-{experiment.split.protocol}"
+        several = f"-{len(seeds)}seeds" if len(seeds) > 1 else ""
+        dataset = f"{experiment.name}-{experiment.split.protocol}{several}"
         command = shlex.join(["python", *sys.argv])
         record("sids_compared", dataset, rows, command, as_dict(experiment), seeds)
         print(f"recorded: eval/results/sids_compared-{dataset}.json")

@@ -6,12 +6,12 @@
 
 Trial 0 of a model is the configuration as it stands; the others draw every key of `SPACE` anew, decided by
 seed, model and trial alone. Each trains on the split with every shopper's last training item held back (see
-`Split.held_back`; nothing of the test is read), for at most `--seconds` of training, and is asked for the same
-`--cases` validation cases: item-level hits, full ranking, history masked. `score`, which the choice goes by, is
-N@10. With `--cold_share` that share of the validation targets is hidden as cold items are (see
-`Split.simulating_cold`; all cases are asked then), and the score is the root of the product of the warm cases'
-N@10 and the cold ones', so that neither is bought with the other; a model that ranks no cold item goes by the
-warm ones.
+`Split.held_back`; nothing of the test is read), for at most `--seconds` of training (a trial that runs out of
+them is `cut_short`, its learning rate not yet at 0), and is asked for the same `--cases` validation cases:
+item-level hits, full ranking, history masked. `score`, which the choice goes by, is N@10. With `--cold_share`
+that share of the validation targets is hidden as cold items are (see `Split.simulating_cold`; all cases are
+asked then), and the score is the root of the product of the warm cases' N@10 and the cold ones', so that
+neither is bought with the other; a model that knows nothing of cold items goes by the warm ones.
 
 One folder a trial, its row kept: a study resumes. Models without training choose among their own settings on
 the same validation when they are loaded; they have one trial each.
@@ -99,6 +99,12 @@ SPACE: dict[str, dict[str, Draw]] = {
 }
 """Model -> keys of its part of the configuration, and what they may be."""
 
+TUNED = [model for model in LOADERS if model in TRAIN or model not in TRAINED]
+"""All models but those that are fitted to others."""
+
+WITHOUT_COLD = ("sasrec", "cooccurrence", "popularity")
+"""Models that know nothing of a product that nobody has bought: they go by the other cases."""
+
 
 def drawn(model: str, trial: int, seed: int) -> dict[str, Any]:
     """The settings of a trial."""
@@ -113,7 +119,7 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
     folder = experiment.run.with_name(f"{experiment.run.name}-tune") / f"{model}-{trial}"
     settings = drawn(model, trial, experiment.seed)
     config = getattr(experiment, model, None)
-    if model in TRAINED:
+    if model in TRAIN:
         fixed = {"training.max_seconds": float(options["seconds"]), "training.log_with": ""}
         config = with_keys(config, settings | fixed)
     stage = experiment.run / "stages" / f"{'tokenizer' if model == 'generator' else 'prepare'}.json"
@@ -127,7 +133,7 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
         return row
     stages.hold_back(experiment.run, folder, options["cold_share"], experiment.seed)
     training: dict[str, Any] = {}
-    if model in TRAINED:
+    if model in TRAIN:
         TRAIN[model](folder, config, experiment.seed)
         numbers = read_json(folder / model / "metrics.json")
         training = numbers.get("training", numbers)
@@ -138,6 +144,7 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
         "seed": experiment.seed,
         "training_seconds": training.get("seconds", 0.0),
         "steps": training.get("step", 0),
+        "cut_short": training.get("seconds", 0.0) > options["seconds"],
         **asked(folder, model, experiment.seed, 0 if options["cold_share"] else options["cases"]),
         "commit": commit(),
     }
@@ -164,7 +171,7 @@ def asked(run: Path, model: str, seed: int, num_cases: int) -> dict[str, float]:
                 f"recall_at_10_{part}": float(hit[rows].mean()),
             }
         warm, cold = found["ndcg_at_10_warm"], found["ndcg_at_10_cold"]
-        found["score"] = math.sqrt(warm * cold) if cold else warm
+        found["score"] = warm if model in WITHOUT_COLD else math.sqrt(warm * cold)
     return found
 
 
@@ -173,7 +180,7 @@ def rows_of(experiment: Experiment, models: list[str], options: dict[str, Any]) 
     rows = []
     for model in models:
         mine = []
-        for trial in range(options["trials"] if model in TRAINED else 1):
+        for trial in range(options["trials"] if model in TRAIN else 1):
             mine.append(row := study(experiment, model, trial, options))
             changed = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in row["settings"].items())
             print(
@@ -187,7 +194,7 @@ def rows_of(experiment: Experiment, models: list[str], options: dict[str, Any]) 
 
 
 EXTRA: dict[str, dict[str, Any]] = {
-    "tune": {"type": str, "default": ",".join(LOADERS), "help": "models to tune, separated by commas"},
+    "tune": {"type": str, "default": ",".join(TUNED), "help": "models to tune, separated by commas"},
     "trials": {"type": int, "default": 10, "help": "trials a model; the first is as configured"},
     "seconds": {"type": int, "default": 300, "help": "seconds of training a trial, at most"},
     "cold_share": {"type": float, "default": 0.0, "help": "validation targets hidden as cold ones, 0 to 1"},
@@ -200,8 +207,8 @@ def main() -> None:
     """Makes the trials that are missing and prints a line for each."""
     experiment, options = parse(None, extra=EXTRA)
     models = [one.strip() for one in options["tune"].split(",") if one.strip()]
-    if unknown := set(models) - set(LOADERS):
-        raise ValueError(f"--tune: {min(unknown)!r} is no model; there are {', '.join(LOADERS)}.")
+    if unknown := set(models) - set(TUNED):
+        raise ValueError(f"--tune: {min(unknown)!r} cannot be tuned; there are {', '.join(TUNED)}.")
     stages.prepare(experiment)
     if "generator" in models:
         stages.train_tokenizer(experiment)

@@ -77,9 +77,18 @@ def train_sasrec(experiment: Experiment) -> None:
 
 
 def train_hybrid(experiment: Experiment) -> None:
-    """Generator and dense retrieval as one."""
+    """Generator and dense retrieval as one.
+
+    Raises:
+        ValueError: If the generator that is configured has no item head.
+    """
     from pressmark.hybrid import train
 
+    if not _has_item_head(experiment):
+        raise ValueError(
+            f"generator.model.history_input is {experiment.generator.model.history_input!r}; the hybrid takes "
+            "the item head of a causal generator."
+        )
     train_generator(experiment)
     train_dual_tower(experiment)
     parts = experiment.generator, experiment.dual_tower
@@ -109,10 +118,19 @@ def hold_back(run: Path, folder: Path, cold_share: float = 0.0, seed: int = 0) -
     write_split(folder / "data", inner, catalog)
 
 
+def _has_item_head(experiment: Experiment) -> bool:
+    return experiment.generator.model.history_input == "causal"
+
+
+def _names(experiment: Experiment) -> list[str]:
+    """The models to be trained and judged: a generator without an item head leaves the hybrid out."""
+    return [name for name in experiment.models if name != "hybrid" or _has_item_head(experiment)]
+
+
 def models_of(experiment: Experiment) -> dict[str, Recommender]:
     """The recommenders to be judged, by name; the synthetic store's oracle too."""
     run = experiment.run
-    models = {name: LOADERS[name](run) for name in experiment.models}
+    models = {name: LOADERS[name](run) for name in _names(experiment)}
     if experiment.data.source == "grocery":
         from pressmark.baselines.oracle import load_oracle
         from pressmark.catalog.grocery import write_grocery
@@ -143,7 +161,9 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
         "dual_tower": train_dual_tower,
         "sasrec": train_sasrec,
     }
-    for name in experiment.models:
+    if len(_names(experiment)) < len(experiment.models):
+        print("mind: a generator whose history_input is not causal has no item head, so there is no hybrid.")
+    for name in _names(experiment):
         if name in training:
             training[name](experiment)
     run = experiment.run

@@ -135,6 +135,18 @@ def test_the_queue_holds_the_newest_targets_of_a_slow_tower() -> None:
     assert all(parameter.grad is None for parameter in model.slow.parameters())
 
 
+def test_what_nobody_bought_is_no_hard_negative() -> None:
+    sold = torch.arange(NUM_ITEMS) < 6
+    one, model = task(LISTS), learner(hard_negatives=3)
+    model.sold.copy_(sold)
+    model.refresh(torch.from_numpy(content()))
+    batch = one.collate(SAMPLES, CPU)
+    output = model(batch)
+    plain = gather_candidates(output.targets, batch.target_index)
+    more = model.with_nearest(plain, output.users, batch, torch.from_numpy(content()))
+    assert bool(sold[more.item_index[len(SAMPLES) :]].all())
+
+
 def test_hard_negatives_are_near_and_neither_own_nor_past() -> None:
     one, model = task(LISTS, hard_negatives=3), learner(hard_negatives=3)
     batch = one.collate(SAMPLES[:1], CPU)
@@ -142,6 +154,7 @@ def test_hard_negatives_are_near_and_neither_own_nor_past() -> None:
     plain = gather_candidates(output.targets, batch.target_index)
     vectors = torch.from_numpy(content())
     assert model.with_nearest(plain, output.users, batch, vectors) is plain  # nothing is known yet
+    model.sold[:] = True
     model.refresh(vectors)
     torch.testing.assert_close(model.known, model.tower.embed_items(content()))
     more = model.with_nearest(plain, output.users, batch, vectors)

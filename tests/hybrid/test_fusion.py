@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pressmark.hybrid import fusion
 from pressmark.hybrid.experts import NAMES
 from pressmark.hybrid.fusion import Fusion, as_json, fit, from_json, hidden_items
 from pressmark.interactions.cases import Cases
@@ -117,6 +118,28 @@ def test_new_products_are_pushed_as_far_as_it_costs_what_may_be_given_up() -> No
     assert 0.94 * ndcg[0.0][0] < ndcg[0.05][0] < 0.99 * ndcg[0.0][0]
     assert ndcg[0.5][0] < ndcg[0.05][0]
     assert ndcg[0.0][1] < ndcg[0.05][1] < ndcg[0.5][1]
+
+
+def test_a_history_that_holds_all_of_a_kind_leaves_finite_scores() -> None:
+    world = World(1)
+    for kind in (UNBOUGHT, ~UNBOUGHT, np.ones(NUM_ITEMS, bool)):
+        histories = Histories.from_lists([np.flatnonzero(kind)])
+        hidden = hidden_items(histories, NUM_ITEMS)
+        steep = replace(TRUE, route=(-2.5, 1.4, 1.2))
+        for one in (TRUE, steep):
+            joined = one.join(world.table, torch.from_numpy(UNBOUGHT), hidden)
+            assert bool(joined.isfinite().all())
+            assert float(joined.abs().max()) < 100
+            if not kind.all():
+                torch.testing.assert_close(joined.exp().masked_fill(hidden, 0).sum(), torch.tensor(1.0))
+
+
+def test_nothing_is_pushed_where_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(200)
+    natural = fit(world.score, world.cases, UNBOUGHT, np.ones(200), 200)
+    none = torch.zeros(len(fusion.PUSHES), dtype=torch.float64)
+    monkeypatch.setattr(fusion, "_gains_by_push", lambda *_: none)
+    assert fit(world.score, world.cases, UNBOUGHT, np.ones(200), 200, given_up=0.5) == natural
 
 
 def test_cases_of_one_kind_alone_are_refused() -> None:

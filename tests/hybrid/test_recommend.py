@@ -79,6 +79,15 @@ def test_neighbours_are_the_nearest_that_sell() -> None:
     assert nearest_that_sell(vectors(), np.ones(NUM_ITEMS, bool)).nnz == 0
 
 
+def test_products_without_text_or_with_one_text_cost_no_more() -> None:
+    plain = vectors()
+    plain[3] = 0
+    plain[8:25] = plain[8]
+    found = nearest_that_sell(plain, UNBOUGHT).toarray()
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert ((found > 0).sum(1) == 10).all()
+
+
 def test_what_is_absent_takes_no_probability() -> None:
     absent = np.zeros(NUM_ITEMS, bool)
     absent[[5, 6]] = True

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,22 @@ def test_it_is_fitted_and_is_what_a_run_recommends_with(run: Path) -> None:
     assert load(run).recommend(history, 5) != load(run, "generator").recommend(history, 5)
 
 
+def test_a_hybrid_of_other_models_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    weights = tmp_path / "run" / "dual_tower" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=r"hybrid/config\.json.*dual_tower of this run was trained again"):
+        load(tmp_path / "run")
+
+
+def test_a_generator_without_an_item_head_leaves_it_out(tmp_path: Path) -> None:
+    experiment, _ = parse(tiny_arguments(tmp_path, **{"generator.model.history_input": "items"}))
+    with pytest.raises(ValueError, match=r"history_input is 'items'"):
+        stages.train_hybrid(experiment)
+    assert "hybrid" not in stages._names(experiment)
+    assert "generator" in stages._names(experiment)
+
+
 def test_a_killed_fit_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment, _ = parse(
         tiny_arguments(run.parent, **{"hybrid.cold_share": 0.3, "hybrid.num_cases": 50}),
@@ -57,6 +75,7 @@ def test_a_killed_fit_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(KeyboardInterrupt):
         train.train(*arguments)
     inner = run / "training" / "hybrid"
+    other = dataclasses.replace(experiment.hybrid, cold_share=0.4)
     made = (inner / "generator" / "model.safetensors").stat().st_mtime_ns
     assert (run / "hybrid" / "config.json").read_text() == before
     seen = []
@@ -68,6 +87,14 @@ def test_a_killed_fit_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(train, "_fitted", watched)
     train.train(*arguments)
     assert seen == [made]
+    # What was trained for other settings is not gone on with.
+    monkeypatch.setattr(train, "_fitted", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(*arguments)
+    stale = (inner / "generator" / "model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(train, "_fitted", watched)
+    train.train(run, other, experiment.generator, experiment.dual_tower, 0)
+    assert seen[1] != stale
     assert not inner.exists()
     assert (run / "hybrid" / "config.json").read_text() != before
 

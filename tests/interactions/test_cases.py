@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,12 @@ def test_cold_items_are_simulated_without_a_trace_in_training() -> None:
     np.testing.assert_array_equal(found.train.values, held.train.values[kept])
     np.testing.assert_array_equal(found.train_timestamp, held.train_timestamp[kept])
     assert found.train_user_id.tolist() == list(dict.fromkeys(asked.user_id[held.train.row_of_value()[kept]]))
+    own = replace(split, valid=replace(asked, cold=asked.target == 5))
+    assert (
+        own.simulating_cold(0.2, seed=3).valid.cold.tolist()
+        == (hidden[asked.target] | (asked.target == 5)).tolist()
+    )
+    assert own.simulating_cold(0.2, seed=3).cold[5]
     again = split.simulating_cold(0.2, seed=3)
     assert (again.cold == found.cold).all()
     assert (split.simulating_cold(0.2, seed=4).cold != found.cold).any()

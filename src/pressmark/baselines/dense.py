@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -41,7 +40,7 @@ def recommend_by_scores(recommender: Recommender, score: Score, requests: Reques
     # An empty batch still makes one part, for its shapes.
     for start in range(0, max(1, len(requests)), width):
         rows = np.arange(start, min(start + width, len(requests)))
-        part = dataclasses.replace(requests, histories=requests.histories.take(rows))
+        part = requests.take(rows)
         allowed = allowed_items(recommender.filters, part, recommender.num_items)
         parts.append(top_k(score(part.histories), allowed, k))
     return Recommendations(

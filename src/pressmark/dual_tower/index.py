@@ -37,6 +37,9 @@ FLAT_ITEMS = 200_000
 FEW_ITEMS = 50_000
 """A filter that leaves no more is answered exactly whatever the index: approximate ones get lost in few."""
 
+AT_ONCE = 2**22
+"""Scores held in memory at a time by a search by brute force (16 MiB, and the order twice that)."""
+
 PROBES, WIDTH = 16, 64
 """Lists that IVF looks into, and candidates that HNSW keeps: recall about .99 of the flat index's."""
 
@@ -133,7 +136,12 @@ class ItemIndex:
         return float(np.mean([np.isin(mine, theirs).mean() for mine, theirs in zip(true, found, strict=True)]))
 
     def search(
-        self, queries: np.ndarray, k: int, exclude: Histories | None = None, allowed: np.ndarray | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        exclude: Histories | None = None,
+        allowed: np.ndarray | None = None,
+        any_of_equals: bool = False,
     ) -> Recommendations:
         """The k items with the largest inner product; of equals the lower item_index.
 
@@ -144,6 +152,8 @@ class ItemIndex:
             k: Items a query; the catalog may hold fewer.
             exclude: B sets of item_index that a query must not get.
             allowed: (N,) bool, the items that any query may get.
+            any_of_equals: Of items that tie for the last place take any: looking for all of them costs a search
+                of everything where there are many, as behind a query of zeros.
         """
         banned = _pairs(exclude, len(self))
         most = int(np.bincount(banned // len(self), minlength=1).max()) if len(banned) else 0
@@ -161,7 +171,7 @@ class ItemIndex:
             items, scores = np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
             # Equals of the last item fetched may lie beyond it, with a lower item_index.
             tied = (scores[:, -1] <= fetched_last) & np.isfinite(fetched_last)
-            if width == num_allowed or not tied.any():
+            if width == num_allowed or any_of_equals or not tied.any():
                 return _padded(items, scores, k)
             width = min(2 * width, num_allowed)
 
@@ -193,9 +203,13 @@ def _exactly(
     queries: np.ndarray, embeddings: np.ndarray, items: np.ndarray, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest (B, width) of some items by brute force; of equals the lower item_index."""
-    scores = queries @ embeddings.T
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-    return items[order], np.take_along_axis(scores, order, axis=1)
+    found, best = [], []
+    for part in np.split(queries, range(AT_ONCE // len(items) + 1, len(queries), AT_ONCE // len(items) + 1)):
+        scores = part @ embeddings.T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
+        found.append(items[order])
+        best.append(np.take_along_axis(scores, order, axis=1))
+    return np.concatenate(found), np.concatenate(best)
 
 
 def _pairs(exclude: Histories | None, num_items: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pressmark import distributed
 from pressmark.dual_tower.auxiliary import (
     Config,
     ItemGraph,
@@ -37,6 +38,8 @@ class Learner(nn.Module):
         queue: Past targets kept as further negatives (MoCo); 0 for none.
         momentum: How much of itself the slow copy that embeds them keeps a step.
         hard_negatives: Nearest wrong items looked up for each user as further negatives; 0 for none.
+        sold: (N,) bool, the items that may be looked up: one that nobody could buy is no wrong answer, and what
+            is hidden from training must not be trained on. None for all.
 
     Attributes:
         known: (N, d) float32 embeddings of all items as of the last `refresh`; (0, d) without hard negatives.
@@ -50,6 +53,7 @@ class Learner(nn.Module):
     """
 
     known: Tensor
+    sold: Tensor
     queue: Tensor
     queue_item: Tensor
     queue_end: Tensor
@@ -64,6 +68,7 @@ class Learner(nn.Module):
         queue: int = 0,
         momentum: float = 0.995,
         hard_negatives: int = 0,
+        sold: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.tower, self.auxiliary, self.graph = tower, auxiliary, graph
@@ -80,7 +85,9 @@ class Learner(nn.Module):
         self.register_buffer("queue_item", torch.full((queue,), -1))
         self.register_buffer("queue_end", torch.zeros((), dtype=torch.int64))
         self.hard_negatives = hard_negatives
-        num_known = tower.config.num_items if hard_negatives else 0
+        num_items = tower.config.num_items
+        self.register_buffer("sold", torch.ones(num_items, dtype=torch.bool) if sold is None else sold.clone())
+        num_known = num_items if hard_negatives else 0
         self.register_buffer("known", torch.zeros(num_known, tower.config.dim))
 
     @property
@@ -128,7 +135,9 @@ class Learner(nn.Module):
         own = torch.cat([batch.history_index, batch.target_index[:, None]], 1)
         # The padding's -1 stands for nothing: the target is left out twice instead.
         scores.scatter_(1, torch.where(own < 0, batch.target_index[:, None], own), -torch.inf)
-        nearest = scores.topk(min(self.hard_negatives, scores.shape[1] - 1)).indices.unique()
+        scores = scores.masked_fill(~self.sold, -torch.inf)
+        best = scores.topk(min(self.hard_negatives, scores.shape[1] - 1))
+        nearest = best.indices[best.values.isfinite()].unique()
         return more_candidates(
             candidates, self.tower.item_tower(vectors[nearest], nearest), nearest, sought=True
         )
@@ -176,7 +185,8 @@ class Learner(nn.Module):
             items = self.tower.item_tower(batch.vectors, batch.item_index)
             one, two = (self.tower.user_tower(items[rows.clamp_min(0)], lengths) for rows, lengths in parts)
             # Empty histories are all the same shopper.
-            key = torch.arange(len(batch.lengths), device=target.device) + 1
+            first = 1 + distributed.rank() * len(batch.lengths)
+            key = torch.arange(first, first + len(batch.lengths), device=target.device)
             key = torch.where(batch.lengths > 0, key, 0)
             found["user_views"] = config.user_views * twins(one, two, key, config.temperature)
         if self.graph is not None and config.graph:

@@ -384,6 +384,7 @@ def new_learner(model: DualTower, train: Histories, config: Config) -> Learner:
         config.queue,
         config.momentum,
         config.hard_negatives,
+        torch.from_numpy(np.bincount(train.values, minlength=model.config.num_items) > 0),
     )
 
 

@@ -23,11 +23,13 @@ def measured() -> Iterator[dict[str, Any]]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     wall, cpu = time.perf_counter(), time.process_time()
-    yield found
-    found["seconds"] = round(time.perf_counter() - wall, 2)
-    found["cpu_seconds"] = round(time.process_time() - cpu, 2)
-    done.set()
-    watcher.join()
+    try:
+        yield found
+    finally:
+        found["seconds"] = round(time.perf_counter() - wall, 2)
+        found["cpu_seconds"] = round(time.process_time() - cpu, 2)
+        done.set()
+        watcher.join()
     found["peak_gib"] = round(max(0.0, peak[0] - before), 3)
 
 

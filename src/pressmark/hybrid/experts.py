@@ -28,6 +28,9 @@ NAMES = ("generator", "neighbours", "dual_tower", "bm25")
 SHARPNESS = 10.0
 """Scores a unit of cosine, as in the generator's item head."""
 
+ROWS = 4096
+"""Products whose neighbours are looked for at once."""
+
 NEIGHBOURS = 10
 """Products that sell through which a product is seen again."""
 
@@ -93,11 +96,16 @@ def nearest_that_sell(vectors: np.ndarray, unbought: np.ndarray) -> csr_matrix:
     own[sold] = np.arange(len(sold))
     has = np.flatnonzero(own >= 0)
     offsets = np.concatenate([[0], np.cumsum(own >= 0)])
-    found = ItemIndex(unit[sold]).search(unit, width, Histories(own[has], offsets))
+    index, itself = ItemIndex(unit[sold]), Histories(own[has], offsets)
+    parts = [
+        index.search(unit[rows], width, itself.take(rows), any_of_equals=True)
+        for rows in np.split(np.arange(num_items), range(ROWS, num_items, ROWS))
+    ]
+    item_index = np.concatenate([one.item_index for one in parts])
     # An approximate index may find fewer: what is missing weighs nothing.
-    cosines = np.where(found.item_index >= 0, found.scores, -np.inf)
+    cosines = np.where(item_index >= 0, np.concatenate([one.scores for one in parts]), -np.inf)
     weights = np.exp(SHARPNESS * (cosines - cosines.max(axis=1, keepdims=True)))
     weights /= weights.sum(axis=1, keepdims=True)
     rows = np.repeat(np.arange(num_items), width)
-    joined = csr_matrix((weights.ravel(), (rows, sold[found.item_index].ravel())), (num_items, num_items))
+    joined = csr_matrix((weights.ravel(), (rows, sold[item_index].ravel())), (num_items, num_items))
     return joined.astype(np.float32)

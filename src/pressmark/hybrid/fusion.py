@@ -82,15 +82,13 @@ class Fusion:
         """
         mixed = self._mixed(scores, unbought)
         mass = _masses(mixed, unbought, hidden)
-        route = self.route[0] + self.route[1] * mass[0] + self.route[2] * mass[1]
-        if not bool(unbought.any()):
-            return mixed - mass[1][:, None]
-        if bool(unbought.all()):
-            return mixed - mass[0][:, None]
-        aside = torch.where(
-            unbought, (F.logsigmoid(route) - mass[0])[:, None], (F.logsigmoid(-route) - mass[1])[:, None]
-        )
-        return mixed + aside
+        empty = [one.isneginf() for one in mass]
+        new, sold = (one.masked_fill(none, 0.0) for one, none in zip(mass, empty, strict=True))
+        route = self.route[0] + self.route[1] * new + self.route[2] * sold
+        # Where nothing of a kind is left the other has all; what is hidden of it keeps a place among its like.
+        log_new = F.logsigmoid(route).masked_fill(empty[1], 0.0)
+        log_sold = F.logsigmoid(-route).masked_fill(empty[0], 0.0)
+        return mixed + torch.where(unbought, (log_new - new)[:, None], (log_sold - sold)[:, None])
 
     def _mixed(self, scores: Tensor, unbought: Tensor) -> Tensor:
         weights = [
@@ -101,12 +99,12 @@ class Fusion:
 
 
 def _masses(mixed: Tensor, unbought: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) log of the summed exponentials over the unbought and over the sold, hidden items left out."""
+    """(B,) log of the summed exponentials over the unbought and over the sold, hidden items left out.
+
+    -inf where nothing of a kind is left.
+    """
     seen = mixed.masked_fill(hidden, -torch.inf)
-    floor = torch.finfo(mixed.dtype).min
-    new, sold = (
-        seen.masked_fill(~kind, -torch.inf).logsumexp(1).clamp_min(floor) for kind in (unbought, ~unbought)
-    )
+    new, sold = (seen.masked_fill(~kind, -torch.inf).logsumexp(1) for kind in (unbought, ~unbought))
     return new, sold
 
 
@@ -186,7 +184,9 @@ def fit(
     masses = []
     for _, scores, hidden in chunks(np.arange(len(cases))):
         masses.append(torch.stack(_masses(joined._mixed(scores, kinds), kinds, hidden), 1))
-    route = _logistic(torch.cat(masses).double().numpy(), of_new, weight)
+    found = torch.cat(masses).double().numpy()
+    both = np.isfinite(found).all(axis=1)  # where nothing of a kind is left there is nothing to choose
+    route = _logistic(found[both], of_new[both], weight[both])
     natural = Fusion(sold, new, route)
     if not given_up:
         return natural
@@ -195,6 +195,8 @@ def fit(
         for part, scores, hidden in chunks(np.flatnonzero(~of_new))
     )
     assert isinstance(gain, Tensor)
+    if not gain[0] > 0:
+        return natural
     push = PUSHES[int(torch.nonzero(gain >= (1 - given_up) * gain[0])[-1])]
     return Fusion(sold, new, (route[0] + push, *route[1:]))
 

@@ -10,7 +10,7 @@ import torch
 
 from pressmark.baselines.dense import recommend_by_scores
 from pressmark.catalog.items import Catalog
-from pressmark.files import read_json
+from pressmark.files import file_hash, read_json
 from pressmark.hybrid.experts import Experts, nearest_that_sell
 from pressmark.hybrid.fusion import Fusion, from_json, hidden_items
 from pressmark.interactions.histories import Histories
@@ -99,8 +99,19 @@ def load_hybrid(
     path = run / "hybrid" / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} is missing: run src/train_hybrid.py for this run first.")
+    made = read_json(path)
     try:
-        fusion = from_json(read_json(path))
+        fusion = from_json(made)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if changed := [name for name, one in parts_of(run).items() if made.get("built_on", {}).get(name) != one]:
+        raise ValueError(
+            f"{path}: the {changed[0]} of this run was trained again since. Delete {path.parent} and run "
+            "src/train_hybrid.py."
+        )
     return HybridRecommender(experts_of(run, catalog, appended_vectors), fusion)
+
+
+def parts_of(run: Path) -> dict[str, str]:
+    """Hashes of the weights that a hybrid is made of."""
+    return {name: file_hash(run / name / "model.safetensors") for name in ("generator", "dual_tower")}

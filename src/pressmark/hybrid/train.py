@@ -20,11 +20,11 @@ from pressmark import distributed
 from pressmark.baselines.dense import SCORES_AT_ONCE
 from pressmark.catalog.items import read_catalog
 from pressmark.dual_tower import train as dual_tower
-from pressmark.files import read_json, replacing, write_json
+from pressmark.files import fingerprint, read_json, replacing, write_json
 from pressmark.generator import train as generator
 from pressmark.hybrid.experts import NAMES
 from pressmark.hybrid.fusion import Fusion, as_json, fit
-from pressmark.hybrid.recommend import HybridRecommender, experts_of
+from pressmark.hybrid.recommend import HybridRecommender, experts_of, parts_of
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.split_files import read_split, write_split
 from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
@@ -48,7 +48,7 @@ class Config:
             are seen more; 0 shows as many as shoppers take.
         generator_epochs: Of the generator that is trained for it, as a share of the configured ones; the dual
             tower is trained as configured.
-        num_cases: Cases whose target sells that are looked at, drawn; those with a hidden target are all.
+        num_cases: Cases of either kind of target that are looked at, at most, drawn.
     """
 
     cold_share: float = 0.05
@@ -75,12 +75,19 @@ def train(
     """Fits the hybrid of a run whose generator and dual tower are trained; writes `<run>/hybrid`.
 
     A run that was killed goes on: what it trains for this is kept in `<run>/training/hybrid` until it is done.
+    Tokenizer and vectors of those models are the run's own, which have seen the text of what is hidden here.
 
     Where there are too few cases to fit on it says so, and takes standard weights.
     """
     inner = run / "training" / "hybrid"
-    if distributed.rank() == 0 and not (inner / "data" / "vectors.json").is_file():
-        _simulate(run, inner, config.cold_share, seed)
+    built_on = parts_of(run)
+    settings = [loop.decisive(dataclasses.asdict(one)) for one in (of_generator, of_tower)]
+    made = fingerprint(config.cold_share, config.generator_epochs, *settings, seed, built_on)
+    if distributed.rank() == 0:
+        mark = inner / "made.json"
+        if not mark.is_file() or read_json(mark)["fingerprint"] != made:
+            _simulate(run, inner, config.cold_share, seed)
+            write_json(mark, {"fingerprint": made})
     distributed.barrier()
     if not (inner / "dual_tower" / "config.json").is_file():
         dual_tower.train(inner, of_tower, seed)
@@ -93,8 +100,10 @@ def train(
         fusion, numbers = _fitted(run, inner, config, seed)
         with replacing(run / "hybrid") as partial:
             partial.mkdir(parents=True)
-            write_json(partial / "config.json", as_json(fusion))
+            write_json(partial / "config.json", {**as_json(fusion), "built_on": built_on})
             write_json(partial / "metrics.json", numbers)
+        # The mark goes first: half a folder must not be taken for a whole one.
+        (inner / "made.json").unlink()
         shutil.rmtree(inner)
     distributed.barrier()
 
@@ -148,13 +157,22 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
 
 
 def _drawn(valid: Cases, unbought: np.ndarray, num_cases: int, seed: int) -> tuple[Cases, np.ndarray]:
-    """All cases of unbought targets and some of the others, and (C,) how many cases each stands for."""
+    """Some cases of unbought targets and some of the others, and (C,) how many cases each stands for.
+
+    A target that stands in its own history cannot be recommended: such cases are left out.
+    """
+    row = valid.histories.row_of_value()
+    again = np.zeros(len(valid), bool)
+    again[row[valid.histories.values == valid.target[row]]] = True
+    valid = valid.take(~again)
     rng = np.random.default_rng([seed, 4])
-    new = unbought[valid.target]
-    sold = np.flatnonzero(~new)
-    some = np.sort(rng.choice(sold, min(num_cases, len(sold)), replace=False))
-    rows = np.sort(np.concatenate([np.flatnonzero(new), some]))
-    return valid.take(rows), np.where(new[rows], 1.0, len(sold) / max(1, len(some)))
+    rows, weight = np.zeros(0, np.int64), np.ones(len(valid))
+    for kind in (unbought[valid.target], ~unbought[valid.target]):
+        every = np.flatnonzero(kind)
+        some = rng.choice(every, min(num_cases, len(every)), replace=False)
+        rows, weight[some] = np.concatenate([rows, some]), len(every) / max(1, len(some))
+    rows = np.sort(rows)
+    return valid.take(rows), weight[rows]
 
 
 def _judged(model: HybridRecommender, cases: Cases) -> dict[str, dict[str, float]]:

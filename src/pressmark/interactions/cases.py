@@ -113,6 +113,9 @@ class Split:
         drawn = np.random.default_rng([seed, 2]).choice(targets, round(share * len(targets)), replace=False)
         hidden = np.zeros(len(self.cold), bool)
         hidden[drawn] = True
+        # Validation may have cold targets of its own.
+        cold = hidden.copy()
+        cold[inner.valid.target[inner.valid.cold]] = True
         train, kept = _without(inner.train, hidden)
         left = np.flatnonzero(train.lengths)
         histories, _ = _without(inner.valid.histories, hidden)
@@ -123,9 +126,9 @@ class Split:
             train_user_id=inner.train_user_id[left],
             train_timestamp=inner.train_timestamp[kept],
             train_position=inner.train_position[kept],
-            valid=replace(inner.valid, histories=histories, cold=hidden[inner.valid.target]),
+            valid=replace(inner.valid, histories=histories, cold=cold[inner.valid.target]),
             test=self.test.take(none),
-            cold=hidden | self.cold,
+            cold=cold | self.cold,
             fitted_on=self.fitted_on & ~hidden,
         )
 
