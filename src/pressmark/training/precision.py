@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # Read by oneDNN at its first product: it compiles one for each shape, and a training has some thousands.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
@@ -53,7 +54,8 @@ def products(precision: str) -> Iterator[None]:
     """For "bf16_products" a CPU's matrix products inside go to oneDNN; otherwise nothing changes.
 
     It compiles a product for each shape that it meets, in a millisecond or so: worth it for shapes that come
-    again, which is why batches are filled up to round numbers.
+    again, which is why batches are filled up to round numbers. Fused attention would ask for thousands of tiny
+    products one by one there (seen: 12 times slower, forward and backward): it is taken apart into large ones.
     """
     if precision != "bf16_products":
         yield
@@ -61,7 +63,8 @@ def products(precision: str) -> Iterator[None]:
     setting: Any = vars(torch.backends)["mkldnn"].matmul
     before, setting.fp32_precision = setting.fp32_precision, "bf16"
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         setting.fp32_precision = before
 
