@@ -32,7 +32,6 @@ from pressmark.baselines import sasrec
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded
 from pressmark.dual_tower import train as dual_tower
-from pressmark.evaluation.measured import measured
 from pressmark.evaluation.record import record
 from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import fingerprint, read_json, write_json
@@ -116,10 +115,9 @@ def study(
         raise ValueError(f"{run} was trained with other settings or on other data: delete it, or set --epochs.")
     if not (run / "made.json").exists():
         stages.hold_back(experiment.run, run, cold_share, experiment.seed)
-        with measured() as taken:
-            TRAIN[model](run, config, experiment.seed)
+        TRAIN[model](run, config, experiment.seed)
         shutil.rmtree(run / "training", ignore_errors=True)
-        write_json(run / "made.json", {"fingerprint": own, "peak_gib": taken["peak_gib"]})
+        write_json(run / "made.json", {"fingerprint": own})
     split = read_split(run / "data", catalog)
     rank = metrics.rank_of_target(
         loaded(run, model, config).recommend(Requests(split.valid.histories), 10).item_index, split.valid.target
@@ -141,7 +139,6 @@ def study(
         "recall_at_10": float(hits.mean()),
         **{key: float(hits[rows].mean()) for key, rows in groups.items() if rows.any()},
         "training_seconds": trained["seconds"],
-        "peak_gib": read_json(run / "made.json").get("peak_gib"),
     }
     kept = [one for one in trained["validations"] if one["step"] == trained["best_step"]]
     best = (kept or trained["validations"])[-1]

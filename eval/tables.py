@@ -94,7 +94,6 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("alignment", "alignment", ".3f"),
         ("uniformity", "uniformity", ".2f"),
         ("training_seconds", "seconds", ",.0f"),
-        ("peak_gib", "peak GiB", ".2f"),
     ],
     "sids_compared": [
         ("recall_at_10", "R@10", ".4f"),
