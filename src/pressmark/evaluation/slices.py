@@ -101,14 +101,7 @@ def facts(cases: Cases, split: Split, catalog: Catalog, vectors: np.ndarray | No
         **_by_length(cases, lengths),
     }
     slices.update({name: inside for name, inside in fine.items() if inside.any()})
-    return Facts(target_in_history(cases), lengths, num_interactions[cases.target], cosine, slices)
-
-
-def target_in_history(cases: Cases) -> np.ndarray:
-    """(C,) bool: the target stands in the visible history."""
-    row = cases.histories.row_of_value()
-    hits = row[cases.histories.values == cases.target[row]]
-    return np.bincount(hits, minlength=len(cases)) > 0
+    return Facts(cases.target_in_history(), lengths, num_interactions[cases.target], cosine, slices)
 
 
 def popularity_class(num_interactions: np.ndarray) -> np.ndarray:

@@ -209,10 +209,7 @@ def _go_on_from(model: T5ForConditionalGeneration, run: Path, table: SidTable, i
 def choose_cases(cases: Cases, config: Config, seed: int) -> Cases:
     """The validation cases that training looks at: answerable ones, and at most as many as configured."""
     if config.mask_history:
-        histories = cases.histories
-        row = histories.row_of_value()
-        seen = np.bincount(row[histories.values == cases.target[row]], minlength=len(cases)) > 0
-        cases = cases.take(np.flatnonzero(~seen))
+        cases = cases.take(~cases.target_in_history())
     if 0 < config.num_valid_cases < len(cases):
         chosen = np.random.default_rng(seed).choice(len(cases), config.num_valid_cases, replace=False)
         cases = cases.take(np.sort(chosen))

@@ -121,7 +121,7 @@ def fit(
 
     Args:
         score: Of the experts.
-        cases: C cases; those whose target stands in the history say nothing and are left out.
+        cases: C cases, none with its target in its history.
         unbought: (N,) bool.
         weight: (C,) float, how many cases each stands for.
         chunk: Cases scored at once.
@@ -132,10 +132,6 @@ def fit(
     Raises:
         ValueError: If no case's target sells, or none is unbought.
     """
-    in_history = np.zeros(len(cases), bool)
-    row = cases.histories.row_of_value()
-    in_history[row[cases.histories.values == cases.target[row]]] = True
-    cases, weight = cases.take(~in_history), weight[~in_history]
     of_new = unbought[cases.target]
     if of_new.all() or not of_new.any():
         kind = "of a product that sells" if of_new.all() else "of a product that nobody has bought"

@@ -161,10 +161,7 @@ def _drawn(valid: Cases, unbought: np.ndarray, num_cases: int, seed: int) -> tup
 
     A target that stands in its own history cannot be recommended: such cases are left out.
     """
-    row = valid.histories.row_of_value()
-    again = np.zeros(len(valid), bool)
-    again[row[valid.histories.values == valid.target[row]]] = True
-    valid = valid.take(~again)
+    valid = valid.take(~valid.target_in_history())
     rng = np.random.default_rng([seed, 4])
     rows, weight = np.zeros(0, np.int64), np.ones(len(valid))
     for kind in (unbought[valid.target], ~unbought[valid.target]):

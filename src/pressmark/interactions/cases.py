@@ -47,6 +47,12 @@ class Cases:
             self.cold[rows],
         )
 
+    def target_in_history(self) -> np.ndarray:
+        """(C,) bool: the target stands in the visible history, so that a masked ranking cannot hold it."""
+        row = self.histories.row_of_value()
+        hits = row[self.histories.values == self.target[row]]
+        return np.bincount(hits, minlength=len(self)) > 0
+
 
 @dataclass(frozen=True)
 class Split:
