@@ -37,7 +37,7 @@ from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import fingerprint, read_json, write_json
 from pressmark.generator import train as generator
 from pressmark.generator.recommend import load_generator
-from pressmark.interactions.split_files import read_split
+from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.load import LOADERS
 from pressmark.recommender import Recommender, Requests
 from pressmark.training.loop import decisive
@@ -114,7 +114,7 @@ def study(
     if (run / "made.json").exists() and read_json(run / "made.json")["fingerprint"] != own:
         raise ValueError(f"{run} was trained with other settings or on other data: delete it, or set --epochs.")
     if not (run / "made.json").exists():
-        stages.hold_back(experiment.run, run, cold_share, experiment.seed)
+        hold_back(experiment.run, run, cold_share, experiment.seed)
         TRAIN[model](run, config, experiment.seed)
         shutil.rmtree(run / "training", ignore_errors=True)
         write_json(run / "made.json", {"fingerprint": own})

@@ -36,7 +36,7 @@ from pressmark.evaluation.record import commit, record
 from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import fingerprint, read_json, write_json
 from pressmark.generator import train as generator
-from pressmark.interactions.split_files import read_split
+from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.load import LOADERS, TRAINED, quiet_libraries
 from pressmark.recommender import Requests
 
@@ -131,7 +131,7 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
         if row.pop("fingerprint") != own:
             raise ValueError(f"{folder} was made with other settings or on other data: delete it first.")
         return row
-    stages.hold_back(experiment.run, folder, options["cold_share"], experiment.seed)
+    hold_back(experiment.run, folder, options["cold_share"], experiment.seed)
     training: dict[str, Any] = {}
     if model in TRAIN:
         TRAIN[model](folder, config, experiment.seed)

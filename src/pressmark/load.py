@@ -229,22 +229,17 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
     latter: an evaluation is about data/, whatever was appended or removed since.
     """
     from pressmark.generator.recommend import load_generator
-    from pressmark.hybrid.recommend import HybridRecommender
     from pressmark.tokenizer.state import read_living
 
     living = read_living(run)
     shop, num_own = living.catalog, living.num_own
-    if len(shop) == num_own:
-        own_model = LOADERS[model](run)
-        if isinstance(own_model, HybridRecommender) and not living.listed.all():
-            own_model.absent = ~living.listed
-        return LoadedRecommender(own_model, shop, living.listed)
     if model == "hybrid":
         from pressmark.hybrid.recommend import load_hybrid
 
-        hybrid = load_hybrid(run, shop, living.appended_vectors)
-        hybrid.absent = ~living.listed
-        return LoadedRecommender(hybrid, shop, living.listed, num_own)
+        later = living.appended_vectors if len(shop) > num_own else None
+        return LoadedRecommender(load_hybrid(run, shop, later, ~living.listed), shop, living.listed, num_own)
+    if len(shop) == num_own:
+        return LoadedRecommender(LOADERS[model](run), shop, living.listed)
     if model == "generator":
         generator = load_generator(run, item_id=shop.item_id, appended_vectors=living.appended_vectors)
         return LoadedRecommender(generator, shop, living.listed, num_own)

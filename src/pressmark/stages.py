@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -95,27 +94,6 @@ def train_hybrid(experiment: Experiment) -> None:
     _train(
         experiment, "hybrid", lambda: train.train(experiment.run, experiment.hybrid, *parts, experiment.seed)
     )
-
-
-def hold_back(run: Path, folder: Path, cold_share: float = 0.0, seed: int = 0) -> None:
-    """Makes `folder` a copy of a prepared run and its tokenizer, to choose settings on.
-
-    Its split is `Split.held_back`, or, where a share of items is to be hidden, `Split.simulating_cold`.
-    """
-    from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.split_files import read_split, write_split
-
-    shutil.rmtree(folder, ignore_errors=True)
-    for part in ("data", "tokenizer"):
-        if (run / part).is_dir():
-            shutil.copytree(run / part, folder / part)
-    pointer = read_json(folder / "data" / "vectors.json")
-    pointer["path"] = os.path.relpath((run / pointer["path"]).resolve(), folder.resolve())
-    write_json(folder / "data" / "vectors.json", pointer)
-    catalog = read_catalog(run / "data" / "items.parquet")
-    split = read_split(run / "data", catalog)
-    inner = split.simulating_cold(cold_share, seed) if cold_share else split.held_back()
-    write_split(folder / "data", inner, catalog)
 
 
 def _has_item_head(experiment: Experiment) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags
@@ -18,6 +19,9 @@ from scipy.sparse import csr_matrix, diags
 from pressmark.baselines.dense import choose, decay_weights, recommend_by_scores
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
+
+if TYPE_CHECKING:
+    from pressmark.catalog.items import Catalog
 
 
 @dataclass(frozen=True)
@@ -124,20 +128,27 @@ def fit(
     return BM25(counts.sign(), bm25_weights(counts, fitted_on, config.k1, config.b), popularity, decay)
 
 
+def item_texts(catalog: Catalog) -> list[str]:
+    """All that is written about each item."""
+    from pressmark.catalog.embeddings import texts_of
+
+    return texts_of(catalog, ["title", "brand", "category", *catalog.text])
+
+
 def load_bm25(run: Path, config: Config | None = None) -> BM25:
     """BM25 over all that is written about a run's items, with the decay chosen on its validation cases."""
     import dataclasses
 
     from pressmark.baselines.popularity import count_items
-    from pressmark.catalog.embeddings import texts_of
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 
     config = config or Config()
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
-    texts = texts_of(catalog, ["title", "brand", "category", *catalog.text])
-    model = fit(texts, split.fitted_on, count_items(split.train, len(catalog)), config.decays[0], config)
+    model = fit(
+        item_texts(catalog), split.fitted_on, count_items(split.train, len(catalog)), config.decays[0], config
+    )
     if len(config.decays) > 1:
         scores = {one: dataclasses.replace(model, decay=one).scores for one in config.decays}
         model.decay, _ = choose(scores, len(catalog), split.valid, config.max_cases)

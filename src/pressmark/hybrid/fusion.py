@@ -21,7 +21,7 @@ Source: products of experts, Hinton 2002; a conditional logit, McFadden 1974, fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class Fusion:
         Returns:
             (B, N) float32; hidden items have what they would have had.
         """
-        mixed = self._mixed(scores, unbought)
+        mixed = self.mixed(scores, unbought)
         mass = _masses(mixed, unbought, hidden)
         empty = [one.isneginf() for one in mass]
         new, sold = (one.masked_fill(none, 0.0) for one, none in zip(mass, empty, strict=True))
@@ -90,7 +90,8 @@ class Fusion:
         log_sold = F.logsigmoid(-route).masked_fill(empty[0], 0.0)
         return mixed + torch.where(unbought, (log_new - new)[:, None], (log_sold - sold)[:, None])
 
-    def _mixed(self, scores: Tensor, unbought: Tensor) -> Tensor:
+    def mixed(self, scores: Tensor, unbought: Tensor) -> Tensor:
+        """(B, N) float32, each item's (E, B, N) scores weighted as its kind's are."""
         weights = [
             torch.tensor(one, dtype=scores.dtype, device=scores.device) for one in (self.sold, self.unbought)
         ]
@@ -132,69 +133,98 @@ def fit(
     Raises:
         ValueError: If no case's target sells, or none is unbought.
     """
+    asked = _Asked(score, cases, torch.from_numpy(unbought), weight, chunk, absent)
     of_new = unbought[cases.target]
     if of_new.all() or not of_new.any():
         kind = "of a product that sells" if of_new.all() else "of a product that nobody has bought"
         raise ValueError(f"the hybrid is fitted on {len(cases)} cases and none is {kind}: it needs both kinds.")
-    kinds = torch.from_numpy(unbought)
+    sold = _conditional_logit(asked, ~asked.unbought, np.flatnonzero(~of_new))
+    new = _conditional_logit(asked, asked.unbought, np.flatnonzero(of_new))
+    natural = _routed(asked, Fusion(sold, new, (0.0, 0.0, 0.0)), of_new)
+    return _pushed(asked, natural, np.flatnonzero(~of_new), given_up) if given_up else natural
 
-    def chunks(rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-        for part in np.split(rows, range(chunk, len(rows), chunk)):
-            taken = cases.take(part)
-            yield part, score(taken.histories), hidden_items(taken.histories, len(unbought), absent)
 
-    def conditional(kind: Tensor, rows: np.ndarray) -> tuple[float, ...]:
-        """Newton's method on the kind's own cases."""
-        items = torch.nonzero(kind)[:, 0]
-        place = torch.full((len(kind),), -1).index_put((items,), torch.arange(len(items)))
-        weights = torch.zeros(len(NAMES), dtype=torch.float64)
-        for _ in range(STEPS):
-            slope, curve = torch.zeros_like(weights), torch.zeros(len(NAMES), len(NAMES), dtype=torch.float64)
-            total = 0.0
-            for part, scores, hidden in chunks(rows):
-                own, out = scores[:, :, items], hidden[:, items]
-                mixed = torch.einsum("e,ebn->bn", weights.float(), own).masked_fill(out, -torch.inf)
-                share = mixed.softmax(1)
-                counted = torch.from_numpy(weight[part]).float()
-                mean = torch.einsum("ebn,bn->be", own, share)
-                target = place[torch.from_numpy(cases.target[part])]
-                at = own[:, torch.arange(len(part)), target].T
-                slope += ((mean - at) * counted[:, None]).sum(0).double()
-                second = torch.stack([torch.einsum("ebn,bn->be", own * one, share) for one in own], 2)
-                curve += (
-                    ((second - mean[:, :, None] * mean[:, None, :]) * counted[:, None, None]).sum(0).double()
-                )
-                total += float(counted.sum())
-            step = torch.linalg.solve(
-                curve + 2 * RIDGE * total * torch.eye(len(weights)), slope + 2 * RIDGE * total * weights
-            )
-            # A step far beyond what the curvature was measured for overshoots.
-            step *= min(1.0, 2.0 / max(float(step.abs().max()), 1e-9))
-            weights = weights - step
-            if float(step.abs().max()) < 1e-4:
-                break
-        return tuple(weights.tolist())
+@dataclass(frozen=True)
+class _Asked:
+    """What a fit is made on; the arguments of `fit`."""
 
-    sold, new = (conditional(kind, np.flatnonzero(rows)) for kind, rows in ((~kinds, ~of_new), (kinds, of_new)))
-    joined = Fusion(sold, new, (0.0, 0.0, 0.0))
-    masses = []
-    for _, scores, hidden in chunks(np.arange(len(cases))):
-        masses.append(torch.stack(_masses(joined._mixed(scores, kinds), kinds, hidden), 1))
-    found = torch.cat(masses).double().numpy()
-    both = np.isfinite(found).all(axis=1)  # where nothing of a kind is left there is nothing to choose
-    route = _logistic(found[both], of_new[both], weight[both])
-    natural = Fusion(sold, new, route)
-    if not given_up:
-        return natural
-    gain = sum(
-        _gains_by_push(natural.join(scores, kinds, hidden), cases.target[part], kinds, hidden)
-        for part, scores, hidden in chunks(np.flatnonzero(~of_new))
-    )
-    assert isinstance(gain, Tensor)
+    score: Score
+    cases: Cases
+    unbought: Tensor
+    weight: np.ndarray
+    chunk: int
+    absent: np.ndarray | None
+
+    def parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+        """A chunk of the cases at a time: their rows, (E, b, N) scores and (b, N) what is hidden from them.
+
+        Scored anew each time: of some thousand cases and a large catalog the scores would not fit in memory.
+        """
+        for part in np.split(rows, range(self.chunk, len(rows), self.chunk)):
+            histories = self.cases.histories.take(part)
+            yield part, self.score(histories), hidden_items(histories, len(self.unbought), self.absent)
+
+
+def _conditional_logit(asked: _Asked, kind: Tensor, rows: np.ndarray) -> tuple[float, ...]:
+    """The weights of one kind of items, (N,) bool, from the cases with such a target: Newton's method."""
+    items = torch.nonzero(kind)[:, 0]
+    place = torch.full((len(kind),), -1).index_put((items,), torch.arange(len(items)))
+    ridge = 2 * RIDGE * float(asked.weight[rows].sum())
+    weights = torch.zeros(len(NAMES), dtype=torch.float64)
+    for _ in range(STEPS):
+        slope, curve = ridge * weights, ridge * torch.eye(len(NAMES), dtype=torch.float64)
+        for part, scores, hidden in asked.parts(rows):
+            own = scores[:, :, items]
+            mixed = torch.einsum("e,ebn->bn", weights.float(), own)
+            share = mixed.masked_fill(hidden[:, items], -torch.inf).softmax(1)
+            mean = torch.einsum("ebn,bn->be", own, share)
+            target = place[torch.from_numpy(asked.cases.target[part])]
+            at = own[:, torch.arange(len(part)), target].T
+            second = torch.stack([torch.einsum("ebn,bn->be", own * one, share) for one in own], 2)
+            spread = second - mean[:, :, None] * mean[:, None, :]
+            counted = torch.from_numpy(asked.weight[part]).float()
+            slope = slope + torch.einsum("b,be->e", counted, mean - at).double()
+            curve = curve + torch.einsum("b,bef->ef", counted, spread).double()
+        step = torch.linalg.solve(curve, slope)
+        # A step far beyond what the curvature was measured for overshoots.
+        step *= min(1.0, 2.0 / max(float(step.abs().max()), 1e-9))
+        weights = weights - step
+        if float(step.abs().max()) < 1e-4:
+            break
+    return tuple(weights.tolist())
+
+
+def _routed(asked: _Asked, fusion: Fusion, of_new: np.ndarray) -> Fusion:
+    """The fusion with its route fitted to (C,) bool which kind each case's target is of."""
+    from sklearn.linear_model import LogisticRegression
+
+    found = [
+        torch.stack(_masses(fusion.mixed(scores, asked.unbought), asked.unbought, hidden), 1)
+        for _, scores, hidden in asked.parts(np.arange(len(asked.cases)))
+    ]
+    masses = torch.cat(found).double().numpy()
+    both = np.isfinite(masses).all(axis=1)  # where nothing of a kind is left there is nothing to choose
+    centre = masses[both].mean(axis=0)
+    model = LogisticRegression(C=1e3, max_iter=1000)
+    model.fit(masses[both] - centre, of_new[both], sample_weight=asked.weight[both])
+    slopes = model.coef_[0]
+    route = (float(model.intercept_[0] - slopes @ centre), float(slopes[0]), float(slopes[1]))
+    return replace(fusion, route=route)
+
+
+def _pushed(asked: _Asked, fusion: Fusion, rows: np.ndarray, given_up: float) -> Fusion:
+    """The fusion with r0 raised as far as costs a share of the NDCG@10 of the cases whose target sells."""
+    gains = [
+        _gains_by_push(
+            fusion.join(scores, asked.unbought, hidden), asked.cases.target[part], asked.unbought, hidden
+        )
+        for part, scores, hidden in asked.parts(rows)
+    ]
+    gain = torch.stack(gains).sum(0)
     if not gain[0] > 0:
-        return natural
+        return fusion
     push = PUSHES[int(torch.nonzero(gain >= (1 - given_up) * gain[0])[-1])]
-    return Fusion(sold, new, (route[0] + push, *route[1:]))
+    return replace(fusion, route=(fusion.route[0] + push, *fusion.route[1:]))
 
 
 def _gains_by_push(joined: Tensor, target: np.ndarray, unbought: Tensor, hidden: Tensor) -> Tensor:
@@ -211,17 +241,6 @@ def _gains_by_push(joined: Tensor, target: np.ndarray, unbought: Tensor, hidden:
         rank = 1 + sold + (new + push > own).sum(1)
         gains.append(torch.where(rank <= 10, 1 / torch.log2(1.0 + rank), 0.0).double().sum())
     return torch.stack(gains)
-
-
-def _logistic(masses: np.ndarray, of_new: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
-    """Logistic regression of which kind was taken on (C, 2) masses."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=1e3, max_iter=1000)
-    centre = masses.mean(axis=0)
-    model.fit(masses - centre, of_new, sample_weight=weight)
-    slopes = model.coef_[0]
-    return float(model.intercept_[0] - slopes @ centre), float(slopes[0]), float(slopes[1])
 
 
 def hidden_items(histories: Histories, num_items: int, absent: np.ndarray | None = None) -> Tensor:

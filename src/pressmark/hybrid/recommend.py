@@ -16,6 +16,9 @@ from pressmark.hybrid.fusion import Fusion, from_json, hidden_items
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 
+BM25_DECAY = 0.5
+"""What an item's words weigh beside the next newer one's; better than the newest alone (eval/LOG.md)."""
+
 
 @dataclass
 class HybridRecommender:
@@ -64,8 +67,9 @@ def experts_of(
     Raises:
         ValueError: If something is missing, or the generator has no item head.
     """
-    from pressmark.baselines.bm25 import Config, fit
-    from pressmark.catalog.embeddings import read_vectors, texts_of
+    from pressmark.baselines.bm25 import Config, fit, item_texts
+    from pressmark.baselines.popularity import count_items
+    from pressmark.catalog.embeddings import read_vectors
     from pressmark.catalog.items import read_catalog
     from pressmark.dual_tower.recommend import load_dual_tower
     from pressmark.generator.recommend import load_generator
@@ -80,21 +84,29 @@ def experts_of(
         tower.insert(appended_vectors)
         vectors = np.concatenate([vectors, appended_vectors])
     generator = load_generator(run, device="cpu", item_id=catalog.item_id, appended_vectors=appended_vectors)
-    texts = texts_of(catalog, ["title", "brand", "category", *own.text])
-    popularity = np.bincount(split.train.values, minlength=len(catalog)).astype(np.float32)
+    popularity = count_items(split.train, len(catalog))
     fitted_on = np.append(split.fitted_on, np.zeros(num_new, bool))
-    words = fit(texts, fitted_on, popularity, 0.5, Config())
+    words = fit(item_texts(catalog), fitted_on, popularity, BM25_DECAY, Config())
     unbought = popularity == 0
     return Experts(generator, tower, words, unbought, nearest_that_sell(vectors, unbought))
 
 
 def load_hybrid(
-    run: Path, catalog: Catalog | None = None, appended_vectors: np.ndarray | None = None
+    run: Path,
+    catalog: Catalog | None = None,
+    appended_vectors: np.ndarray | None = None,
+    absent: np.ndarray | None = None,
 ) -> HybridRecommender:
     """Loads the hybrid of a run, over appended items too where they are given; see `experts_of`.
 
+    Args:
+        run: The run folder.
+        catalog: As in `experts_of`.
+        appended_vectors: As in `experts_of`.
+        absent: (num_items,) bool, removed products; None for none.
+
     Raises:
-        ValueError: If it has not been fitted.
+        ValueError: If it has not been fitted, or its generator or tower has been trained again since.
     """
     path = run / "hybrid" / "config.json"
     if not path.is_file():
@@ -109,7 +121,7 @@ def load_hybrid(
             f"{path}: the {changed[0]} of this run was trained again since. Delete {path.parent} and run "
             "src/train_hybrid.py."
         )
-    return HybridRecommender(experts_of(run, catalog, appended_vectors), fusion)
+    return HybridRecommender(experts_of(run, catalog, appended_vectors), fusion, absent)
 
 
 def parts_of(run: Path) -> dict[str, str]:

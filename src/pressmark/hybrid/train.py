@@ -9,7 +9,6 @@ cases best are taken over to the run's own models. Nothing of the test is read.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from pressmark.hybrid.experts import NAMES
 from pressmark.hybrid.fusion import Fusion, as_json, fit
 from pressmark.hybrid.recommend import HybridRecommender, experts_of, parts_of
 from pressmark.interactions.cases import Cases
-from pressmark.interactions.split_files import read_split, write_split
+from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
 from pressmark.recommender import Requests
 from pressmark.training import loop
@@ -86,7 +85,7 @@ def train(
     if distributed.rank() == 0:
         mark = inner / "made.json"
         if not mark.is_file() or read_json(mark)["fingerprint"] != made:
-            _simulate(run, inner, config.cold_share, seed)
+            hold_back(run, inner, config.cold_share, seed)
             write_json(mark, {"fingerprint": made})
     distributed.barrier()
     if not (inner / "dual_tower" / "config.json").is_file():
@@ -106,20 +105,6 @@ def train(
         (inner / "made.json").unlink()
         shutil.rmtree(inner)
     distributed.barrier()
-
-
-def _simulate(run: Path, inner: Path, share: float, seed: int) -> None:
-    """Makes the run folder of the models that are trained for the fit alone."""
-    shutil.rmtree(inner, ignore_errors=True)
-    shutil.copytree(run / "tokenizer", inner / "tokenizer")
-    catalog = read_catalog(run / "data" / "items.parquet")
-    split = read_split(run / "data", catalog).simulating_cold(share, seed)
-    with replacing(inner / "data") as partial:
-        shutil.copytree(run / "data", partial)
-        write_split(partial, split, catalog)
-        pointer = read_json(partial / "vectors.json")
-        pointer["path"] = os.path.relpath((run / pointer["path"]).resolve(), inner.resolve())
-        write_json(partial / "vectors.json", pointer)
 
 
 def _shorter(training: loop.Config, share: float) -> loop.Config:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pressmark.catalog.items import Catalog
+from pressmark.catalog.embeddings import point_to_vectors
+from pressmark.catalog.items import Catalog, read_catalog
 from pressmark.files import read_json, read_parquet, write_json, write_parquet
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
@@ -115,3 +117,20 @@ def _item_index(column: pa.ChunkedArray, catalog: Catalog) -> np.ndarray:
             "which the catalog lacks. Prepare the run again, in a new folder."
         )
     return found.to_numpy().astype(np.int64)
+
+
+def hold_back(run: Path, folder: Path, cold_share: float = 0.0, seed: int = 0) -> None:
+    """Makes `folder` a copy of a prepared run, its tokenizer too, for choosing settings and fitting weights.
+
+    Its split is `Split.held_back`, or, where a share of items is to be hidden, `Split.simulating_cold`. What
+    lay in the folder is gone.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("data", "tokenizer"):
+        if (run / part).is_dir():
+            shutil.copytree(run / part, folder / part)
+    point_to_vectors(folder, run / read_json(run / "data" / "vectors.json")["path"])
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split = read_split(run / "data", catalog)
+    inner = split.simulating_cold(cold_share, seed) if cold_share else split.held_back()
+    write_split(folder / "data", inner, catalog)
