@@ -21,21 +21,17 @@ import dataclasses
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pressmark import metrics, stages
-from pressmark.baselines import sasrec
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded
-from pressmark.dual_tower import train as dual_tower
 from pressmark.evaluation.record import record
 from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import fingerprint, read_json, write_json
-from pressmark.generator import train as generator
 from pressmark.generator.recommend import load_generator
 from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.load import LOADERS
@@ -88,12 +84,6 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Model -> name -> keys of its part of the configuration and their values."""
 
-TRAIN: dict[str, Callable[[Path, Any, int], None]] = {
-    "generator": generator.train,
-    "dual_tower": dual_tower.train,
-    "sasrec": sasrec.train,
-}
-
 BOUGHT = {"bought_0_2": (0, 2), "bought_3_10": (3, 10), "bought_11_30": (11, 30), "bought_over_30": (31, 10**9)}
 """Groups of targets by their interactions in training."""
 
@@ -115,7 +105,7 @@ def study(
         raise ValueError(f"{run} was trained with other settings or on other data: delete it, or set --epochs.")
     if not (run / "made.json").exists():
         hold_back(experiment.run, run, cold_share, experiment.seed)
-        TRAIN[model](run, config, experiment.seed)
+        stages.train_alone(model, run, config, experiment.seed)
         shutil.rmtree(run / "training", ignore_errors=True)
         write_json(run / "made.json", {"fingerprint": own})
     split = read_split(run / "data", catalog)
@@ -127,8 +117,7 @@ def study(
     if split.valid.cold.any():
         groups |= {"recall_at_10_warm": ~split.valid.cold, "recall_at_10_cold": split.valid.cold}
     gain, hits = metrics.ndcg_at_k(rank, 10), metrics.recall_at_k(rank, 10)
-    numbers = read_json(run / model / "metrics.json")
-    trained = numbers.get("training", numbers)
+    trained = stages.training_of(run, model)
     row = {
         "change": name,
         "settings": CHANGES[model][name],

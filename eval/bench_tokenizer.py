@@ -9,9 +9,11 @@ default; `--reference true` trains four times as long as well. Both go on from t
 
 import argparse
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ import torch
 from pressmark import files
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
 from pressmark.cli import guarded, truth
-from pressmark.evaluation.measured import measured
 from pressmark.evaluation.record import record
 from pressmark.tokenizer import collisions, quality, sampler, train
 from pressmark.tokenizer.config import Config
@@ -106,6 +107,38 @@ def products_alone(model: RQVAE, num_rows: int) -> Callable[[], None]:
         torch.set_num_threads(threads)
 
     return run
+
+
+@contextmanager
+def measured() -> Iterator[Report]:
+    """Fills in `seconds`, `cpu_seconds` and `peak_gib`, by how much anonymous memory grew at most."""
+    found: Report = {}
+    before, peak, done = _anonymous(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], _anonymous())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield found
+    finally:
+        found["seconds"] = round(time.perf_counter() - wall, 2)
+        found["cpu_seconds"] = round(time.process_time() - cpu, 2)
+        done.set()
+        watcher.join()
+    found["peak_gib"] = round(max(0.0, peak[0] - before), 3)
+
+
+def _anonymous() -> float:
+    """GiB of memory that no file stands behind; not a number where /proc does not say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return float("nan")
+    return int(status.split("RssAnon:")[1].split()[0]) / 2**20
 
 
 def bench_encode(model: RQVAE, vectors: np.ndarray) -> Report:

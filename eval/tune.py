@@ -28,24 +28,16 @@ from typing import Any
 import numpy as np
 
 from pressmark import metrics, stages
-from pressmark.baselines import sasrec
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded
-from pressmark.dual_tower import train as dual_tower
 from pressmark.evaluation.record import commit, record
 from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import fingerprint, read_json, write_json
-from pressmark.generator import train as generator
 from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.load import LOADERS, TRAINED, quiet_libraries
 from pressmark.recommender import Requests
 
 Draw = Callable[[np.random.Generator], Any]
-TRAIN: dict[str, Callable[[Path, Any, int], None]] = {
-    "generator": generator.train,
-    "dual_tower": dual_tower.train,
-    "sasrec": sasrec.train,
-}
 
 
 def one_of(*values: Any) -> Draw:
@@ -99,7 +91,7 @@ SPACE: dict[str, dict[str, Draw]] = {
 }
 """Model -> keys of its part of the configuration, and what they may be."""
 
-TUNED = [model for model in LOADERS if model in TRAIN or model not in TRAINED]
+TUNED = [model for model in LOADERS if model in SPACE or model not in TRAINED]
 """All models but those that are fitted to others."""
 
 WITHOUT_COLD = ("sasrec", "cooccurrence", "popularity")
@@ -119,7 +111,7 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
     folder = experiment.run.with_name(f"{experiment.run.name}-tune") / f"{model}-{trial}"
     settings = drawn(model, trial, experiment.seed)
     config = getattr(experiment, model, None)
-    if model in TRAIN:
+    if model in SPACE:
         fixed = {"training.max_seconds": float(options["seconds"]), "training.log_with": ""}
         config = with_keys(config, settings | fixed)
     stage = experiment.run / "stages" / f"{'tokenizer' if model == 'generator' else 'prepare'}.json"
@@ -133,10 +125,9 @@ def study(experiment: Experiment, model: str, trial: int, options: dict[str, Any
         return row
     hold_back(experiment.run, folder, options["cold_share"], experiment.seed)
     training: dict[str, Any] = {}
-    if model in TRAIN:
-        TRAIN[model](folder, config, experiment.seed)
-        numbers = read_json(folder / model / "metrics.json")
-        training = numbers.get("training", numbers)
+    if model in SPACE:
+        stages.train_alone(model, folder, config, experiment.seed)
+        training = stages.training_of(folder, model)
     row = {
         "model": model,
         "trial": trial,
@@ -180,7 +171,7 @@ def rows_of(experiment: Experiment, models: list[str], options: dict[str, Any]) 
     rows = []
     for model in models:
         mine = []
-        for trial in range(options["trials"] if model in TRAIN else 1):
+        for trial in range(options["trials"] if model in SPACE else 1):
             mine.append(row := study(experiment, model, trial, options))
             changed = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in row["settings"].items())
             print(

@@ -19,8 +19,8 @@ def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any
 
     Args:
         protocol: "leave_one_out", "cold_items" or "temporal"; overrides the config's split.protocol.
-        argv: Command line; sys.argv by default. Beside the experiment's options: `--seeds [0,1,2]`, and
-            `--record true` to write eval/results/<what>-<dataset>.json.
+        argv: Command line; sys.argv by default. Beside the experiment's options: `--seeds [0,1,2]` or
+            `--seeds 3`, and `--record true` to write eval/results/<what>-<dataset>.json.
 
     Returns:
         The report, over all seeds.
@@ -32,11 +32,15 @@ def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any
     experiment, extra = parse(
         argv,
         extra={
-            "seeds": {"type": list[int], "default": [], "help": "seeds to run and combine (default: seed)"},
+            "seeds": {
+                "type": int | list[int],
+                "default": [],
+                "help": "seeds to run and combine, or how many: 5 is [0,1,2,3,4] (default: seed)",
+            },
             "record": {"type": bool, "default": False, "help": "write eval/results/<what>-<dataset>.json"},
         },
     )
-    seeds = extra["seeds"] or [experiment.seed]
+    seeds = named_seeds(extra["seeds"]) or [experiment.seed]
     if experiment.run_dir and len(seeds) > 1:
         raise ValueError("--run_dir names one run; leave it out to judge several seeds.")
     runs = [_with(experiment, protocol, seed) for seed in seeds]
@@ -56,6 +60,15 @@ def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any
         record(what, dataset, report | made, _command(argv), as_dict(runs[0]), seeds)
         print(f"recorded: eval/results/{what}-{dataset}.json")
     return report
+
+
+def named_seeds(asked: int | Sequence[int]) -> list[int]:
+    """The seeds that a command line asks for: a list of them, or how many.
+
+    >>> named_seeds(3), named_seeds([4, 7]), named_seeds([])
+    ([0, 1, 2], [4, 7], [])
+    """
+    return list(range(asked)) if isinstance(asked, int) else list(asked)
 
 
 def _with(experiment: Experiment, protocol: Protocol, seed: int) -> Experiment:

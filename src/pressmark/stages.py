@@ -7,6 +7,7 @@ again is skipped; the same stage with other settings is refused, so nothing trai
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.metadata
 import shutil
 import time
@@ -94,6 +95,19 @@ def train_hybrid(experiment: Experiment) -> None:
     _train(
         experiment, "hybrid", lambda: train.train(experiment.run, experiment.hybrid, *parts, experiment.seed)
     )
+
+
+def train_alone(model: str, run: Path, config: Any, seed: int) -> None:
+    """Trains "generator", "dual_tower" or "sasrec" in a folder that holds what it needs, without any stamp."""
+    module = {"generator": "generator.train", "dual_tower": "dual_tower.train", "sasrec": "baselines.sasrec"}
+    importlib.import_module(f"pressmark.{module[model]}").train(run, config, seed)
+
+
+def training_of(run: Path, model: str) -> dict[str, Any]:
+    """The record of a finished training, see `training.loop.fit`; empty where there was none."""
+    numbers: dict[str, Any] = read_json(run / model / "metrics.json")
+    training: dict[str, Any] = numbers.get("training", numbers)
+    return training
 
 
 def _has_item_head(experiment: Experiment) -> bool:
@@ -285,8 +299,7 @@ def _draw_curves(run: Path, stage: str) -> None:
     """Draws a trained stage's `logs/<stage>.png`."""
     from pressmark.training.curves import curves
 
-    numbers, picture = read_json(run / stage / "metrics.json"), run / "logs" / f"{stage}.png"
-    training = numbers.get("training", numbers)
+    training, picture = training_of(run, stage), run / "logs" / f"{stage}.png"
     if training.get("losses"):
         with replacing(picture) as partial:
             partial.write_bytes(curves(stage, training))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.cases import cases
 from tests.contract.recommender_contract import check_recommender
 
 from pressmark.baselines.content_neighbours import (
@@ -11,24 +12,12 @@ from pressmark.baselines.content_neighbours import (
     decayed_mean,
 )
 from pressmark.catalog.embeddings import unit_rows
-from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
 
 # Five items in the plane; item 4 has no text.
 VECTORS = unit_rows(np.array([[1, 0], [0, 2], [1, 1], [-3, 0], [0, 0]], np.float32))
 POPULARITY = np.array([0, 3, 1, 5, 3], np.float32)
-
-
-def cases(histories: list[list[int]], target: list[int]) -> Cases:
-    num = len(target)
-    return Cases(
-        np.arange(num),
-        np.array([str(one) for one in range(num)], object),
-        Histories.from_lists(histories),
-        np.array(target),
-        np.zeros(num, bool),
-    )
 
 
 def test_decayed_mean_by_hand() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.cases import cases
 from tests.contract.recommender_contract import check_recommender
 
 from pressmark.baselines.sasrec import Config, SASRec, SASRecRecommender, SASRecTask, load_sasrec, new_model
-from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
 from pressmark.training import loop
@@ -27,14 +27,6 @@ SMALL = Config(
         learning_rate=1e-2, batch_size=8, num_epochs=30, patience=0, mixed_precision="no", log_with=""
     ),
 )
-
-
-def cases(histories: list[list[int]], target: list[int]) -> Cases:
-    names = np.array([f"u{one}" for one in range(len(target))], object)
-    cold = np.zeros(len(target), bool)
-    return Cases(
-        np.arange(len(target)), names, Histories.from_lists(histories), np.array(target, np.int64), cold
-    )
 
 
 def task(lists: list[list[int]], **changes: object) -> SASRecTask:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from tests.cases import cases
 
 from pressmark import distributed
 from pressmark.baselines.content_neighbours import load_content_neighbours
@@ -19,7 +20,7 @@ from pressmark.dual_tower.learner import Learner
 from pressmark.dual_tower.recommend import DualTowerRecommender, load_dual_tower
 from pressmark.dual_tower.train import Config, DualTowerTask, new_learner, new_model, ranks, train
 from pressmark.files import read_json
-from pressmark.interactions.cases import Cases, Split
+from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.splits import write_split
 from pressmark.metrics import rank_of_target
@@ -36,14 +37,6 @@ NUM_BOUGHT = 36
 
 def content(num_items: int = NUM_ITEMS) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((num_items, 8)).astype(np.float32)
-
-
-def cases(histories: list[list[int]], target: list[int]) -> Cases:
-    names = np.array([f"u{one}" for one in range(len(target))], object)
-    cold = np.zeros(len(target), bool)
-    return Cases(
-        np.arange(len(target)), names, Histories.from_lists(histories), np.array(target, np.int64), cold
-    )
 
 
 def config(**changes: object) -> Config:

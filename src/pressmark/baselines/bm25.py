@@ -9,7 +9,7 @@ written out here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,8 +137,6 @@ def item_texts(catalog: Catalog) -> list[str]:
 
 def load_bm25(run: Path, config: Config | None = None) -> BM25:
     """BM25 over all that is written about a run's items, with the decay chosen on its validation cases."""
-    import dataclasses
-
     from pressmark.baselines.popularity import count_items
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
@@ -146,10 +144,9 @@ def load_bm25(run: Path, config: Config | None = None) -> BM25:
     config = config or Config()
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
-    model = fit(
-        item_texts(catalog), split.fitted_on, count_items(split.train, len(catalog)), config.decays[0], config
-    )
+    popularity = count_items(split.train, len(catalog))
+    model = fit(item_texts(catalog), split.fitted_on, popularity, config.decays[0], config)
     if len(config.decays) > 1:
-        scores = {one: dataclasses.replace(model, decay=one).scores for one in config.decays}
+        scores = {one: replace(model, decay=one).scores for one in config.decays}
         model.decay, _ = choose(scores, len(catalog), split.valid, config.max_cases)
     return model

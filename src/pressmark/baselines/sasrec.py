@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from pressmark import distributed, metrics
+from pressmark import distributed
 from pressmark.baselines.dense import recommend_by_scores
 from pressmark.baselines.popularity import count_items
 from pressmark.files import fingerprint, replacing, write_json
@@ -26,6 +26,7 @@ from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 from pressmark.training import loop
+from pressmark.training.validation import validated
 
 TARGETS = 64
 """Targets of a batch come in multiples of this: few shapes are quicker than many, see `training.precision`."""
@@ -260,14 +261,7 @@ class SASRecTask:
     def validate(self, model: nn.Module) -> dict[str, float]:
         """NDCG and recall at 10 over the whole catalog, histories masked; processes share the cases."""
         assert isinstance(model, SASRec)
-        share = self.valid.take(np.arange(distributed.rank(), len(self.valid), distributed.num_processes()))
-        answer = SASRecRecommender(model).recommend(Requests(share.histories), 10)
-        rank = metrics.rank_of_target(answer.item_index, share.target)
-        sums = [metrics.ndcg_at_k(rank, 10).sum(), metrics.recall_at_k(rank, 10).sum(), len(share)]
-        ndcg, recall, num = distributed.all_reduce_sum(
-            torch.tensor(sums, dtype=torch.float64, device=model.device)
-        ).tolist()
-        return {"ndcg_at_10": ndcg / num, "recall_at_10": recall / num} if num else {}
+        return validated(SASRecRecommender(model), self.valid, model.device)
 
 
 @dataclass

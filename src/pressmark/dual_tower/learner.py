@@ -182,6 +182,7 @@ class Learner(nn.Module):
                 found["prototypes"] = config.prototypes * assigned
         if config.user_views:
             parts = [part_of(batch.history, batch.lengths, config.masked) for _ in range(2)]
+            # Encoded anew: a view has a dropout of its own.
             items = self.tower.item_tower(batch.vectors, batch.item_index)
             one, two = (self.tower.user_tower(items[rows.clamp_min(0)], lengths) for rows, lengths in parts)
             # Empty histories are all the same shopper.

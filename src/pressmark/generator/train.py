@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from pressmark import distributed, files, metrics
+from pressmark import distributed, files
 from pressmark.generator import model as sizes
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.dropout import quicken_dropout
@@ -30,10 +30,10 @@ from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Batch, Collator, Samples, Windows, prefix_samples, windows
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.split_files import read_split
-from pressmark.recommender import Requests
 from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.training import loop
+from pressmark.training.validation import validated
 
 EARLIER = ("generator/model.safetensors", "data/items.parquet")
 """What a generator takes from the run that it goes on from."""
@@ -339,7 +339,6 @@ class GeneratorTask:
     def validate(self, model: nn.Module, popularity_discount: float = 0.0) -> dict[str, float]:
         """Item-level metrics of constrained beam search; each process decodes its share of the cases."""
         assert isinstance(model, T5ForConditionalGeneration)
-        share = self.valid.take(np.arange(distributed.rank(), len(self.valid), distributed.num_processes()))
         recommender = GeneratorRecommender(
             model,
             self.table,
@@ -347,13 +346,7 @@ class GeneratorTask:
             facts=self.facts,
             popularity_discount=popularity_discount,
         )
-        answer = recommender.recommend(Requests(share.histories, mask_history=self.config.mask_history), 10)
-        rank = metrics.rank_of_target(answer.item_index, share.target)
-        sums = [metrics.ndcg_at_k(rank, 10).sum(), metrics.recall_at_k(rank, 10).sum(), len(share)]
-        ndcg, recall, num = distributed.all_reduce_sum(
-            torch.tensor(sums, dtype=torch.float64, device=model.device)
-        ).tolist()
-        return {"ndcg_at_10": ndcg / num, "recall_at_10": recall / num} if num else {}
+        return validated(recommender, self.valid, model.device, self.config.mask_history)
 
 
 def _save(folder: Path, model: T5ForConditionalGeneration, task: GeneratorTask, record: dict[str, Any]) -> None:
