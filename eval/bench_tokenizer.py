@@ -275,9 +275,10 @@ def bench(arguments: argparse.Namespace) -> list[Report]:
 
 
 def settings(arguments: argparse.Namespace) -> Config:
-    """The tokenizer's defaults, with the batch size asked for."""
+    """The tokenizer's defaults, with the batch size and the learning rate asked for."""
     config = Config()
-    return replace(config, training=replace(config.training, batch_size=arguments.batch_size, log_with=""))
+    asked = {"batch_size": arguments.batch_size, "learning_rate": arguments.learning_rate}
+    return replace(config, training=replace(config.training, **asked, log_with=""))
 
 
 def say(row: Report) -> Report:
@@ -297,6 +298,7 @@ def main() -> None:
     parser.add_argument("--shard-items", type=int, default=1_000_000)
     parser.add_argument("--train-minutes", type=float, default=0.0, help="wall time of training; 0 for none")
     parser.add_argument("--batch-size", type=int, default=Config().training.batch_size)
+    parser.add_argument("--learning-rate", type=float, default=Config().training.learning_rate)
     parser.add_argument("--reference", type=truth, default=False, help="true: train four times as long too")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="vectors and checkpoints")
     parser.add_argument(
