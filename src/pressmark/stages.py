@@ -419,16 +419,17 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _write_config(experiment: Experiment) -> None:
-    libraries = {}
-    for name in _LIBRARIES:
-        try:
-            libraries[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            libraries[name] = "not installed"
     record = {
-        "pressmark": importlib.metadata.version("pressmark"),
-        "libraries": libraries,
+        "pressmark": _version("pressmark"),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
         "experiment": as_dict(experiment),
     }
     with replacing(experiment.run / "config.yaml") as partial:
         partial.write_text(yaml.safe_dump(record, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

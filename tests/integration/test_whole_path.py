@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -129,7 +130,17 @@ def test_where_a_stage_logs_is_no_setting_of_it(run: Path) -> None:
     assert (run / "tokenizer" / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_run_folder_trains_where_its_data_is_not(run: Path, tmp_path: Path) -> None:
+def test_a_run_folder_trains_where_its_data_is_not(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+
+    def from_a_checkout(name: str) -> str:
+        if name == "pressmark":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", from_a_checkout)
     travelled = tmp_path / "run"
     shutil.copytree(run, travelled)
     (travelled / "stages" / "generator.json").unlink()
@@ -137,6 +148,7 @@ def test_a_run_folder_trains_where_its_data_is_not(run: Path, tmp_path: Path) ->
     elsewhere = {"run_dir": travelled, "data.path": tmp_path / "nowhere"}
     experiment, _ = parse(tiny_arguments(tmp_path, **elsewhere))
     stages.train_generator(experiment)
+    assert (travelled / "config.yaml").read_text().startswith("pressmark: not installed\n")
     ours, theirs = (read_tensors(one / "generator" / "model.safetensors") for one in (run, travelled))
     assert all((ours[name] == theirs[name]).all() for name in ours)
     assert set(stages.models_of(experiment)) >= {"generator", "oracle"}
