@@ -233,6 +233,8 @@ def bench_training(
     decoded = model.decode(model.encode(sample))
     return {
         **found,
+        # Of a run cut short too; `seconds` above is then that of the last part.
+        "training_seconds": round(done["seconds"], 1),
         "num_steps": num_steps,
         "ms_per_step": round(1000 * done["seconds"] / num_steps, 2),
         "reconstruction_error": round(1 - quality.reconstruction_r2(sample, decoded), 5),
