@@ -18,9 +18,14 @@ Every catalog, uniform and skewed, gets the first dtype and the first two batche
 engines run on (the largest they can, uniform) every dtype at those, and the first dtype at every batch.
 
 `peak_mib` is the most memory that a call holds at one time beyond the weights, its answer included.
+
+On a GPU (`--device cuda`) `pressmark` in bf16 is `fused`, recorded as one CUDA graph, and so is `gemm_limit`,
+of the products of the plain search. Hugging Face's engines compute in the cell's dtype there. `launch_floor` is
+a graph of as many kernels that do nothing.
 """
 
 import argparse
+import copy
 import shlex
 import sys
 import time
@@ -41,7 +46,7 @@ from transformers import LogitsProcessorList, T5ForConditionalGeneration
 from pressmark import files
 from pressmark.cli import guarded, truth
 from pressmark.evaluation.record import record
-from pressmark.generator.beam_search import Masks, SearchTrie, search
+from pressmark.generator.beam_search import Beams, Masks, SearchTrie, search
 from pressmark.generator.hf_generate import TrieLogitsProcessor
 from pressmark.generator.model import Config, build_model, history_tokens, item_tokens
 from pressmark.generator.t5_decoder import T5Decoder
@@ -107,22 +112,35 @@ class Cell:
             for one in history_tokens(item_tokens(table), items, lengths, "tokens", Vocabulary(SIZES).size)
         )
         self.decoder = T5Decoder(self.model, self.dtype)
+        self.search: Callable[..., Beams] = search
         self.shown = SearchTrie.of(self.trie, self.device)
+        self.hf_model = self.model
+        if self.device == "cuda":
+            self.hf_model = cast(Any, copy.deepcopy(self.model)).to(self.dtype)
+            if self.dtype == torch.bfloat16:
+                from pressmark.generator import fused
 
-    def pressmark(self, masks: Masks | None = None) -> None:
+                self.decoder, self.search = fused.FusedDecoder(self.model, self.dtype), fused.search
+
+    def pressmark(self, masks: Masks | None = None, trie: SearchTrie | None = None) -> None:
         """Pressmark's search, encoder included."""
         states = self.decoder.encode(self.input_ids, self.attention_mask)
-        search(self.decoder, states, self.attention_mask, self.shown, self.beam, masks)
+        self.search(self.decoder, states, self.attention_mask, trie or self.shown, self.beam, masks)
 
     def free(self) -> None:
         """The same search, in no trie."""
-        states = self.decoder.encode(self.input_ids, self.attention_mask)
-        search(self.decoder, states, self.attention_mask, FreeTrie(**vars(self.shown)), self.beam)
+        self.pressmark(trie=FreeTrie(**vars(self.shown) | {"width": SIZES}))
+
+    def plain(self) -> None:
+        """The search whose products are the limit."""
+        decoder = T5Decoder(self.model, self.dtype)
+        states = decoder.encode(self.input_ids, self.attention_mask)
+        search(decoder, states, self.attention_mask, self.shown, self.beam)
 
     def hf(self, **options: Any) -> None:
-        """Hugging Face's beam search, in fp32 whatever the cell's dtype: what people run today."""
+        """Hugging Face's beam search; on a CPU in fp32 whatever the cell's dtype: what people run today."""
         with torch.inference_mode():
-            cast(Any, self.model).generate(
+            cast(Any, self.hf_model).generate(
                 input_ids=self.input_ids,
                 attention_mask=self.attention_mask,
                 num_beams=self.beam,
@@ -135,7 +153,9 @@ class Cell:
 
     def engines(self, dict_of: Callable[[], Any] | None) -> dict[str, Callable[[], None]]:
         """Engine name -> call."""
-        found: dict[str, Callable[[], None]] = {"pressmark": self.pressmark, "gemm_limit": products(self)}
+        found = {"pressmark": self.recorded(self.pressmark), "gemm_limit": self.recorded(products(self))}
+        if self.device == "cuda":
+            found["launch_floor"] = self.recorded(nothing(num_kernels(self.pressmark)))
         if dict_of is not None:
             allowed = dict_of()
             processor = LogitsProcessorList([TrieLogitsProcessor(self.trie)])
@@ -146,9 +166,39 @@ class Cell:
             }
         return found
 
+    def recorded(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The call as one CUDA graph where it waits for nothing: on a GPU, in bf16."""
+        if self.device != "cuda" or self.dtype != torch.bfloat16:
+            return call
+        from pressmark.generator import fused
+
+        return fused.record(call)[0].replay
+
+
+def num_kernels(call: Callable[[], None]) -> int:
+    """Kernels that a call launches, copies among them."""
+    call()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        call()
+        torch.cuda.synchronize()
+    return sum(one.device_type == torch.autograd.DeviceType.CUDA for one in seen.events())
+
+
+def nothing(times: int) -> Callable[[], None]:
+    """Launches so many kernels that return at once."""
+
+    def run() -> None:
+        for _ in range(times):
+            torch.cuda._sleep(0)
+
+    return run
+
 
 class FreeTrie(SearchTrie):
     """No trie at all: every code may follow every other."""
+
+    constrains = False
 
     def offers(
         self, level: int, node: Tensor, scores: Tensor, *rest: Any, **more: Any
@@ -164,7 +214,7 @@ class FreeTrie(SearchTrie):
 def products(cell: Cell) -> Callable[[], None]:
     """The matrix products of a `pressmark` call, ready to be run again."""
     with Recorder() as seen:
-        cell.pressmark()
+        cell.plain()
     calls: list[tuple[Callable[..., Any], Tensor, Tensor, Tensor]] = []
     kept: dict[tuple[Any, ...], Tensor] = {}
 
@@ -283,13 +333,18 @@ def overhead(with_it: np.ndarray, without: np.ndarray) -> tuple[float, float]:
 def cell_rows(cell: Cell, about: Row, rounds: int, with_hf: bool, pairs: int) -> Iterator[Row]:
     """All engines of one cell, then the price of the trie and of a filter that keeps a tenth."""
     engines = cell.engines((lambda: dict_of_prefixes(cell.sids)) if with_hf else None)
-    times = in_turns(engines, rounds, cell.device, at_least=2.0)
-    peak = {name: peak_mib(call, cell.device) for name, call in engines.items() if name != "gemm_limit"}
+    times = in_turns(engines, rounds, cell.device, at_least=2.0 if cell.device == "cpu" else 0.4)
+    # Of a graph the memory is the recording's: what counts is what the call itself would hold.
+    held = {name: call for name, call in engines.items() if name.startswith("hf")} | {
+        "pressmark": cell.pressmark
+    }
+    peak = {name: peak_mib(call, cell.device) for name, call in held.items()}
     median = {name: float(np.median(one)) for name, one in times.items()}
     allowed = np.random.default_rng(0).random(len(cell.sids)) < 0.1
     masks = Masks.of([edge_mask(cell.trie, allowed)], np.zeros(cell.batch, np.int64), cell.device)
+    searches = {"pressmark": cell.pressmark, "free": cell.free, "filtered": lambda: cell.pressmark(masks)}
     priced = in_turns(
-        {"pressmark": cell.pressmark, "free": cell.free, "filtered": lambda: cell.pressmark(masks)},
+        {name: cell.recorded(call) for name, call in searches.items()},
         pairs,
         cell.device,
     )
@@ -298,7 +353,7 @@ def cell_rows(cell: Cell, about: Row, rounds: int, with_hf: bool, pairs: int) ->
     # Ratios of neighbours in time, not of medians: the machine's pace drifts.
     for name, one in median.items():
         row = about | {"engine": name, "users_per_second": cell.batch / one, "rounds": len(times[name])}
-        if name.startswith("hf"):
+        if name.startswith("hf") and cell.device == "cpu":
             row["dtype"], row["beside"] = "fp32", about["dtype"]
         if "hf_dict" in median:
             row["speedup_over_hf_dict"] = float(np.median(times["hf_dict"] / times[name]))
@@ -377,13 +432,14 @@ def main() -> None:
     parser.add_argument("--no-hf", action="store_true", help="leave Hugging Face's engines out")
     parser.add_argument("--out", type=Path, help="JSON of the rows")
     parser.add_argument(
-        "--record", type=truth, default=False, help="true: write eval/results/decoding-bench.json"
+        "--record", type=truth, default=False, help="true: write eval/results/decoding-bench[-gpu].json"
     )
     options = parser.parse_args()
     sizes = options.items or ([100_000] if options.quick else [10_000, 100_000, 1_000_000, 10_000_000])
-    batches = options.batches or ([1, 32] if options.quick else [1, 32, 128])
+    on_gpu = options.device == "cuda"
+    batches = options.batches or ([1, 32] if options.quick else [1, 32, 128, 512, 1024][: 5 if on_gpu else 3])
     beams = options.beams or [10, 50]
-    dtypes = options.dtypes or (["fp32"] if options.quick else ["fp32", "bf16"])
+    dtypes = options.dtypes or (["bf16"] if on_gpu else ["fp32"] if options.quick else ["fp32", "bf16"])
     torch.set_num_threads(options.threads)
     model = model_of().to(options.device)
     rows: list[Row] = []
@@ -393,7 +449,7 @@ def main() -> None:
         shape: [
             (dtype, batch, beam)
             for dtype in (dtypes if shape == beside_hf else dtypes[:1])
-            for batch in (batches if shape == beside_hf and dtype == dtypes[0] else batches[:2])
+            for batch in (batches if on_gpu or (shape == beside_hf and dtype == dtypes[0]) else batches[:2])
             for beam in beams
         ]
         for shape in shapes
@@ -418,8 +474,15 @@ def main() -> None:
     print(table(rows))
     if options.record:
         settings = vars(options) | {"out": str(options.out), "level_sizes": SIZES, "history": HISTORY}
-        record("decoding", "bench", rows, shlex.join(["python", *sys.argv]), settings, [0])
-        print("recorded: eval/results/decoding-bench.json")
+        record(
+            "decoding",
+            "bench-gpu" if on_gpu else "bench",
+            rows,
+            shlex.join(["python", *sys.argv]),
+            settings,
+            [0],
+        )
+        print(f"recorded: eval/results/decoding-bench{'-gpu' if on_gpu else ''}.json")
 
 
 def table(rows: list[Row]) -> str:

@@ -10,6 +10,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Before anything imports them: the GPU's kernels run in Triton's interpreter.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 # Small models train faster on one thread, above all where tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

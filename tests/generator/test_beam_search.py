@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -61,7 +62,12 @@ class Case:
             return trie_rivals(leaves, leaves, Vocabulary(self.table.level_sizes).size)
         return level_rivals(self.table) if normalizer == "level" else None
 
-    def beams(self, **options: object) -> Beams:
+    def beams(
+        self,
+        find: Callable[..., Beams] = search,
+        decoder_of: Callable[..., T5Decoder] = T5Decoder,
+        **options: object,
+    ) -> Beams:
         """The search's answer, leaves numbered in the order of their SIDs."""
         row = [(row, item) for row, items in enumerate(self.excluded) for item in sorted(items)]
         rows, items = np.array(row, np.int64).reshape(-1, 2).T
@@ -72,8 +78,8 @@ class Case:
         of_user = np.array(self.filter_of)
         if options.get("normalizer") == "trie" and self.scores is not None:
             options["prior"] = TriePrior(trie, sids)(self.scores.T)
-        decoder = T5Decoder(self.model)
-        found = search(
+        decoder = decoder_of(self.model, torch.float32)
+        found = find(
             decoder,
             decoder.encode(self.encoded.input_ids, self.encoded.attention_mask),
             self.encoded.attention_mask,

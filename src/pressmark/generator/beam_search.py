@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -62,8 +62,10 @@ class SearchTrie:
         rows: For each level its tokens.
         root: The node of depth 0.
         num_items: Items in the trie.
+        constrains: Always; without, a search takes whatever code it likes, which tells what a trie costs.
     """
 
+    constrains: ClassVar[bool] = True
     edge_code: tuple[Tensor, ...]
     first_edge: tuple[Tensor, ...]
     copies: tuple[tuple[int, Tensor], ...]
@@ -256,12 +258,7 @@ def search(
     Raises:
         ValueError: If `beam` is below 1, the normalizer unknown or no fit for a prior.
     """
-    if prior is not None and normalizer != "trie":
-        raise ValueError(f"normalizer is {normalizer!r}; a prior over a trie's edges needs 'trie'.")
-    if beam < 1:
-        raise ValueError(f"beam is {beam}; it must be at least 1.")
-    if normalizer not in ("full", "level", "trie"):
-        raise ValueError(f"normalizer is {normalizer!r}; it must be 'full', 'level' or 'trie'.")
+    check_search(beam, normalizer, prior)
     num_users, device = len(states), states.device
     node = torch.full((num_users, 1), trie.root, device=device)  # (B, M)
     score = torch.zeros((num_users, 1), device=device)  # (B, M)
@@ -308,6 +305,16 @@ def search(
         tokens = code + rows.start
         codes = torch.cat([before, code[..., None]], dim=2)
     return _ranked(node, codes, score, pruned)
+
+
+def check_search(beam: int, normalizer: str, prior: Sequence[Tensor] | None) -> None:
+    """Raises the errors of `search`."""
+    if prior is not None and normalizer != "trie":
+        raise ValueError(f"normalizer is {normalizer!r}; a prior over a trie's edges needs 'trie'.")
+    if beam < 1:
+        raise ValueError(f"beam is {beam}; it must be at least 1.")
+    if normalizer not in ("full", "level", "trie"):
+        raise ValueError(f"normalizer is {normalizer!r}; it must be 'full', 'level' or 'trie'.")
 
 
 def _undecided(trie: SearchTrie, level: int, node: Tensor, score: Tensor) -> Tensor | None:

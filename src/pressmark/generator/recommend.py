@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from pressmark.generator.beam_search import Masks, Normalizer, SearchTrie, search
+from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.item_head import TriePrior
 from pressmark.generator.model import (
@@ -56,7 +57,8 @@ class GeneratorRecommender:
         beam: Beams a user; a larger k raises it.
         batch_size: Users decoded together at that beam.
         normalizer: See `beam_search.search`; None is the one that the model was trained by.
-        dtype: Of the decoder. bfloat16 is faster on machines that multiply in it, and rounds scores.
+        dtype: Of the decoder. bfloat16 is faster on machines that multiply in it, and rounds scores; on a GPU
+            the kernels of `fused` then do the search.
         max_beam: How far `Requests.certify` may widen the beam for a user whose answer is not yet proven.
         facts: What the model knows of the N items beside their SIDs, where it asks for that.
         popularity_discount: What an item's score loses for each unit of `ItemFacts.log_count`; None is what the
@@ -91,7 +93,7 @@ class GeneratorRecommender:
         self.normalizer = normalizer or normalizer_of(model)
         self.max_beam = max_beam
         self.history_length, self.history_input = model.config.history_length, model.config.history_input
-        self.decoder = T5Decoder(model, dtype)
+        self.decoder, self._search = _decoder_of(model, dtype)
         self.device = model.device
         self._head = copy.deepcopy(model.item_head).float().eval() if isinstance(model, CausalT5) else None
         self._catalog_lock = threading.Lock()
@@ -271,7 +273,7 @@ class GeneratorRecommender:
         if excluded is not None:
             row, item = excluded
             dead = dead_edges(self.trie, row, item, self._sids[item], masks, of_user)
-        beams = search(
+        beams = self._search(
             self.decoder,
             states,
             attention_mask,
@@ -397,6 +399,18 @@ class GeneratorRecommender:
         if len(self._masks) > KNOWN_MASKS:
             del self._masks[next(iter(self._masks))]
         return known.now
+
+
+def _decoder_of(
+    model: T5ForConditionalGeneration, dtype: torch.dtype
+) -> tuple[T5Decoder, Callable[..., Beams]]:
+    """The decoder that is fastest where the model is, and the search that goes with it."""
+    # Triton comes with PyTorch's CUDA builds, but on Windows.
+    if model.device.type == "cuda" and dtype != torch.float32 and find_spec("triton"):
+        from pressmark.generator import fused
+
+        return fused.FusedDecoder(model, dtype), fused.search
+    return T5Decoder(model, dtype), search
 
 
 @dataclass(frozen=True)
