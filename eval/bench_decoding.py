@@ -45,6 +45,7 @@ from transformers import LogitsProcessorList, T5ForConditionalGeneration
 
 from pressmark import files
 from pressmark.cli import guarded, truth
+from pressmark.evaluation.memory import peak_mib
 from pressmark.evaluation.record import record
 from pressmark.generator.beam_search import Beams, Masks, SearchTrie, search
 from pressmark.generator.hf_generate import TrieLogitsProcessor
@@ -289,21 +290,6 @@ def seconds(call: Callable[[], None], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def peak_mib(call: Callable[[], None], device: str) -> float:
-    """The most memory that a call holds at one time beyond what was held before, in MiB."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        call()
-    results: Any = seen.profiler
-    events = [one for one in results.kineto_results.events() if one.name() == "[memory]"]
-    events.sort(key=lambda one: one.start_ns())
-    return float(np.cumsum([one.nbytes() for one in events]).max(initial=0)) / 2**20
 
 
 def in_turns(

@@ -249,10 +249,11 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         neighbours = with_items(load_content_neighbours(run), living.appended_vectors)
         return LoadedRecommender(neighbours, shop, living.listed, num_own)
     if model == "dual_tower":
+        from pressmark.catalog.embeddings import item_texts
         from pressmark.dual_tower.recommend import load_dual_tower
 
         tower = load_dual_tower(run)
-        tower.insert(living.appended_vectors)
+        tower.insert(living.appended_vectors, texts=item_texts(shop)[num_own:])
         return LoadedRecommender(tower, shop, living.listed, num_own)
     own = shop.take(np.arange(num_own))
     unread = frozenset(shop.item_id[num_own:])

@@ -21,7 +21,7 @@ from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 
 if TYPE_CHECKING:
-    from pressmark.catalog.items import Catalog
+    pass
 
 
 @dataclass(frozen=True)
@@ -128,16 +128,10 @@ def fit(
     return BM25(counts.sign(), bm25_weights(counts, fitted_on, config.k1, config.b), popularity, decay)
 
 
-def item_texts(catalog: Catalog) -> list[str]:
-    """All that is written about each item."""
-    from pressmark.catalog.embeddings import texts_of
-
-    return texts_of(catalog, ["title", "brand", "category", *catalog.text])
-
-
 def load_bm25(run: Path, config: Config | None = None) -> BM25:
     """BM25 over all that is written about a run's items, with the decay chosen on its validation cases."""
     from pressmark.baselines.popularity import count_items
+    from pressmark.catalog.embeddings import item_texts
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 

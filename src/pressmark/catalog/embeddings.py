@@ -115,6 +115,11 @@ def texts_of(catalog: Catalog, columns: Sequence[str]) -> list[str]:
     return [". ".join(str(part) for part in row if part) for row in rows]
 
 
+def item_texts(catalog: Catalog) -> list[str]:
+    """All that is written about each item."""
+    return texts_of(catalog, ["title", "brand", "category", *catalog.text])
+
+
 def point_to_vectors(run: Path, path: Path) -> None:
     """Records in the run folder which cached vectors it uses: data/vectors.json, with a relative path."""
     run = Path(run)

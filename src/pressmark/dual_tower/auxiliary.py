@@ -95,9 +95,14 @@ def twins(first: Tensor, second: Tensor, key: Tensor, temperature: float) -> Ten
     return (losses[0] + losses[1]) / 2
 
 
-def without_some(vectors: Tensor, share: float) -> Tensor:
-    """(n, D) vectors with a random share of each row's features at 0, the rest scaled up to make up for it."""
-    return F.dropout(vectors, share) if share else vectors
+def without_some(content: Tensor, share: float, pad: int = 0) -> Tensor:
+    """(n, D) content without a random share of each row.
+
+    Of vectors those features are 0, the rest scaled up to make up for it; tokens are `pad` there.
+    """
+    if content.is_floating_point():
+        return F.dropout(content, share) if share else content
+    return content.masked_fill(torch.rand(content.shape, device=content.device) < share, pad)
 
 
 def part_of(history: Tensor, lengths: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -170,9 +170,9 @@ class Learner(nn.Module):
         config, found = self.auxiliary, {}
         target = batch.vectors[batch.target]
         if config.item_views or config.prototypes:
-            one, two = (
-                self.tower.item_tower(without_some(target, config.masked), batch.target_index) for _ in range(2)
-            )
+            pad = getattr(self.tower.item_tower, "pad", 0)
+            views = [without_some(target, config.masked, pad) for _ in range(2)]
+            one, two = (self.tower.item_tower(view, batch.target_index) for view in views)
             if config.item_views:
                 found["item_views"] = config.item_views * twins(
                     one, two, batch.target_index, config.temperature
@@ -184,7 +184,7 @@ class Learner(nn.Module):
             parts = [part_of(batch.history, batch.lengths, config.masked) for _ in range(2)]
             # Encoded anew: a view has a dropout of its own.
             items = self.tower.item_tower(batch.vectors, batch.item_index)
-            one, two = (self.tower.user_tower(items[rows.clamp_min(0)], lengths) for rows, lengths in parts)
+            one, two = (self.tower.users(items, batch.vectors, rows, lengths) for rows, lengths in parts)
             # Empty histories are all the same shopper.
             first = 1 + distributed.rank() * len(batch.lengths)
             key = torch.arange(first, first + len(batch.lengths), device=target.device)

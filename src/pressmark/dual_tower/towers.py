@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from pressmark.catalog.principal_axes import principal_axes
+from pressmark.dual_tower.text import TextTower, joined
 from pressmark.interactions.histories import Histories
 
 ROWS_AT_ONCE = 4096
@@ -31,7 +32,7 @@ class DualTowerConfig(PreTrainedConfig):
     """Shape of a `DualTower`.
 
     Args:
-        vector_dim: D, width of the content vectors.
+        vector_dim: D, width of the content vectors; with an encoder, tokens of a text.
         num_items: N, items in the catalog.
         dim: d, width of the shared space.
         hidden_dim: Hidden units of the item tower's MLP; 0 leaves the MLP out.
@@ -43,6 +44,10 @@ class DualTowerConfig(PreTrainedConfig):
         dropout: In the user tower.
         history_length: Newest items of a history that the user tower reads.
         holds_items: The model holds the embeddings of all items, as it does once trained.
+        encoder: A Hugging Face encoder's configuration where the item tower reads text; see `text`.
+        text_users: Shoppers are read as text too.
+        rows_at_once: See `text.Config`.
+        checkpointing: See `text.Config`.
     """
 
     model_type = "pressmark_dual_tower"
@@ -61,6 +66,10 @@ class DualTowerConfig(PreTrainedConfig):
         dropout: float = 0.2,
         history_length: int = 20,
         holds_items: bool = False,
+        encoder: dict[str, Any] | None = None,
+        text_users: bool = False,
+        rows_at_once: int = 0,
+        checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
         self.vector_dim = vector_dim
@@ -75,6 +84,10 @@ class DualTowerConfig(PreTrainedConfig):
         self.dropout = dropout
         self.history_length = history_length
         self.holds_items = holds_items
+        self.encoder = encoder
+        self.text_users = text_users
+        self.rows_at_once = rows_at_once
+        self.checkpointing = checkpointing
         super().__init__(**kwargs)
 
 
@@ -210,18 +223,25 @@ class UserTower(nn.Module):
 
 
 class DualTower(PreTrainedModel):
-    """Item tower, user tower and, once trained, the embedding of every item of the catalog."""
+    """Item tower, user tower and, once trained, the embedding of every item of the catalog.
+
+    What an item tower reads is called content below: (N, D) float32 vectors, or (N, W) int32 tokens.
+    """
 
     config_class = DualTowerConfig
     main_input_name = "vectors"
     item_embeddings: Tensor
+    item_tokens: Tensor
 
     def __init__(self, config: DualTowerConfig) -> None:
         super().__init__(config)
-        self.item_tower = ItemTower(config)
-        self.user_tower = UserTower(config)
+        self.item_tower: ItemTower | TextTower = TextTower(config) if config.encoder else ItemTower(config)
+        # A parameter that no loss reaches would stop several processes.
+        self.user_tower = None if config.text_users else UserTower(config)
         held = config.num_items if config.holds_items else 0
         self.register_buffer("item_embeddings", torch.zeros(held, config.dim))
+        tokens = torch.zeros(held if config.text_users else 0, config.vector_dim, dtype=torch.int32)
+        self.register_buffer("item_tokens", tokens, persistent=config.text_users)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -233,19 +253,34 @@ class DualTower(PreTrainedModel):
         """Encodes a batch; each distinct item of it once.
 
         Args:
-            vectors: (U, D) float32 content vectors of the batch's distinct items.
+            vectors: (U, D) content of the batch's distinct items.
             item_index: (U,) int64, which items they are.
             history: (B, W) int64 rows of `vectors`, oldest first, left-aligned, padded with -1.
             lengths: (B,) int64 items a history.
             target: (B,) int64 rows of `vectors`.
         """
         items = self.item_tower(vectors, item_index)
-        users = self.user_tower(items[history.clamp_min(0)], lengths)
+        users = self.users(items, vectors, history, lengths)
         return DualTowerOutput(users=users, targets=items[target])
+
+    def users(self, items: Tensor, content: Tensor, history: Tensor, lengths: Tensor) -> Tensor:
+        """(B, d) float32 of length 1.
+
+        Args:
+            items: (U, d) float32 embeddings of items.
+            content: (U, D) what they were made of; read only where shoppers are text.
+            history: (B, W) int64 rows of both, oldest first, left-aligned, padded with -1.
+            lengths: (B,) int64 items a history.
+        """
+        if self.user_tower is None:
+            assert isinstance(self.item_tower, TextTower)
+            texts = joined(content, history, self.config.vector_dim, self.item_tower.pad)
+            return self.item_tower(texts)
+        return self.user_tower(items[history.clamp_min(0)], lengths)
 
     @torch.no_grad()
     def embed_items(self, vectors: np.ndarray) -> Tensor:
-        """Content vectors of the whole catalog, (N, D) float32 -> (N, d) float32 of length 1.
+        """Content of the whole catalog, (N, D) -> (N, d) float32 of length 1.
 
         Raises:
             ValueError: If the model was made for vectors of another width or for another catalog.
@@ -260,7 +295,7 @@ class DualTower(PreTrainedModel):
 
     @torch.no_grad()
     def embed_new(self, vectors: np.ndarray) -> Tensor:
-        """Products that the model was not trained with, (n, D) float32 -> (n, d) float32 of length 1.
+        """Products that the model was not trained with, (n, D) content -> (n, d) float32 of length 1.
 
         Raises:
             ValueError: If the vectors are of another width, or not finite.
@@ -278,24 +313,35 @@ class DualTower(PreTrainedModel):
         parts = [torch.empty(0, self.config.dim, device=self.device)]
         for start in range(0, len(vectors), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            chunk = torch.from_numpy(np.ascontiguousarray(vectors[rows], np.float32)).to(self.device)
+            chunk = torch.from_numpy(np.ascontiguousarray(vectors[rows])).to(self.device)
             parts.append(self.item_tower(chunk, torch.from_numpy(item_index[rows]).to(self.device)))
         return torch.cat(parts)
 
     @torch.no_grad()
-    def embed_users(self, histories: Histories, item_embeddings: Tensor) -> Tensor:
-        """B histories and (N, d) embeddings of all items -> (B, d) float32 of length 1."""
+    def embed_users(
+        self, histories: Histories, item_embeddings: Tensor, item_tokens: Tensor | None = None
+    ) -> Tensor:
+        """B histories and (N, d) embeddings of all items -> (B, d) float32 of length 1.
+
+        Args:
+            histories: Of items 0 to N - 1.
+            item_embeddings: (N, d) float32.
+            item_tokens: (N, W) where shoppers are read as text; None takes those that the model holds.
+        """
+        content = self.item_tokens if item_tokens is None else item_tokens
         items, lengths = histories.newest(self.config.history_length)
         items = items[:, : max(1, int(lengths.max(initial=0)))]
         parts = [torch.empty(0, self.config.dim, device=self.device)]
         for start in range(0, len(items), ROWS_AT_ONCE):
-            rows = torch.from_numpy(items[start : start + ROWS_AT_ONCE]).clamp_min(0).to(self.device)
+            rows = torch.from_numpy(items[start : start + ROWS_AT_ONCE]).to(self.device)
             length = torch.from_numpy(lengths[start : start + ROWS_AT_ONCE]).to(self.device)
-            parts.append(self.user_tower(item_embeddings[rows], length))
+            parts.append(self.users(item_embeddings, content, rows, length))
         return torch.cat(parts)
 
     @torch.no_grad()
     def hold_items(self, vectors: np.ndarray) -> None:
-        """Embeds the whole catalog, (N, D) float32, and keeps it, so that recommending needs no vectors."""
+        """Embeds the whole catalog, (N, D) content, and keeps it, so that recommending needs no vectors."""
         self.item_embeddings = self.embed_items(vectors)
+        if self.config.text_users:
+            self.item_tokens = torch.from_numpy(vectors).to(self.device)
         self.config.holds_items = True

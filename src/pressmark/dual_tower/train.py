@@ -7,28 +7,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pressmark import distributed
-from pressmark.catalog.embeddings import read_vectors
-from pressmark.catalog.items import read_catalog
-from pressmark.dual_tower import auxiliary
+from pressmark.catalog.embeddings import item_texts, read_vectors
+from pressmark.catalog.items import Catalog, read_catalog
+from pressmark.catalog.text_models import model_folder
+from pressmark.dual_tower import auxiliary, text
 from pressmark.dual_tower.auxiliary import ItemGraph
 from pressmark.dual_tower.geometry import alignment, uniformity
 from pressmark.dual_tower.index import ItemIndex, Kind, faiss_installed
 from pressmark.dual_tower.learner import Learner
 from pressmark.dual_tower.loss import check_temperature, gather_candidates, info_nce, log_shares
-from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOutput
+from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOutput, ItemTower
 from pressmark.files import fingerprint, replacing, write_json
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.splits import read_split
 from pressmark.metrics import ndcg_at_k, recall_at_k
 from pressmark.training import loop
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SCORES_AT_ONCE = 2**23
 """Validation scores held in memory at a time (32 MiB)."""
@@ -66,6 +70,7 @@ class Config:
         hard_negatives: Nearest wrong items of each user that are looked up as further negatives; a step then
             scores the whole catalog.
         refresh_every: Steps between two embeddings of the catalog for that.
+        text: A text encoder in place of the content vectors, see `text`.
         auxiliary: Losses beside the main one.
         index: What FAISS searches with, see `index.ItemIndex`.
         training: The loop. `batch_size` is also the number of negatives; with `micro_batch_size`, that is.
@@ -89,6 +94,7 @@ class Config:
     momentum: float = 0.995
     hard_negatives: int = 0
     refresh_every: int = 100
+    text: text.Config = field(default_factory=text.Config)
     auxiliary: auxiliary.Config = field(default_factory=auxiliary.Config)
     index: Kind = "auto"
     training: loop.Config = field(
@@ -103,6 +109,11 @@ class Config:
         for name in ("item_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to below 1.")
+        if self.text.encoder and self.auxiliary.graph:
+            raise ValueError(
+                "dual_tower.auxiliary.graph embeds the whole catalog at every step; a text encoder is too slow "
+                "for that: set one of dual_tower.auxiliary.graph and dual_tower.text.encoder."
+            )
         if self.num_heads < 1 or self.user_dim % self.num_heads:
             raise ValueError(
                 f"dual_tower.num_heads is {self.num_heads}; it must divide user_dim ({self.user_dim})."
@@ -151,7 +162,7 @@ class DualTowerTask:
     Args:
         train: Training sequences.
         valid: Validation cases.
-        vectors: (N, D) float32 content vectors of all items.
+        vectors: (N, D) content of all items: float32 vectors, or int32 tokens.
         config: The dual tower's.
         seed: Decides every epoch's order.
 
@@ -176,6 +187,7 @@ class DualTowerTask:
         self.num_first = min(round(config.empty_share * len(self.later)), len(self.first))
         self.log_q = log_shares(self._expected_draws())
         self._vectors = torch.from_numpy(vectors)
+        self._tokens = self._vectors if config.text.users == "text" else None
         self._seen: list[tuple[Tensor, Tensor]] = []  # the targets of a step, for the queue
 
     def _expected_draws(self) -> np.ndarray:
@@ -285,7 +297,7 @@ class DualTowerTask:
             for num in (len(self.valid), len(embeddings))
         )
         asked = self.valid.take(cases)
-        users = tower.embed_users(asked.histories, embeddings)
+        users = tower.embed_users(asked.histories, embeddings, self._tokens)
         return {
             "alignment": alignment(users, embeddings[asked.target]),
             "uniformity": uniformity(embeddings[items]),
@@ -298,20 +310,21 @@ def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
 
     Args:
         model: In eval mode.
-        vectors: (N, D) float32 content vectors.
+        vectors: (N, D) content of all items: vectors, or tokens.
         cases: C cases; each process ranks its share of them.
 
     Returns:
         (C,) int64 from 1; 0 where the target itself is in the history. The same on every process.
     """
     embeddings = model.embed_items(vectors)
+    tokens = torch.from_numpy(vectors).to(embeddings.device) if model.config.text_users else None
     num_items, column = len(embeddings), torch.arange(len(embeddings), device=embeddings.device)
     found = torch.zeros(len(cases), dtype=torch.int64, device=embeddings.device)
     mine = np.arange(distributed.rank(), len(cases), distributed.num_processes())
     for rows in np.array_split(mine, max(1, math.ceil(len(mine) * num_items / SCORES_AT_ONCE))):
         histories = cases.histories.take(rows)
         target = torch.from_numpy(cases.target[rows]).to(embeddings.device)[:, None]
-        scores = model.embed_users(histories, embeddings) @ embeddings.T
+        scores = model.embed_users(histories, embeddings, tokens) @ embeddings.T
         scores[torch.from_numpy(histories.row_of_value()), torch.from_numpy(histories.values)] = -torch.inf
         own = scores.gather(1, target)
         ahead = (scores > own) | ((scores == own) & (column < target))
@@ -320,14 +333,17 @@ def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
     return distributed.all_reduce_sum(found).cpu().numpy()
 
 
-def new_model(vectors: np.ndarray, fitted_on: np.ndarray, config: Config, seed: int) -> DualTower:
-    """An untrained model that recommends like the content neighbours.
+def new_model(
+    vectors: np.ndarray, fitted_on: np.ndarray, config: Config, seed: int, tokenizer: Tokenizer | None = None
+) -> DualTower:
+    """An untrained model; over content vectors it recommends like the content neighbours.
 
     Args:
-        vectors: (N, D) float32.
+        vectors: (N, D) content of all items.
         fitted_on: (N,) bool, the items that the standardisation may see.
         config: Shapes.
         seed: Of the random initial weights.
+        tokenizer: Of a text encoder.
     """
     torch.manual_seed(seed)
     model = DualTower(
@@ -343,9 +359,16 @@ def new_model(vectors: np.ndarray, fitted_on: np.ndarray, config: Config, seed: 
             item_dropout=config.item_dropout,
             dropout=config.dropout,
             history_length=config.history_length,
+            encoder=None if tokenizer is None else text.encoder_config(config.text, tokenizer),
+            text_users=config.text.users == "text",
+            rows_at_once=config.text.rows_at_once,
+            checkpointing=config.text.checkpointing,
         )
     )
-    model.item_tower.start_from(vectors[fitted_on])
+    if isinstance(model.item_tower, ItemTower):
+        model.item_tower.start_from(vectors[fitted_on])
+    elif config.text.encoder != "scratch":
+        model.item_tower.load_encoder(model_folder(config.text.encoder))
     return model
 
 
@@ -362,14 +385,31 @@ def train(run: Path, config: Config, seed: int) -> None:
             f"{world} processes, which exchange equally many negatives."
         )
     catalog = read_catalog(run / "data" / "items.parquet")
-    split, vectors = read_split(run / "data", catalog), read_vectors(run)
-    model = new_model(vectors, split.fitted_on, config, seed)
+    split, tokenizer = read_split(run / "data", catalog), None
+    if config.text.encoder:
+        tokenizer, vectors = _read_texts(catalog, split.fitted_on, config.text)
+    else:
+        vectors = read_vectors(run)
+    model = new_model(vectors, split.fitted_on, config, seed, tokenizer)
     task = DualTowerTask(split.train, split.valid, vectors, config, seed)
     built_on = _fingerprint(split, vectors, config, seed)
     learner = new_learner(model, split.train, config)
     record = loop.fit(learner, task, config.training, run / "training" / "dual_tower", seed, built_on)
     if distributed.rank() == 0:
-        save(run / "dual_tower", model.cpu(), vectors, record, config.index)
+        save(run / "dual_tower", model.cpu(), vectors, record, config.index, tokenizer)
+
+
+def _read_texts(catalog: Catalog, fitted_on: np.ndarray, config: text.Config) -> tuple[Tokenizer, np.ndarray]:
+    """A tokenizer of the texts that may be fitted on, the same on every process, and all items' tokens."""
+    from tokenizers import Tokenizer
+
+    texts = item_texts(catalog)
+    made = ""
+    if distributed.rank() == 0:
+        seen = [one for one, fitted in zip(texts, fitted_on, strict=True) if fitted]
+        made = text.tokenizer_of(config, seen).to_str()
+    tokenizer = Tokenizer.from_str(distributed.broadcast_object(made))
+    return tokenizer, text.tokens_of(tokenizer, texts, config.length)
 
 
 def new_learner(model: DualTower, train: Histories, config: Config) -> Learner:
@@ -389,12 +429,22 @@ def new_learner(model: DualTower, train: Histories, config: Config) -> Learner:
 
 
 def save(
-    folder: Path, model: DualTower, vectors: np.ndarray, record: dict[str, Any], index: Kind = "auto"
+    folder: Path,
+    model: DualTower,
+    vectors: np.ndarray,
+    record: dict[str, Any],
+    index: Kind = "auto",
+    tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Writes config.json, model.safetensors (with all items' embeddings), index.faiss and metrics.json."""
+    """Writes config.json, model.safetensors (with all items' embeddings), index.faiss and metrics.json.
+
+    Beside them tokenizer.json, where the model reads text.
+    """
     model.hold_items(vectors)
     with replacing(folder) as partial:
         model.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save(str(partial / "tokenizer.json"))
         if faiss_installed():
             made = ItemIndex(model.item_embeddings.numpy(), index)
             made.save(partial / "index.faiss")

@@ -67,9 +67,9 @@ def experts_of(
     Raises:
         ValueError: If something is missing, or the generator has no item head.
     """
-    from pressmark.baselines.bm25 import Config, fit, item_texts
+    from pressmark.baselines.bm25 import Config, fit
     from pressmark.baselines.popularity import count_items
-    from pressmark.catalog.embeddings import read_vectors
+    from pressmark.catalog.embeddings import item_texts, read_vectors
     from pressmark.catalog.items import read_catalog
     from pressmark.dual_tower.recommend import load_dual_tower
     from pressmark.generator.recommend import load_generator
@@ -78,15 +78,15 @@ def experts_of(
     own = read_catalog(run / "data" / "items.parquet")
     catalog = own if catalog is None else catalog
     split, vectors = read_split(run / "data", own), read_vectors(run)
-    num_new = len(catalog) - len(own)
+    num_new, texts = len(catalog) - len(own), item_texts(catalog)
     tower = load_dual_tower(run)
     if appended_vectors is not None:
-        tower.insert(appended_vectors)
+        tower.insert(appended_vectors, texts=texts[len(own) :])
         vectors = np.concatenate([vectors, appended_vectors])
     generator = load_generator(run, device="cpu", item_id=catalog.item_id, appended_vectors=appended_vectors)
     popularity = count_items(split.train, len(catalog))
     fitted_on = np.append(split.fitted_on, np.zeros(num_new, bool))
-    words = fit(item_texts(catalog), fitted_on, popularity, BM25_DECAY, Config())
+    words = fit(texts, fitted_on, popularity, BM25_DECAY, Config())
     unbought = popularity == 0
     return Experts(generator, tower, words, unbought, nearest_that_sell(vectors, unbought))
 

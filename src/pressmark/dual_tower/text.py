@@ -1,0 +1,242 @@
+"""The item tower that reads text itself: one transformer for products, shoppers and queries.
+
+Its tokenizer is trained on the catalog, or it goes on from a local pretrained folder. A product is a row of
+tokens; a shopper may be one too, the newest product first; and so is whatever somebody types.
+
+Source: CLIP-like dual towers for product terms share one encoder so: 6 layers, 512 dimensions, 100 tokens. Gao
+et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", for gradient caching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModel, BertConfig
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from pressmark.dual_tower.towers import DualTowerConfig
+
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+PADS = (PAD, "<pad>")
+"""What tokenizers call their padding."""
+LENGTHS = 4
+"""Groups of like length that a batch of texts is read in: padding costs as much as words."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The text encoder.
+
+    Attributes:
+        encoder: "" reads content vectors instead; "scratch" trains one on the catalog; else the path of a local
+            Hugging Face folder, an encoder with safetensors weights and a tokenizer.json ("minilm": the
+            package's).
+        users: What a shopper is read as: "items", the embeddings of the history; or "text", the titles one
+            after the other through the same encoder.
+        length: Tokens of a text that are read.
+        vocab_size: Of a tokenizer trained here.
+        num_layers, width, num_heads: Of an encoder trained from scratch.
+        rows_at_once: Texts whose activations are held at a time; the others are computed again on the way back
+            (gradient caching). 0 holds all.
+        checkpointing: Holds one layer's activations at a time.
+    """
+
+    encoder: str = ""
+    users: Literal["items", "text"] = "items"
+    length: int = 100
+    vocab_size: int = 8000
+    num_layers: int = 6
+    width: int = 512
+    num_heads: int = 8
+    rows_at_once: int = 0
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("length", "vocab_size", "num_layers", "width", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"dual_tower.text.{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"dual_tower.text.num_heads is {self.num_heads}; it must divide width ({self.width})."
+            )
+        if self.rows_at_once < 0:
+            raise ValueError(f"dual_tower.text.rows_at_once is {self.rows_at_once}; it must be 0 or above.")
+        if self.users == "text" and not self.encoder:
+            raise ValueError(
+                "dual_tower.text.users is 'text', but nothing reads text: set dual_tower.text.encoder."
+            )
+
+
+def tokenizer_of(config: Config, texts: Sequence[str]) -> Tokenizer:
+    """The tokenizer of a pretrained folder, or one of byte pairs trained on texts.
+
+    Raises:
+        ValueError: If the folder has none, it has no padding token, or there is not a word in the texts.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    if config.encoder != "scratch":
+        path = _folder(config) / "tokenizer.json"
+        if not path.is_file():
+            raise ValueError(f"dual_tower.text.encoder: {path} is missing; save the tokenizer as a fast one.")
+        found = Tokenizer.from_file(str(path))
+        found.no_padding()
+        found.no_truncation()
+        return found
+    if not any(text.strip() for text in texts):
+        raise ValueError(
+            "dual_tower.text.encoder is 'scratch', and no item that may be fitted on has any text."
+        )
+    # Nothing marks what goes on within a word: with prefixes or suffixes the same texts give another vocabulary
+    # each time, and a training that goes on after a kill would read another language.
+    found = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    found.normalizer = normalizers.BertNormalizer()
+    found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
+    )
+    found.train_from_iterator(texts, trainer)
+    return found
+
+
+def pad_of(tokenizer: Tokenizer) -> int:
+    """The number of the token that stands for nothing."""
+    for name in PADS:
+        number = tokenizer.token_to_id(name)
+        if number is not None:
+            return int(number)
+    raise ValueError(f"dual_tower.text.encoder: its tokenizer has no padding token ({' or '.join(PADS)}).")
+
+
+def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
+    """(n, length) int32 tokens of texts, cut off there and padded behind."""
+    rows = np.full((len(texts), length), pad_of(tokenizer), np.int32)
+    for row, one in enumerate(tokenizer.encode_batch(list(texts))):
+        ids = one.ids[:length]
+        rows[row, : len(ids)] = ids
+    return rows
+
+
+def encoder_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What `DualTowerConfig.encoder` holds of it."""
+    if config.encoder != "scratch":
+        return dict(AutoConfig.from_pretrained(_folder(config), local_files_only=True).to_dict())
+    made = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=config.width,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        intermediate_size=4 * config.width,
+        max_position_embeddings=config.length,
+        pad_token_id=pad_of(tokenizer),
+        type_vocab_size=1,
+    )
+    return dict(made.to_dict())
+
+
+def _folder(config: Config) -> Path:
+    from pressmark.catalog.text_models import model_folder
+
+    return model_folder(config.encoder)
+
+
+class TextTower(nn.Module):
+    """Tokens -> unit vectors: a transformer's mean over a text's tokens, and an identity that starts at zero.
+
+    Args:
+        config: The dual tower's; `encoder` and `vector_dim`, the tokens of a row, are of this tower.
+    """
+
+    def __init__(self, config: DualTowerConfig) -> None:
+        super().__init__()
+        assert config.encoder is not None
+        self.encoder = AutoModel.from_config(
+            AutoConfig.for_model(**config.encoder), **_no_pooler(config.encoder)
+        )
+        self.pad = int(self.encoder.config.pad_token_id or 0)
+        self.projection = nn.Linear(self.encoder.config.hidden_size, config.dim)
+        self.rows_at_once = config.rows_at_once
+        if config.checkpointing:
+            # transformers renames it on the way to version 6.
+            names = "activation_checkpointing_enable", "gradient_checkpointing_enable"
+            enable = next(getattr(self.encoder, name) for name in names if hasattr(self.encoder, name))
+            enable({"use_reentrant": False})
+        self.identity_dropout = config.identity_dropout
+        self.identity: nn.Embedding | None = None
+        if config.identity_dropout < 1:
+            self.identity = nn.Embedding(config.num_items, config.dim)
+            nn.init.zeros_(self.identity.weight)
+
+    def load_encoder(self, folder: Path) -> None:
+        """Takes the weights of a local pretrained folder."""
+        found = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        self.encoder.load_state_dict(found.state_dict(), strict=False)
+
+    def forward(self, tokens: Tensor, item_index: Tensor | None = None) -> Tensor:
+        """(n, W) integer tokens, and (n,) int64 items, -1 without an identity -> (n, d) float32 of length 1."""
+        out = self.projection(self._texts(tokens.long()))
+        if self.identity is not None and item_index is not None:
+            identity = self.identity(item_index.clamp_min(0)) * (item_index >= 0)[:, None]
+            if self.training:
+                kept = torch.rand(len(item_index), 1, device=out.device) >= self.identity_dropout
+                identity = identity * kept
+            out = out + identity
+        return F.normalize(out.float(), dim=-1)
+
+    def _texts(self, tokens: Tensor) -> Tensor:
+        """(n, W) -> (n, width): texts of like length together, some at a time where that is asked for."""
+        lengths = (tokens != self.pad).sum(1)
+        order = lengths.argsort(stable=True)
+        size = -(-len(tokens) // LENGTHS) if len(tokens) >= 16 * LENGTHS else max(1, len(tokens))
+        if self.rows_at_once:
+            size = min(size, self.rows_at_once)
+        parts = []
+        for rows in order.split(size):
+            some = tokens[rows, : max(1, int(lengths[rows].max()))]
+            if self.rows_at_once and self.training:
+                # Only the result is held; the way back reads these texts a second time.
+                parts.append(checkpoint(self._mean, some, use_reentrant=False))
+            else:
+                parts.append(self._mean(some))
+        return torch.cat(parts)[order.argsort()] if parts else self.projection.weight.new_zeros(0, self._width)
+
+    @property
+    def _width(self) -> int:
+        return int(self.projection.in_features)
+
+    def _mean(self, tokens: Tensor) -> Tensor:
+        inside = tokens != self.pad
+        # A text without a word attends to its first place: attention over nothing would be NaN.
+        attended = inside.clone()
+        attended[:, 0] = True
+        states = self.encoder(input_ids=tokens, attention_mask=attended.long()).last_hidden_state
+        weight = inside[..., None].to(states.dtype)
+        return (states * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def joined(tokens: Tensor, history: Tensor, length: int, pad: int) -> Tensor:
+    """Histories as texts: (U, W) tokens of items, (B, H) rows of them padded with -1 -> (B, length).
+
+    The newest item stands first, so that what is cut off is the oldest.
+    """
+    rows = tokens[history.clamp_min(0)].masked_fill((history < 0)[..., None], pad)  # (B, H, W)
+    flat = F.pad(rows.flip(1).flatten(1), (0, length), value=pad)
+    order = (flat == pad).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
+    return flat.gather(1, order)
+
+
+def _no_pooler(encoder: dict[str, Any]) -> dict[str, Any]:
+    """BERT's pooler is trained for something else, and unused parameters stop several processes."""
+    return (
+        {"add_pooling_layer": False} if encoder.get("model_type") in {"bert", "roberta", "xlm-roberta"} else {}
+    )
