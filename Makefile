@@ -9,6 +9,9 @@ export TOKENIZERS_PARALLELISM = false
 # A published tokenisation, where it lies beside the data.
 LETTER := $(addprefix --given ,$(wildcard data/amazon2014-beauty/letter_sids.parquet))
 
+# All models, and what a part of them is worth.
+JUDGED := '["hybrid","generator","dual_tower","sasrec","content_neighbours","bm25","cooccurrence","popularity","hybrid_without_generator","sasrec_with_neighbours"]'
+
 .PHONY: setup demo test fix bench tables
 
 setup: $(VENV)/.done
@@ -38,7 +41,8 @@ bench: setup
 	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1,2] --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --record true
-	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --record true
+	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --seeds 5 --models $(JUDGED) --record true
+	$(BIN)/python eval/bounds.py $(foreach seed,0 1 2 3 4,--run runs/beauty/cold_items/seed$(seed)) --record beauty
 	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --seeds [0,1,2] --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study lambda --record true

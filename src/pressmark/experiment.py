@@ -22,7 +22,7 @@ from pressmark.evaluation import harness as evaluation
 from pressmark.generator import train as generator
 from pressmark.hybrid import train as hybrid
 from pressmark.interactions import splits
-from pressmark.load import LOADERS
+from pressmark.load import LOADERS, TRAINED_AS
 from pressmark.tokenizer import train as tokenizer
 
 
@@ -75,7 +75,7 @@ class Experiment:
     dual_tower: dual_tower.Config = field(default_factory=dual_tower.Config)
     sasrec: sasrec.Config = field(default_factory=sasrec.Config)
     hybrid: hybrid.Config = field(default_factory=hybrid.Config)
-    models: tuple[str, ...] = tuple(LOADERS)
+    models: tuple[str, ...] = tuple(name for name in LOADERS if name not in TRAINED_AS)
     evaluation: evaluation.Config = field(default_factory=evaluation.Config)
 
     def __post_init__(self) -> None:

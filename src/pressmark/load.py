@@ -182,6 +182,18 @@ def _sasrec(run: Path) -> Recommender:
     return load_sasrec(run)
 
 
+def _hybrid_without_generator(run: Path) -> Recommender:
+    from pressmark.hybrid.recommend import load_hybrid
+
+    return load_hybrid(run, without_generator=True)
+
+
+def _sasrec_with_neighbours(run: Path) -> Recommender:
+    from pressmark.baselines.sasrec import load_with_neighbours
+
+    return load_with_neighbours(run)
+
+
 LOADERS: dict[str, Callable[[Path], Recommender]] = {
     "hybrid": _hybrid,
     "generator": _generator,
@@ -191,10 +203,16 @@ LOADERS: dict[str, Callable[[Path], Recommender]] = {
     "bm25": _bm25,
     "cooccurrence": _cooccurrence,
     "popularity": _popularity,
+    "hybrid_without_generator": _hybrid_without_generator,
+    "sasrec_with_neighbours": _sasrec_with_neighbours,
 }
 
 TRAINED = ("hybrid", "generator", "dual_tower", "sasrec")
 """Models with a stage and a folder of their own; the others are made from data/ when they are loaded."""
+
+TRAINED_AS = {"hybrid_without_generator": "hybrid", "sasrec_with_neighbours": "sasrec"}
+"""Models that are another one's weights asked otherwise. They say what a part is worth, and are judged where
+they are asked for."""
 
 
 def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
@@ -203,7 +221,7 @@ def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
     Args:
         run_folder: Such as "runs/grocery/cold_items/seed0".
         model: "hybrid", "generator", "dual_tower", "sasrec", "content_neighbours", "bm25", "cooccurrence" or
-            "popularity"; "" is the hybrid where the run has one, else the generator.
+            "popularity", or one of `TRAINED_AS`; "" is the hybrid where the run has one, else the generator.
 
     Raises:
         ValueError: If the folder is no run, the model is unknown or has not been trained there.
@@ -214,9 +232,10 @@ def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
         raise ValueError(f"model is {model!r}; known models: {', '.join(LOADERS)}.")
     if not (run / "data" / "items.parquet").is_file():
         raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark run` first.")
-    made = run / model / "config.json"
-    if model in TRAINED and not made.is_file():
-        raise ValueError(f"{made} is missing: train the {model} in this run first.")
+    trained = TRAINED_AS.get(model, model)
+    made = run / trained / "config.json"
+    if trained in TRAINED and not made.is_file():
+        raise ValueError(f"{made} is missing: train the {trained} in this run first.")
     quiet_libraries()
     return _with_appended(run, model)
 

@@ -22,7 +22,7 @@ from pressmark import distributed
 from pressmark.evaluation.record import commit
 from pressmark.experiment import Experiment, as_dict
 from pressmark.files import file_hash, fingerprint, read_json, replacing, write_json
-from pressmark.load import LOADERS, TRAINED, quiet_libraries
+from pressmark.load import LOADERS, TRAINED, TRAINED_AS, quiet_libraries
 from pressmark.recommender import Recommender
 from pressmark.training.loop import decisive
 
@@ -116,7 +116,8 @@ def _has_item_head(experiment: Experiment) -> bool:
 
 def _names(experiment: Experiment) -> list[str]:
     """The models to be trained and judged: a generator without an item head leaves the hybrid out."""
-    return [name for name in experiment.models if name != "hybrid" or _has_item_head(experiment)]
+    joined = {name for name in LOADERS if TRAINED_AS.get(name, name) == "hybrid"}
+    return [name for name in experiment.models if name not in joined or _has_item_head(experiment)]
 
 
 def models_of(experiment: Experiment) -> dict[str, Recommender]:
@@ -156,8 +157,9 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
     if len(_names(experiment)) < len(experiment.models):
         print("mind: a generator whose history_input is not causal has no item head, so there is no hybrid.")
     for name in _names(experiment):
-        if name in training:
-            training[name](experiment)
+        trained = TRAINED_AS.get(name, name)
+        if trained in training:
+            training[trained](experiment)
     run = experiment.run
     catalog = read_catalog(run / "data" / "items.parquet")
     recommenders = models_of(experiment)
@@ -330,7 +332,8 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:
     """Of all that an answer depends on: what the model was built on, and the code that asks it."""
-    stage = model if model in TRAINED else "prepare"
+    trained = TRAINED_AS.get(model, model)
+    stage = trained if trained in TRAINED else "prepare"
     built_on = read_json(_stamp(experiment, stage))["fingerprint"]
     # Scores may differ in their last bits by how many requests are answered together.
     together = experiment.evaluation.batch_size

@@ -9,7 +9,17 @@ import torch
 from tests.cases import cases
 from tests.contract.recommender_contract import check_recommender
 
-from pressmark.baselines.sasrec import Config, SASRec, SASRecRecommender, SASRecTask, load_sasrec, new_model
+from pressmark.baselines.content_neighbours import ContentNeighbours
+from pressmark.baselines.sasrec import (
+    Config,
+    SASRec,
+    SASRecRecommender,
+    SASRecTask,
+    SASRecWithNeighbours,
+    load_sasrec,
+    new_model,
+)
+from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
 from pressmark.training import loop
@@ -126,3 +136,24 @@ def test_bad_settings_are_refused(wrong: dict[str, object]) -> None:
 
 def test_contract() -> None:
     check_recommender(SASRecRecommender(model()), NUM_ITEMS)
+
+
+def neighbours() -> ContentNeighbours:
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((NUM_ITEMS, 6)).astype(np.float32))
+    return ContentNeighbours(vectors, np.arange(NUM_ITEMS, dtype=np.float32), 0.5)
+
+
+def test_what_was_never_bought_stands_behind_by_how_like_it_is() -> None:
+    made = model()
+    made.known[[2, 5, 7]] = False
+    both, alike = SASRecWithNeighbours(made, neighbours()), neighbours()
+    check_recommender(SASRecWithNeighbours(made, neighbours()), NUM_ITEMS)
+    asked = Requests(Histories.from_lists([[1, 4], []]))
+    answer = both.recommend(asked, NUM_ITEMS)
+    alone = SASRecRecommender(made).recommend(asked, NUM_ITEMS)
+    for row, history in enumerate(([1, 4], [])):
+        num = alone.num_valid[row]
+        assert answer.item_index[row, :num].tolist() == alone.item_index[row, :num].tolist()
+        likeness = alike.scores(Histories.from_lists([history]))[0]
+        rest = sorted((item for item in (2, 5, 7) if item not in history), key=lambda item: -likeness[item])
+        assert answer.item_index[row, num : num + len(rest)].tolist() == rest

@@ -9,14 +9,16 @@ import pytest
 from tests.integration.tiny import tiny_arguments
 
 from pressmark import stages
-from pressmark.experiment import parse
-from pressmark.files import read_json
+from pressmark.experiment import Experiment, parse
+from pressmark.files import read_json, write_json
 from pressmark.hybrid import train
 from pressmark.hybrid.fusion import from_json
+from pressmark.hybrid.recommend import load_hybrid
 from pressmark.hybrid.train import FEWEST, STANDARD, Config, _drawn
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.load import load
+from pressmark.recommender import Requests
 
 pytest.importorskip("faiss")
 
@@ -58,6 +60,23 @@ def test_a_generator_without_an_item_head_leaves_it_out(tmp_path: Path) -> None:
         stages.train_hybrid(experiment)
     assert "hybrid" not in stages._names(experiment)
     assert "generator" in stages._names(experiment)
+
+
+def test_what_the_generator_is_worth_can_be_asked(run: Path) -> None:
+    path = run / "hybrid" / "config.json"
+    made = read_json(path)
+    without = made["without_generator"]
+    for kind in ("sold", "unbought"):
+        assert without[kind]["generator"] == without[kind]["neighbours"] == 0
+        assert without[kind]["dual_tower"] != 0
+    asked = Requests(Histories.from_lists([[1, 2], [3]]))
+    whole, part = (load(run, name).recommend(asked, 5) for name in ("hybrid", "hybrid_without_generator"))
+    assert not np.array_equal(whole.scores, part.scores)
+    assert "hybrid_without_generator" not in Experiment().models
+    write_json(path, {name: one for name, one in made.items() if name != "without_generator"})
+    with pytest.raises(ValueError, match="of an earlier version"):
+        load_hybrid(run, without_generator=True)
+    write_json(path, made)
 
 
 def test_a_killed_fit_goes_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

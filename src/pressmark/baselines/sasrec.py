@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from pressmark import distributed
+from pressmark.baselines.content_neighbours import ContentNeighbours, load_content_neighbours
 from pressmark.baselines.dense import recommend_by_scores
 from pressmark.baselines.popularity import count_items
 from pressmark.files import fingerprint, replacing, write_json
@@ -285,6 +286,39 @@ class SASRecRecommender:
         return recommend_by_scores(self, lambda part: self.model.scores(part).cpu().numpy(), requests, k)
 
 
+@dataclass
+class SASRecWithNeighbours:
+    """SASRec's ranking, and behind it what was never bought, by how like it is to the history.
+
+    Under a quota of new products its slots for them go to the content neighbours.
+
+    Attributes:
+        model: In eval mode.
+        neighbours: Over the same items.
+        filters: name -> (num_items,) bool.
+    """
+
+    model: SASRec
+    neighbours: ContentNeighbours
+    filters: dict[str, np.ndarray] = field(default_factory=dict)
+    num_items: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_items = self.model.config.num_items
+
+    def recommend(self, requests: Requests, k: int) -> Recommendations:
+        """The allowed items that score highest after each history."""
+        return recommend_by_scores(self, self.scores, requests, k)
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        """(B, num_items) float32."""
+        own, content = self.model.scores(histories).cpu().numpy(), self.neighbours.scores(histories)
+        known = np.isfinite(own)
+        least = np.where(known, own, np.inf).min(axis=1, keepdims=True)
+        behind = np.where(np.isfinite(least), least, 0.0) - 1 - content.max(axis=1, keepdims=True)
+        return np.where(known, own, content + behind).astype(np.float32)
+
+
 def train(run: Path, config: Config, seed: int) -> None:
     """Trains SASRec on a prepared run and writes `<run>/sasrec`, whole or not at all.
 
@@ -324,6 +358,11 @@ def load_sasrec(run: Path) -> SASRecRecommender:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no SASRec: run src/train_sasrec.py for this run first.")
     return SASRecRecommender(SASRec.from_pretrained(folder, dtype=torch.float32).eval())
+
+
+def load_with_neighbours(run: Path) -> SASRecWithNeighbours:
+    """Loads a trained SASRec with the run's content neighbours behind it; errors as `load_sasrec`."""
+    return SASRecWithNeighbours(load_sasrec(run).model, load_content_neighbours(run))
 
 
 def _fingerprint(split: Split, config: Config, seed: int) -> str:

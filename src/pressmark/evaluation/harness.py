@@ -27,6 +27,8 @@ _PAIRED = (
     "hybrid:generator",
     "hybrid:dual_tower",
     "hybrid:sasrec",
+    "hybrid:hybrid_without_generator",
+    "hybrid:sasrec_with_neighbours",
     "hybrid:content_neighbours",
     "generator:dual_tower",
     "generator:sasrec",

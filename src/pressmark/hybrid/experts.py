@@ -25,6 +25,9 @@ from pressmark.interactions.histories import Histories
 NAMES = ("generator", "neighbours", "dual_tower", "bm25")
 """The experts, in the order of every array of them."""
 
+OF_GENERATOR = ("generator", "neighbours")
+"""Those that ask the generator."""
+
 SHARPNESS = 10.0
 """Scores a unit of cosine, as in the generator's item head."""
 

@@ -96,6 +96,7 @@ def load_hybrid(
     catalog: Catalog | None = None,
     appended_vectors: np.ndarray | None = None,
     absent: np.ndarray | None = None,
+    without_generator: bool = False,
 ) -> HybridRecommender:
     """Loads the hybrid of a run, over appended items too where they are given; see `experts_of`.
 
@@ -104,6 +105,7 @@ def load_hybrid(
         catalog: As in `experts_of`.
         appended_vectors: As in `experts_of`.
         absent: (num_items,) bool, removed products; None for none.
+        without_generator: Take the weights that were fitted to dual tower and words alone.
 
     Raises:
         ValueError: If it has not been fitted, or its generator or tower has been trained again since.
@@ -113,7 +115,12 @@ def load_hybrid(
         raise ValueError(f"{path} is missing: run src/train_hybrid.py for this run first.")
     made = read_json(path)
     try:
-        fusion = from_json(made)
+        fusion = from_json(made["without_generator"] if without_generator else made)
+    except KeyError as error:
+        raise ValueError(
+            f"{path}: of an earlier version, fitted with the generator alone. Delete {path.parent} and run "
+            "src/train_hybrid.py."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if changed := [name for name, one in parts_of(run).items() if made.get("built_on", {}).get(name) != one]:

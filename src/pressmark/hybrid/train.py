@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pressmark import distributed
 from pressmark.baselines.dense import SCORES_AT_ONCE
@@ -21,7 +22,7 @@ from pressmark.catalog.items import read_catalog
 from pressmark.dual_tower import train as dual_tower
 from pressmark.files import fingerprint, read_json, replacing, write_json
 from pressmark.generator import train as generator
-from pressmark.hybrid.experts import NAMES
+from pressmark.hybrid.experts import NAMES, OF_GENERATOR
 from pressmark.hybrid.fusion import Fusion, as_json, fit
 from pressmark.hybrid.recommend import HybridRecommender, experts_of, parts_of
 from pressmark.interactions.cases import Cases
@@ -96,10 +97,11 @@ def train(
         generator.train(inner, dataclasses.replace(of_generator, training=training, init_from=""), seed)
     distributed.barrier()
     if distributed.rank() == 0:
-        fusion, numbers = _fitted(run, inner, config, seed)
+        fusion, without, numbers = _fitted(run, inner, config, seed)
         with replacing(run / "hybrid") as partial:
             partial.mkdir(parents=True)
-            write_json(partial / "config.json", {**as_json(fusion), "built_on": built_on})
+            made_of = {"without_generator": as_json(without), "built_on": built_on}
+            write_json(partial / "config.json", {**as_json(fusion), **made_of})
             write_json(partial / "metrics.json", numbers)
         # The mark goes first: half a folder must not be taken for a whole one.
         (inner / "made.json").unlink()
@@ -112,8 +114,8 @@ def _shorter(training: loop.Config, share: float) -> loop.Config:
     return dataclasses.replace(training, num_epochs=max(1, round(share * training.num_epochs)))
 
 
-def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, dict[str, object]]:
-    """The weights, and how the parts and the whole do on cases that the weights were not fitted on."""
+def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, Fusion, dict[str, object]]:
+    """The weights, those of the experts that do without the generator, and how it does on cases left out."""
     catalog = read_catalog(run / "data" / "items.parquet")
     split, absent = read_split(inner / "data", catalog), read_split(run / "data", catalog).cold
     experts = experts_of(inner)
@@ -125,7 +127,7 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
             f"mind: {num_new} validation cases of a product that nobody has bought and {num_sold} of one that "
             f"sells are too few to fit the hybrid on (at least {FEWEST} each): it takes standard weights."
         )
-        return STANDARD, {"num_cases": 0}
+        return STANDARD, _without_generator(STANDARD), {"num_cases": 0}
     chunk = max(1, SCORES_AT_ONCE // experts.num_items // len(NAMES))
     half = np.random.default_rng([seed, 3]).random(len(cases)) < 0.5
     numbers: dict[str, object] = {"num_cases": len(cases), "weight_of_a_case_that_sells": float(weight.max())}
@@ -137,8 +139,19 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
             for name, value in figures.items():
                 key = f"{name}_{kind}"
                 numbers[key] = float(numbers.get(key, 0.0)) + value / 2  # type: ignore[arg-type]
-    whole = fit(experts.scores, cases, experts.unbought, weight, chunk, absent, config.given_up)
-    return whole, numbers
+    asked = cases, experts.unbought, weight, chunk, absent, config.given_up
+    others = torch.tensor([float(name not in OF_GENERATOR) for name in NAMES])[:, None, None]
+    without = fit(lambda histories: experts.scores(histories) * others, *asked)
+    return fit(experts.scores, *asked), _without_generator(without), numbers
+
+
+def _without_generator(fusion: Fusion) -> Fusion:
+    """The same with no weight on what the generator says."""
+    sold, unbought = (
+        tuple(0.0 if name in OF_GENERATOR else one for name, one in zip(NAMES, kind, strict=True))
+        for kind in (fusion.sold, fusion.unbought)
+    )
+    return dataclasses.replace(fusion, sold=sold, unbought=unbought)
 
 
 def _drawn(valid: Cases, unbought: np.ndarray, num_cases: int, seed: int) -> tuple[Cases, np.ndarray]:
