@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from pressmark.catalog.items import Catalog
@@ -62,6 +64,17 @@ def test_warm_slices_by_popularity_and_length() -> None:
     assert rows(found, "warm_history_10_19") == [3]
     assert "warm_history_20_up" not in found.slices
     assert found.num_interactions.tolist() == [6, 2, 1, 1, 0, 0, 0, 0]
+
+
+def test_warm_targets_that_nobody_bought_in_training() -> None:
+    cases, split, catalog = tiny()
+    assert "warm_unbought" not in facts(cases, split, catalog, vectors=None).slices
+    fewer = Histories.from_lists([[0, 0, 0, 1], [0, 0, 0, 1, 2]])
+    split = dataclasses.replace(
+        split, train=fewer, train_timestamp=split.train_timestamp[1:], train_position=split.train_position[1:]
+    )
+    found = facts(cases, split, catalog, vectors=None)
+    assert rows(found, "warm_unbought") == [3]
 
 
 def test_target_in_history() -> None:

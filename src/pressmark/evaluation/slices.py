@@ -30,6 +30,7 @@ DESCRIPTIONS = {
     "warm_head": "Warm; the most popular items that together make 20 % of the training interactions.",
     "warm_middle": "Warm; items between head and tail.",
     "warm_tail": "Warm; the least popular items, behind the first 80 % of the training interactions.",
+    "warm_unbought": "Warm; nobody bought the target in training, though nothing hid it (LIGER's cold items).",
     "warm_history_0": "Warm; empty history.",
     "warm_history_1_4": "Warm; 1 to 4 items of visible history.",
     "warm_history_5_9": "Warm; 5 to 9 items of visible history.",
@@ -48,6 +49,7 @@ LABELS = {
     "warm_head": "head",
     "warm_middle": "middle",
     "warm_tail": "tail",
+    "warm_unbought": "never in training",
     "warm_history_0": "no history",
     "warm_history_1_4": "1 to 4 items",
     "warm_history_5_9": "5 to 9 items",
@@ -98,6 +100,7 @@ def facts(cases: Cases, split: Split, catalog: Catalog, vectors: np.ndarray | No
         **_by_leaf(cases, catalog, num_interactions > 0),
         **_by_cosine(cases, cosine),
         **_by_popularity(cases, popularity_class(num_interactions)),
+        "warm_unbought": ~cases.cold & (num_interactions[cases.target] == 0),
         **_by_length(cases, lengths),
     }
     slices.update({name: inside for name, inside in fine.items() if inside.any()})
