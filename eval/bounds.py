@@ -53,6 +53,8 @@ def bounds_of(run: Path) -> dict[str, dict[str, np.ndarray]]:
     cases = cases.take(np.argsort(cases.case_id, kind="stable"))
     found = {"cases": {"cold": cases.cold}}
     folder = run / "evaluation"
+    if not list((folder / "full").glob("*.parquet")):
+        raise ValueError(f"{folder} holds no lists: run eval/cold_start.py for this run first.")
     for path in sorted((folder / "full").glob("*.parquet")):
         full = read_lists(path, cases.case_id, catalog)
         only = read_lists(folder / "cold_only" / path.name, cases.case_id, catalog)

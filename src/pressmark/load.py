@@ -252,11 +252,12 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
 
     living = read_living(run)
     shop, num_own = living.catalog, living.num_own
-    if model == "hybrid":
+    if TRAINED_AS.get(model, model) == "hybrid":
         from pressmark.hybrid.recommend import load_hybrid
 
         later = living.appended_vectors if len(shop) > num_own else None
-        return LoadedRecommender(load_hybrid(run, shop, later, ~living.listed), shop, living.listed, num_own)
+        hybrid = load_hybrid(run, shop, later, ~living.listed, without_generator=model != "hybrid")
+        return LoadedRecommender(hybrid, shop, living.listed, num_own)
     if len(shop) == num_own:
         return LoadedRecommender(LOADERS[model](run), shop, living.listed)
     if model == "generator":

@@ -9,6 +9,7 @@ import torch
 from tests.contract.recommender_contract import check_recommender
 from tests.dual_tower.test_train import config as small_config
 from tests.integration.tiny import tiny_arguments
+from transformers import BertConfig, T5Config
 
 from pressmark import experiment, stages
 from pressmark.catalog.embeddings import item_texts
@@ -108,6 +109,19 @@ def test_a_pretrained_folder_goes_on_from_its_own_vectors() -> None:
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
 
 
+def test_a_text_with_gaps_is_read_to_its_end() -> None:
+    one, tokens = tower()
+    gaps = tokens.clone()
+    gaps[:, ::2] = one.pad
+    together = one(gaps)
+    for row in (0, 2, 4):
+        torch.testing.assert_close(one(gaps[row : row + 1])[0], together[row])
+        changed = gaps[row : row + 1].clone()
+        last = int((changed != one.pad).nonzero()[-1, 1])
+        changed[0, last] = 7
+        assert (one(changed)[0] - together[row]).abs().max() > 1e-4
+
+
 def test_every_parameter_is_trained() -> None:
     one, tokens = tower()
     one(tokens).sum().backward()
@@ -135,6 +149,7 @@ def test_a_view_of_a_text_lacks_some_tokens() -> None:
         ({"width": 10, "num_heads": 3}, "num_heads is 3"),
         ({"length": 0}, "length is 0"),
         ({"rows_at_once": -1}, "rows_at_once is -1"),
+        ({"user_length": 0}, "user_length is 0"),
         ({"encoder": "", "users": "text"}, "nothing reads text"),
     ],
 )
@@ -151,6 +166,14 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match=r"tokenizer\.json is missing"):
         tokenizer_of(dataclasses.replace(TINY, encoder=str(tmp_path)), TEXTS)
+    long = dataclasses.replace(TINY, encoder=str(tmp_path), length=600)
+    tokenizer = tokenizer_of(TINY, TEXTS)
+    BertConfig(max_position_embeddings=512).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has 512 positions"):
+        text.encoder_config(long, tokenizer)
+    T5Config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="t5 is no encoder alone"):
+        text.encoder_config(long, tokenizer)
     with pytest.raises(ValueError, match=r"auxiliary\.graph"):
         small_config(text=TINY, auxiliary=Auxiliary(graph=0.1))
 

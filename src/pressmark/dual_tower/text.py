@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PADS = (PAD, "<pad>")
 """What tokenizers call their padding."""
+BEHIND_PADDING = {"roberta", "xlm-roberta", "mpnet", "camembert"}
 LENGTHS = 4
 """Groups of like length that a batch of texts is read in: padding costs as much as words."""
 
@@ -41,9 +42,10 @@ class Config:
         encoder: "" reads content vectors instead; "scratch" trains one on the catalog; else the path of a local
             Hugging Face folder, an encoder with safetensors weights and a tokenizer.json ("minilm": the
             package's).
-        users: What a shopper is read as: "items", the embeddings of the history; or "text", the titles one
-            after the other through the same encoder.
-        length: Tokens of a text that are read.
+        users: What a shopper is read as: "items", the embeddings of the history; or "text", the items' texts
+            one after the other, the newest first, through the same encoder.
+        length: Tokens of an item's text, or of a query, that are read.
+        user_length: Tokens of a history as text.
         vocab_size: Of a tokenizer trained here.
         num_layers, width, num_heads: Of an encoder trained from scratch.
         rows_at_once: Texts whose activations are held at a time; the others are computed again on the way back
@@ -54,6 +56,7 @@ class Config:
     encoder: str = ""
     users: Literal["items", "text"] = "items"
     length: int = 100
+    user_length: int = 100
     vocab_size: int = 8000
     num_layers: int = 6
     width: int = 512
@@ -62,7 +65,7 @@ class Config:
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("length", "vocab_size", "num_layers", "width", "num_heads"):
+        for name in ("length", "user_length", "vocab_size", "num_layers", "width", "num_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"dual_tower.text.{name} is {getattr(self, name)}; it must be at least 1.")
         if self.width % self.num_heads:
@@ -128,16 +131,34 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.nda
 
 
 def encoder_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What `DualTowerConfig.encoder` holds of it."""
+    """What `DualTowerConfig.encoder` holds of it.
+
+    Raises:
+        ValueError: If the folder holds no encoder, or one of fewer positions than are asked for.
+    """
+    longest = max(config.length, config.user_length if config.users == "text" else 0)
     if config.encoder != "scratch":
-        return dict(AutoConfig.from_pretrained(_folder(config), local_files_only=True).to_dict())
+        found = AutoConfig.from_pretrained(_folder(config), local_files_only=True).to_dict()
+        if found.get("is_encoder_decoder") or found.get("is_decoder"):
+            raise ValueError(
+                f"dual_tower.text.encoder {config.encoder}: {found.get('model_type')} is no encoder alone."
+            )
+        # RoBERTa and its kin count positions from behind the padding's number.
+        most = found.get("max_position_embeddings")
+        behind = pad_of(tokenizer) + 1 if found.get("model_type") in BEHIND_PADDING else 0
+        if most is not None and longest > most - behind:
+            raise ValueError(
+                f"dual_tower.text.length (or user_length) is {longest}; the encoder of {config.encoder} has "
+                f"{most - behind} positions."
+            )
+        return {**found, "dtype": "float32"}
     made = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=config.width,
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_heads,
         intermediate_size=4 * config.width,
-        max_position_embeddings=config.length,
+        max_position_embeddings=longest,
         pad_token_id=pad_of(tokenizer),
         type_vocab_size=1,
     )
@@ -163,7 +184,10 @@ class TextTower(nn.Module):
         self.encoder = AutoModel.from_config(
             AutoConfig.for_model(**config.encoder), **_no_pooler(config.encoder)
         )
-        self.pad = int(self.encoder.config.pad_token_id or 0)
+        self.pad = config.pad
+        # What no loss reaches would stop several processes.
+        for name, one in self.encoder.named_parameters():
+            one.requires_grad_("pooler" not in name)
         self.projection = nn.Linear(self.encoder.config.hidden_size, config.dim)
         self.rows_at_once = config.rows_at_once
         if config.checkpointing:
@@ -179,7 +203,9 @@ class TextTower(nn.Module):
 
     def load_encoder(self, folder: Path) -> None:
         """Takes the weights of a local pretrained folder."""
-        found = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        found = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
         self.encoder.load_state_dict(found.state_dict(), strict=False)
 
     def forward(self, tokens: Tensor, item_index: Tensor | None = None) -> Tensor:
@@ -195,7 +221,9 @@ class TextTower(nn.Module):
 
     def _texts(self, tokens: Tensor) -> Tensor:
         """(n, W) -> (n, width): texts of like length together, some at a time where that is asked for."""
-        lengths = (tokens != self.pad).sum(1)
+        # Up to the last token: a view of a text has gaps.
+        column = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        lengths = ((tokens != self.pad) * column).amax(1)
         order = lengths.argsort(stable=True)
         size = -(-len(tokens) // LENGTHS) if len(tokens) >= 16 * LENGTHS else max(1, len(tokens))
         if self.rows_at_once:

@@ -45,7 +45,8 @@ class DualTowerConfig(PreTrainedConfig):
         history_length: Newest items of a history that the user tower reads.
         holds_items: The model holds the embeddings of all items, as it does once trained.
         encoder: A Hugging Face encoder's configuration where the item tower reads text; see `text`.
-        text_users: Shoppers are read as text too.
+        pad: The tokenizer's padding.
+        user_length: Tokens of a history where shoppers are read as text; 0 where they are not.
         rows_at_once: See `text.Config`.
         checkpointing: See `text.Config`.
     """
@@ -67,7 +68,8 @@ class DualTowerConfig(PreTrainedConfig):
         history_length: int = 20,
         holds_items: bool = False,
         encoder: dict[str, Any] | None = None,
-        text_users: bool = False,
+        pad: int = 0,
+        user_length: int = 0,
         rows_at_once: int = 0,
         checkpointing: bool = False,
         **kwargs: Any,
@@ -85,7 +87,8 @@ class DualTowerConfig(PreTrainedConfig):
         self.history_length = history_length
         self.holds_items = holds_items
         self.encoder = encoder
-        self.text_users = text_users
+        self.pad = pad
+        self.user_length = user_length
         self.rows_at_once = rows_at_once
         self.checkpointing = checkpointing
         super().__init__(**kwargs)
@@ -237,11 +240,11 @@ class DualTower(PreTrainedModel):
         super().__init__(config)
         self.item_tower: ItemTower | TextTower = TextTower(config) if config.encoder else ItemTower(config)
         # A parameter that no loss reaches would stop several processes.
-        self.user_tower = None if config.text_users else UserTower(config)
+        self.user_tower = None if config.user_length else UserTower(config)
         held = config.num_items if config.holds_items else 0
         self.register_buffer("item_embeddings", torch.zeros(held, config.dim))
-        tokens = torch.zeros(held if config.text_users else 0, config.vector_dim, dtype=torch.int32)
-        self.register_buffer("item_tokens", tokens, persistent=config.text_users)
+        tokens = torch.zeros(held if config.user_length else 0, config.vector_dim, dtype=torch.int32)
+        self.register_buffer("item_tokens", tokens, persistent=config.user_length > 0)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -274,8 +277,7 @@ class DualTower(PreTrainedModel):
         """
         if self.user_tower is None:
             assert isinstance(self.item_tower, TextTower)
-            texts = joined(content, history, self.config.vector_dim, self.item_tower.pad)
-            return self.item_tower(texts)
+            return self.item_tower(joined(content, history, self.config.user_length, self.config.pad))
         return self.user_tower(items[history.clamp_min(0)], lengths)
 
     @torch.no_grad()
@@ -342,6 +344,6 @@ class DualTower(PreTrainedModel):
     def hold_items(self, vectors: np.ndarray) -> None:
         """Embeds the whole catalog, (N, D) content, and keeps it, so that recommending needs no vectors."""
         self.item_embeddings = self.embed_items(vectors)
-        if self.config.text_users:
+        if self.config.user_length:
             self.item_tokens = torch.from_numpy(vectors).to(self.device)
         self.config.holds_items = True

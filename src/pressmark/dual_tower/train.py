@@ -317,7 +317,7 @@ def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
         (C,) int64 from 1; 0 where the target itself is in the history. The same on every process.
     """
     embeddings = model.embed_items(vectors)
-    tokens = torch.from_numpy(vectors).to(embeddings.device) if model.config.text_users else None
+    tokens = torch.from_numpy(vectors).to(embeddings.device) if model.config.user_length else None
     num_items, column = len(embeddings), torch.arange(len(embeddings), device=embeddings.device)
     found = torch.zeros(len(cases), dtype=torch.int64, device=embeddings.device)
     mine = np.arange(distributed.rank(), len(cases), distributed.num_processes())
@@ -360,7 +360,8 @@ def new_model(
             dropout=config.dropout,
             history_length=config.history_length,
             encoder=None if tokenizer is None else text.encoder_config(config.text, tokenizer),
-            text_users=config.text.users == "text",
+            pad=0 if tokenizer is None else text.pad_of(tokenizer),
+            user_length=config.text.user_length if config.text.users == "text" else 0,
             rows_at_once=config.text.rows_at_once,
             checkpointing=config.text.checkpointing,
         )

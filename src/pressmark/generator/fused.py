@@ -34,6 +34,10 @@ MOST_POSITIONS = 256
 """Encoder positions whose scores fit beside a tile of beams."""
 CLOSED = -1e4
 """A score whose exponential is 0 beside any other."""
+MOST_BEAMS = 1024
+"""That the last level puts in order by comparing each with each."""
+SHARED_MEMORY = 220 * 2**10
+"""Bytes that a program may have: the tiles are cut for Hopper, and smaller GPUs go the plain way."""
 ENCODER_ROWS = 64
 """That one program of the encoder's feed-forward part takes."""
 MOST_WIDTH = 128
@@ -89,15 +93,17 @@ class FusedDecoder(T5Decoder):
             joined[:, number, 1] = torch.einsum("dhk,hke->dhe", into[:, number, 1], given)
         self.joined = joined.flatten(1).to(dtype)
         self._padded_biases: dict[int, Tensor] = {}
+        known = model.config.dense_act_fn == ("gelu_new" if self.gated else "relu")
+        # Float32 products have no tensor cores: compiled, they are minutes of machine code.
+        on_gpu = self.device.type == "cuda"
+        slow = on_gpu and (dtype == torch.float32 or _shared_memory(self.device) < SHARED_MEMORY)
+        self.suits = known and self.width <= MOST_WIDTH and not slow
 
     def fits(self, trie: SearchTrie, beam: int, num_positions: int) -> bool:
         """Whether the kernels take this search; `beam_search.search` takes any."""
         most = max((_filled(beam, 1) * _filled(width, 1) for width in trie.width), default=0)
-        # Float32 products have no tensor cores: compiled, they are minutes of machine code.
-        exact = self.dtype == torch.float32 and self.device.type == "cuda"
-        plain = self.gated or self.activation is torch.relu_
-        small = self.width <= MOST_WIDTH and num_positions <= MOST_POSITIONS
-        return plain and small and not exact and bool(trie.num_items) and most <= MOST_OFFERS
+        small = beam <= MOST_BEAMS and most <= MOST_OFFERS and num_positions <= MOST_POSITIONS
+        return self.suits and small and bool(trie.num_items)
 
     @property
     def shape(self) -> dict[str, int | bool | str]:
@@ -119,7 +125,7 @@ class FusedDecoder(T5Decoder):
     def encode(self, input_ids: Tensor, attention_mask: Tensor, vectors: Tensor | None = None) -> Tensor:
         """See `T5Decoder.encode`."""
         num_rows, width = attention_mask.shape
-        if width > MOST_POSITIONS:
+        if not self.suits or width > MOST_POSITIONS:
             return super().encode(input_ids, attention_mask, vectors)
         mask = self._mask(attention_mask)  # (B, 1, 1, S)
         hidden = embed(self.embedding, input_ids).flatten(0, 1).contiguous()  # (B * S, D)
@@ -171,10 +177,11 @@ class FusedDecoder(T5Decoder):
             mask = mask + recency_bias(self.recency, attention_mask)
         return mask[:, :, 0].contiguous()
 
-    def tiles_of(self, num_users: int, num_beams: int) -> Tiles:
+    def tiles_of(self, num_users: int, num_beams: int, num_positions: int) -> Tiles:
         """Small tiles for small batches: what matters there is that all of the GPU works."""
         if num_beams == 1 or num_users * -(-num_beams // 16) <= 256:
-            return Tiles(16, 4, 128, (3, 3, 3))
+            # Keys and values of many positions leave no room for the next ones.
+            return Tiles(16, 4, 128, (3, 3, 3)) if num_positions <= 128 else Tiles(16, 4, 64, (2, 1, 2))
         return Tiles(min(64, _filled(num_beams)), 4, 64, (1, 1, 3))
 
 
@@ -208,7 +215,7 @@ def search(
         num_rows, num_codes = num_users * now.num, rows.stop - rows.start
         scores = torch.empty((num_rows, num_codes), device=device)
         sums = torch.empty(num_rows, device=device)
-        tiles = decoder.tiles_of(num_users, now.num)
+        tiles = decoder.tiles_of(num_users, now.num, width)
         kernels.decoder_step[num_users, -(-now.num // tiles.beams)](
             now.tokens,
             decoder.embedding,
@@ -381,6 +388,11 @@ def _filled(number: int, least: int = 16) -> int:
     return max(least, triton.next_power_of_2(number))
 
 
+def _shared_memory(device: torch.device) -> int:
+    found = torch.cuda.get_device_properties(device)
+    return int(getattr(found, "shared_memory_per_block_optin", 0))
+
+
 class Graph:
     """`encode` and `search` of one shape, recorded once: a call costs the GPU's time and no Python a level.
 
@@ -420,8 +432,16 @@ class Graph:
         self._graph, self._beams = record(run)
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, vectors: Tensor | None = None) -> Beams:
-        """The beams of other histories of the same shape; they are overwritten by the next call."""
-        for kept, one in zip(self._inputs, (input_ids, attention_mask, vectors), strict=True):
+        """The beams of other histories of the same shape; they are overwritten by the next call.
+
+        Raises:
+            ValueError: If the shapes are not those of the recording.
+        """
+        given = input_ids, attention_mask, vectors
+        shapes = [[None if one is None else tuple(one.shape) for one in side] for side in (self._inputs, given)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"the graph was recorded for inputs of the shapes {shapes[0]}; got {shapes[1]}.")
+        for kept, one in zip(self._inputs, given, strict=True):
             if kept is not None and one is not None:
                 kept.copy_(one, non_blocking=True)
         self._graph.replay()

@@ -108,13 +108,14 @@ def decoder_step(
     if BEFORE > 0:
         known = there[:, None] & p_in[None, :]
         before = tl.load(ancestor + p[None, :] * ancestor_position + row[:, None], known, 0).to(tl.int64)
-        before = p[None, :] * cache_position + before * 2 * inner  # (T, PP)
+        before = p[None, :].to(tl.int64) * cache_position + before * 2 * inner  # (T, PP)
         seen = known[:, :, None] & k_in[None, None, :]
 
     for layer in range(LAYERS):
         # Self-attention over the few positions before and itself.
         values = _unit(hidden, least).to(dtype)
-        own = cache + BEFORE * cache_position + layer * cache_layer + row[:, None] * 2 * inner
+        of_layer = cache + tl.full((), layer, tl.int64) * cache_layer
+        own = of_layer + tl.full((), BEFORE, tl.int64) * cache_position + row[:, None] * 2 * inner
         for h in tl.range(0, H, num_stages=SELF_STAGES):
             into = self_into + layer * D * 3 * inner + h * K + d[:, None] * 3 * inner + k[None, :]
             inside = d_in[:, None] & k_in[None, :]
@@ -124,7 +125,7 @@ def decoder_step(
             key = tl.dot(values, tl.load(into + inner, inside, 0.0), input_precision=PRECISION)
             tl.store(own + column, key.to(dtype), kept)
             if BEFORE > 0:
-                past = cache + layer * cache_layer + before[:, :, None] + h * K + k[None, None, :]
+                past = of_layer + before[:, :, None] + h * K + k[None, None, :]
                 past_key = tl.load(past, seen, 0.0)  # (T, PP, KP)
                 past_value = tl.load(past + inner, seen, 0.0)
                 query = tl.dot(values, tl.load(into, inside, 0.0), input_precision=PRECISION)

@@ -118,17 +118,17 @@ def load_hybrid(
         fusion = from_json(made["without_generator"] if without_generator else made)
     except KeyError as error:
         raise ValueError(
-            f"{path}: of an earlier version, fitted with the generator alone. Delete {path.parent} and run "
-            "src/train_hybrid.py."
+            f"{path}: of an earlier version, which fitted no weights without the generator. {_again(run)}"
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if changed := [name for name, one in parts_of(run).items() if made.get("built_on", {}).get(name) != one]:
-        raise ValueError(
-            f"{path}: the {changed[0]} of this run was trained again since. Delete {path.parent} and run "
-            "src/train_hybrid.py."
-        )
+        raise ValueError(f"{path}: the {changed[0]} of this run was trained again since. {_again(run)}")
     return HybridRecommender(experts_of(run, catalog, appended_vectors), fusion, absent)
+
+
+def _again(run: Path) -> str:
+    return f"Delete {run / 'hybrid'} and {run / 'stages' / 'hybrid.json'}, and run src/train_hybrid.py."
 
 
 def parts_of(run: Path) -> dict[str, str]:
