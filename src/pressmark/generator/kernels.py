@@ -52,14 +52,14 @@ def _feed_forward(
         f = start + tl.arange(0, FP)
         inside = (d[:, None] < D) & (f[None, :] < F)
         place = into + d[:, None] * columns + f[None, :]
-        part = tl.dot(values, tl.load(place, inside, 0.0), input_precision=PRECISION)
+        wide = tl.dot(values, tl.load(place, inside, 0.0), input_precision=PRECISION)
         if GATED:
-            part *= tl.sigmoid(1.5957691216057308 * (part + 0.044715 * part * part * part))
-            part *= tl.dot(values, tl.load(place + F, inside, 0.0), input_precision=PRECISION)
+            wide *= tl.sigmoid(1.5957691216057308 * (wide + 0.044715 * wide * wide * wide))
+            wide *= tl.dot(values, tl.load(place + F, inside, 0.0), input_precision=PRECISION)
         else:
-            part = tl.maximum(part, 0.0)
+            wide = tl.maximum(wide, 0.0)
         weight = tl.load(out + f[:, None] * D + d[None, :], (f[:, None] < F) & (d[None, :] < D), 0.0)
-        hidden = tl.dot(part.to(dtype), weight, hidden, input_precision=PRECISION)
+        hidden = tl.dot(wide.to(dtype), weight, hidden, input_precision=PRECISION)
     return hidden
 
 
