@@ -83,16 +83,23 @@ def task_of(**changes: object) -> GeneratorTask:
 
 def test_what_need_not_be_told_changes_nothing_else() -> None:
     model = causal_model()
-    batch = Collator(windows(Histories.from_lists(SEQUENCES), 6, False, True), TABLE, "causal")(np.arange(3))
-    loss = CodeLoss(TABLE, np.arange(len(TABLE)), "trie")
+    loss, samples = (
+        CodeLoss(TABLE, np.arange(len(TABLE)), "trie"),
+        windows(Histories.from_lists(SEQUENCES), 6, False, True),
+    )
+    batch = Collator(samples, TABLE, "causal", needed=loss.needed)(np.arange(3))
     assert batch.next_index is not None
-    needed = loss.needed(batch.next_index)
+    assert batch.next_items is not None
+    assert batch.told is not None
+    needed = torch.zeros(batch.next_items.numel(), dtype=torch.bool)
+    needed[batch.told] = True
+    needed = needed.view(batch.next_items.shape)
     assert not needed[batch.next_index < 0].any()
     assert 0.3 < needed[batch.next_index >= 0].float().mean() < 0.95
     embedded = embed(model.shared.weight, batch.input_ids)
     with torch.no_grad():
         whole, states = model(inputs_embeds=embedded, next_items=batch.next_items)
-        some, same = model(inputs_embeds=embedded, next_items=batch.next_items, needed=needed)
+        some, same = model(inputs_embeds=embedded, next_items=batch.next_items, needed=batch.told)
     torch.testing.assert_close(some[needed], whole[needed], atol=1e-5, rtol=1e-5)
     assert some[~needed].abs().max() == 0
     torch.testing.assert_close(same, states, atol=0, rtol=0)

@@ -123,7 +123,8 @@ class CausalT5(T5ForConditionalGeneration):
         Args:
             inputs_embeds: (B, S, D), right-padded; what stands behind a position never reaches it.
             next_items: (B, T, L) int64 sid_tokens; target t follows position S - T + t.
-            needed: (B, T, L) bool, which codes are to be told; with one, all before it. None is all.
+            needed: (R,) int64 places among the B * T * L of the codes that are to be told, ascending; with one,
+                all before it. None is all.
 
         Returns:
             hidden: (B, T, L, D) decoder states, ready for the output head; zeros where they are not needed.
@@ -221,15 +222,14 @@ class _Grid:
     index: Tensor | None
 
     @classmethod
-    def of(cls, shape: Sequence[int], needed: Tensor | None) -> _Grid:
-        """The grid of the places where `needed`, of that shape, is true; of all where it is None.
+    def of(cls, shape: Sequence[int], index: Tensor | None) -> _Grid:
+        """The grid of the flat places `index`; of all where it is None.
 
         Rows come in multiples of `ROWS`, so that a library that compiles its products for their shapes meets
         few: the last place, which is behind the grid, stands for none.
         """
-        if needed is None:
+        if index is None:
             return cls(shape, None)
-        index = needed.flatten().nonzero()[:, 0]
         return cls(shape, F.pad(index, (0, -len(index) % ROWS), value=math.prod(shape)))
 
     def full(self, rows: Tensor) -> Tensor:

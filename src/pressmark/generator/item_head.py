@@ -218,6 +218,8 @@ class PathPrior:
         ]
         self.first_edge = [torch.from_numpy(one.astype(np.int64)).to(device) for one in trie.first_edge]
         self.width = trie.width
+        # For each depth the most items below a node: known beforehand, no step has to wait for a device.
+        self.most = [int(np.diff(one).max()) for one in firsts]
         self.items = torch.from_numpy(trie.item_order.astype(np.int64)).to(device)
         self.place = torch.full((int(self.items.max()) + 1,), -1, device=device)
         self.place[self.items] = torch.arange(len(self.items), device=device)
@@ -261,7 +263,7 @@ class PathPrior:
     def _places(self, level: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """(n, m) int64 the items below each target's node, and (n, m) bool where there is one."""
         first, end = (self.first[level][nodes[:, level] + more, None] for more in (0, 1))
-        place = first + torch.arange(int((end - first).max()), device=nodes.device)
+        place = first + torch.arange(self.most[level], device=nodes.device)
         return place.clamp_max(len(self.items) - 1), place < end
 
 

@@ -55,14 +55,14 @@ class CodeLoss:
                 needed[:, level] = np.diff(first)[nodes[:, level]] > 1
             needed = np.logical_or.accumulate(needed[:, ::-1], axis=1)[:, ::-1]
         # The last row is that of no item.
-        self._needed = F.pad(torch.from_numpy(needed.copy()), (0, 0, 0, 1)).to(device)
+        self._needed = np.pad(needed, ((0, 1), (0, 0)))
 
     @functools.cached_property
     def prior(self) -> PathPrior:
         """What an item head says along the ways of targets; within the trie alone."""
         return PathPrior(self._built, self._device)
 
-    def needed(self, item_index: Tensor) -> Tensor:
+    def needed(self, item_index: np.ndarray) -> np.ndarray:
         """(..., L) bool: which codes of items (...) a model has to tell.
 
         A code without siblings is certain, and so is all behind it unless there is a choice again; -1, "no

@@ -7,6 +7,7 @@ whole for an encoder that only looks back: one sample then holds all their next 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,6 +186,8 @@ class Batch:
             target; the others are those of `item_index`, in that order. None where each target has a history
             of its own.
         next_items: (B, T, L) int64 their sid_tokens.
+        place: (n,) int64 where the targets stand among those B * T.
+        told: (R,) int64 which of those B * T * L codes a model has to tell; None for all.
         read: (B, S) int64 item_index of what stands at each position, -1 for no item; of windows alone.
         content: (B, S, D) float32 of those items; None where the model reads none.
     """
@@ -195,12 +198,14 @@ class Batch:
     item_index: Tensor
     next_index: Tensor | None = None
     next_items: Tensor | None = None
+    place: Tensor | None = None
+    told: Tensor | None = None
     read: Tensor | None = None
     content: Tensor | None = None
 
 
 class Collator:
-    """Turns sample numbers into a `Batch`, by index arithmetic on the device.
+    """Turns sample numbers into a `Batch`, by index arithmetic on the device, which is never waited for.
 
     Args:
         samples: All samples.
@@ -208,6 +213,7 @@ class Collator:
         history_input: How items enter the encoder.
         device: Where the flat array, the SIDs and the batches live.
         content: (N + 1, D) float32 of the items, the last row zeros, for windows of a model that reads it.
+        needed: Of windows, item_index (...) -> (..., L) bool which codes of an item a model has to tell.
     """
 
     def __init__(
@@ -217,7 +223,9 @@ class Collator:
         history_input: HistoryInput,
         device: torch.device | str = "cpu",
         content: Tensor | None = None,
+        needed: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
+        self.needed = needed
         self.content = None if content is None else content.to(device)
         self.samples, self.history_input, self.device = samples, history_input, device
         self.tokens = item_tokens(table, device)
@@ -253,12 +261,17 @@ class Collator:
         counted = fresh & samples.wanted[place]
         # Nothing follows an empty history unless it is to be learned: then its position is no query.
         first = 0 if counted[:, 0].any() else 1
-        chosen = torch.from_numpy(counted[:, first:]).to(self.device)
-        following = items[:, first:].masked_fill(~chosen, -1)
-        target, spelled = following[chosen], self.tokens[following]
+        known = np.where(counted, samples.values[place], -1)[:, first:]
+        following = torch.from_numpy(known).to(self.device)
+        chosen = torch.from_numpy(np.flatnonzero(known >= 0)).to(self.device)
+        told = None
+        if self.needed is not None:
+            told = torch.from_numpy(np.flatnonzero(self.needed(known))).to(self.device)
+        target, spelled = following.flatten()[chosen], self.tokens[following]
         read = F.pad(items[:, :-1], (1, 0), value=-1)
         content = None if self.content is None else self.content[read]
-        return Batch(input_ids, attention_mask, spelled[chosen], target, following, spelled, read, content)
+        labels = spelled.flatten(0, 1)[chosen]
+        return Batch(input_ids, attention_mask, labels, target, following, spelled, chosen, told, read, content)
 
     def _stretches(self, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
         """(n, W) int64 items from each start on, padded with -1; and (n,) int64 their lengths."""
@@ -266,5 +279,5 @@ class Collator:
         # Places behind a stretch are in range and overwritten.
         place = np.minimum(start[:, None] + column, len(self.samples.values) - 1)
         items = self.values[torch.from_numpy(place).to(self.device)]
-        items[torch.from_numpy(column >= length[:, None]).to(self.device)] = -1
+        items = items.masked_fill(torch.from_numpy(column >= length[:, None]).to(self.device), -1)
         return items, torch.from_numpy(length).to(self.device)

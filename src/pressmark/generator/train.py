@@ -248,8 +248,10 @@ class GeneratorTask:
             config, table = self.config, self.table
             content = self.facts.content
             content = None if content is None else F.pad(content, (0, 0, 0, 1))
-            self._collator = Collator(self.samples, table, config.model.history_input, device, content)
             self._code_loss = CodeLoss(table, self.items, config.model.normalizer, device)
+            self._collator = Collator(
+                self.samples, table, config.model.history_input, device, content, self._code_loss.needed
+            )
             bias = (config.model.popularity_prior * self.facts.log_count).to(device)
             of_items = self._collator.tokens, self._collator.content, self.items, bias
             self._item_loss = ItemLoss(*of_items, config.item_loss_others)
@@ -290,7 +292,7 @@ class GeneratorTask:
             ).logits
             found = self._code_loss(lambda level, rows: logits[:, level, rows], batch.labels, batch.item_index)
             return found, None
-        assert batch.next_index is not None
+        assert batch.place is not None
         assert batch.read is not None
         head: ItemHead = bare.item_head
         known = None if batch.content is None else head.known(batch.content, batch.read)
@@ -298,14 +300,13 @@ class GeneratorTask:
         hidden, states = model(
             **encoder_arguments(bare, batch.input_ids, vectors),
             next_items=batch.next_items,
-            needed=self._code_loss.needed(batch.next_index),
+            needed=batch.told,
         )
-        counted = batch.next_index >= 0
-        hidden, prior, items = hidden[counted], None, None
+        hidden, prior, items = hidden.flatten(0, 1)[batch.place], None, None
         if bare.config.guided or self.config.item_loss:
             width, num_targets = batch.input_ids.shape[1], states.shape[1]
             position = torch.arange(width - num_targets, width, device=states.device)[None]
-            queries = head.queries(states, vectors, position)[counted]
+            queries = head.queries(states, vectors, position).flatten(0, 1)[batch.place]
             if bare.config.guided:
                 prior, items = self._guide(head, queries, batch.item_index)
             else:
