@@ -47,7 +47,7 @@ bench: setup
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --seeds [0,1,2] --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study lambda --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study ablation --tokenizer.training.num_epochs 6 --record true
-	$(BIN)/python eval/bench_tokenizer.py --shards 10 --train-minutes 2 --reference true --record true
+	$(BIN)/python eval/bench_tokenizer.py --shards 10 --train-minutes 15 --reference true --learning-rate 3e-3 --record true
 	$(BIN)/python eval/bench_decoding.py --record true
 	$(BIN)/python eval/bench_training.py --config configs/beauty.yaml --split.protocol leave_one_out --record true
 	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model generator --epochs 4 --record true
