@@ -116,8 +116,8 @@ def _has_item_head(experiment: Experiment) -> bool:
 
 def _names(experiment: Experiment) -> list[str]:
     """The models to be trained and judged: a generator without an item head leaves the hybrid out."""
-    joined = {name for name in LOADERS if TRAINED_AS.get(name, name) == "hybrid"}
-    return [name for name in experiment.models if name not in joined or _has_item_head(experiment)]
+    has_head = _has_item_head(experiment)
+    return [name for name in experiment.models if has_head or TRAINED_AS.get(name, name) != "hybrid"]
 
 
 def models_of(experiment: Experiment) -> dict[str, Recommender]:

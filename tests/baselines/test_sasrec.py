@@ -146,8 +146,8 @@ def neighbours() -> ContentNeighbours:
 def test_what_was_never_bought_stands_behind_by_how_like_it_is() -> None:
     made = model()
     made.known[[2, 5, 7]] = False
-    both, alike = SASRecWithNeighbours(made, neighbours()), neighbours()
-    check_recommender(SASRecWithNeighbours(made, neighbours()), NUM_ITEMS)
+    both, alike = SASRecWithNeighbours(made, neighbours=neighbours()), neighbours()
+    check_recommender(SASRecWithNeighbours(made, neighbours=neighbours()), NUM_ITEMS)
     asked = Requests(Histories.from_lists([[1, 4], []]))
     answer = both.recommend(asked, NUM_ITEMS)
     alone = SASRecRecommender(made).recommend(asked, NUM_ITEMS)

@@ -19,6 +19,7 @@ from pressmark.generator.train import Config, GeneratorTask
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
+from pressmark.sids.vocabulary import PAD
 
 CAUSAL = dataclasses.replace(TINY, history_input="causal", dropout=0.0)
 TABLE = random_table(3, 40, (6, 7, 5))
@@ -43,10 +44,10 @@ def test_one_pass_says_what_every_prefix_says_through_hf(
     vectors = model.item_head.items(TOKENS, model.item_head.content(VECTORS)).detach() if reads else None
     samples = windows(Histories.from_lists(SEQUENCES), 6, empty_histories, repeat_targets=True)
     batch = Collator(samples, TABLE, "causal")(np.arange(3))
-    assert batch.next_index is not None
+    assert batch.next_items is not None
     assert batch.read is not None
     given = None if vectors is None else F.pad(vectors, (0, 0, 0, 1))[batch.read]
-    counted = batch.next_index >= 0
+    counted = batch.next_items[..., 0] != PAD
     with torch.no_grad():
         arguments = encoder_arguments(model, batch.input_ids, given)
         hidden, states = model(**arguments, next_items=batch.next_items)
@@ -88,14 +89,14 @@ def test_what_need_not_be_told_changes_nothing_else() -> None:
         windows(Histories.from_lists(SEQUENCES), 6, False, True),
     )
     batch = Collator(samples, TABLE, "causal", needed=loss.needed)(np.arange(3))
-    assert batch.next_index is not None
     assert batch.next_items is not None
     assert batch.told is not None
     needed = torch.zeros(batch.next_items.numel(), dtype=torch.bool)
     needed[batch.told] = True
     needed = needed.view(batch.next_items.shape)
-    assert not needed[batch.next_index < 0].any()
-    assert 0.3 < needed[batch.next_index >= 0].float().mean() < 0.95
+    is_target = batch.next_items[..., 0] != PAD
+    assert not needed[~is_target].any()
+    assert 0.3 < needed[is_target].float().mean() < 0.95
     embedded = embed(model.shared.weight, batch.input_ids)
     with torch.no_grad():
         whole, states = model(inputs_embeds=embedded, next_items=batch.next_items)

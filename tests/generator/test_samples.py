@@ -168,15 +168,17 @@ def test_a_batch_of_windows_by_hand() -> None:
     pairs = list(zip(batch.input_ids, batch.attention_mask, strict=True))[:3]
     read = [one[mask > 0].tolist() for one, mask in pairs]
     assert read == [[start, SID[3], SID[1]], [start, SID[2], SID[6], SID[2]], [start, SID[7]]]
-    assert batch.next_index is not None
-    assert batch.next_index[:3].tolist() == [[1, 4, -1], [6, -1, 7], [1, -1, -1]]
-    assert (batch.next_index[3:] == -1).all()
+    assert batch.next_items is not None
+    none = [PAD, PAD, PAD]
+    following = [[SID[1], SID[4], none], [SID[6], none, SID[7]], [SID[1], none, none]]
+    assert batch.next_items[:3].tolist() == following
+    assert (batch.next_items[3:] == PAD).all()
     assert batch.read is not None
     assert batch.read[:3].tolist() == [[-1, 3, 1, 4], [-1, 2, 6, 2], [-1, 7, 1, -1]]
     assert batch.item_index.tolist() == [1, 4, 6, 7, 1]
     assert batch.labels.tolist() == [SID[item] for item in (1, 4, 6, 7, 1)]
-    assert batch.next_items is not None
-    assert batch.next_items[batch.next_index >= 0].tolist() == batch.labels.tolist()
+    assert batch.place is not None
+    assert batch.next_items.flatten(0, 1)[batch.place].tolist() == batch.labels.tolist()
 
 
 def test_a_plan_of_windows_shares_the_targets_evenly() -> None:

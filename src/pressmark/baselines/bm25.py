@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags
@@ -19,9 +18,6 @@ from scipy.sparse import csr_matrix, diags
 from pressmark.baselines.dense import choose, decay_weights, recommend_by_scores
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

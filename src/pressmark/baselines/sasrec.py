@@ -283,36 +283,28 @@ class SASRecRecommender:
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """The allowed items that score highest after each history."""
-        return recommend_by_scores(self, lambda part: self.model.scores(part).cpu().numpy(), requests, k)
+        return recommend_by_scores(self, self.scores, requests, k)
+
+    def scores(self, histories: Histories) -> np.ndarray:
+        """(B, num_items) float32; -inf for items that were not bought."""
+        return self.model.scores(histories).cpu().numpy()
 
 
 @dataclass
-class SASRecWithNeighbours:
+class SASRecWithNeighbours(SASRecRecommender):
     """SASRec's ranking, and behind it what was never bought, by how like it is to the history.
 
     Under a quota of new products its slots for them go to the content neighbours.
 
     Attributes:
-        model: In eval mode.
         neighbours: Over the same items.
-        filters: name -> (num_items,) bool.
     """
 
-    model: SASRec
-    neighbours: ContentNeighbours
-    filters: dict[str, np.ndarray] = field(default_factory=dict)
-    num_items: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.num_items = self.model.config.num_items
-
-    def recommend(self, requests: Requests, k: int) -> Recommendations:
-        """The allowed items that score highest after each history."""
-        return recommend_by_scores(self, self.scores, requests, k)
+    neighbours: ContentNeighbours = field(kw_only=True)
 
     def scores(self, histories: Histories) -> np.ndarray:
         """(B, num_items) float32."""
-        own, content = self.model.scores(histories).cpu().numpy(), self.neighbours.scores(histories)
+        own, content = super().scores(histories), self.neighbours.scores(histories)
         known = np.isfinite(own)
         least = np.where(known, own, np.inf).min(axis=1, keepdims=True)
         behind = np.where(np.isfinite(least), least, 0.0) - 1 - content.max(axis=1, keepdims=True)
@@ -362,7 +354,7 @@ def load_sasrec(run: Path) -> SASRecRecommender:
 
 def load_with_neighbours(run: Path) -> SASRecWithNeighbours:
     """Loads a trained SASRec with the run's content neighbours behind it; errors as `load_sasrec`."""
-    return SASRecWithNeighbours(load_sasrec(run).model, load_content_neighbours(run))
+    return SASRecWithNeighbours(load_sasrec(run).model, neighbours=load_content_neighbours(run))
 
 
 def _fingerprint(split: Split, config: Config, seed: int) -> str:

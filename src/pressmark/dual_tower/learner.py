@@ -170,8 +170,7 @@ class Learner(nn.Module):
         config, found = self.auxiliary, {}
         target = batch.vectors[batch.target]
         if config.item_views or config.prototypes:
-            pad = getattr(self.tower.item_tower, "pad", 0)
-            views = [without_some(target, config.masked, pad) for _ in range(2)]
+            views = [without_some(target, config.masked, self.tower.config.pad) for _ in range(2)]
             one, two = (self.tower.item_tower(view, batch.target_index) for view in views)
             if config.item_views:
                 found["item_views"] = config.item_views * twins(

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, BertConfig
 
+from pressmark.dual_tower.identity import Identity
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -30,8 +32,8 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 PADS = (PAD, "<pad>")
 """What tokenizers call their padding."""
 BEHIND_PADDING = {"roberta", "xlm-roberta", "mpnet", "camembert"}
-LENGTHS = 4
-"""Groups of like length that a batch of texts is read in: padding costs as much as words."""
+GROUPS = 4
+"""Of like length that a batch of texts is read in: padding costs as much as words."""
 
 
 @dataclass(frozen=True)
@@ -176,18 +178,19 @@ class TextTower(nn.Module):
 
     Args:
         config: The dual tower's; `encoder` and `vector_dim`, the tokens of a row, are of this tower.
+
+    Attributes:
+        groups: Of like length that a batch is read in.
     """
 
     def __init__(self, config: DualTowerConfig) -> None:
         super().__init__()
         assert config.encoder is not None
-        self.encoder = AutoModel.from_config(
-            AutoConfig.for_model(**config.encoder), **_no_pooler(config.encoder)
-        )
-        self.pad = config.pad
-        # What no loss reaches would stop several processes.
-        for name, one in self.encoder.named_parameters():
-            one.requires_grad_("pooler" not in name)
+        self.encoder = AutoModel.from_config(AutoConfig.for_model(**config.encoder))
+        # BERT's and its kin's is made for something else, and parameters that no loss reaches stop processes.
+        if getattr(self.encoder, "pooler", None) is not None:
+            self.encoder.pooler = None
+        self.pad, self.groups = config.pad, GROUPS
         self.projection = nn.Linear(self.encoder.config.hidden_size, config.dim)
         self.rows_at_once = config.rows_at_once
         if config.checkpointing:
@@ -195,28 +198,28 @@ class TextTower(nn.Module):
             names = "activation_checkpointing_enable", "gradient_checkpointing_enable"
             enable = next(getattr(self.encoder, name) for name in names if hasattr(self.encoder, name))
             enable({"use_reentrant": False})
-        self.identity_dropout = config.identity_dropout
-        self.identity: nn.Embedding | None = None
+        self.identity: Identity | None = None
         if config.identity_dropout < 1:
-            self.identity = nn.Embedding(config.num_items, config.dim)
-            nn.init.zeros_(self.identity.weight)
+            self.identity = Identity(config.num_items, config.dim, config.identity_dropout)
 
     def load_encoder(self, folder: Path) -> None:
-        """Takes the weights of a local pretrained folder."""
+        """Takes the weights of a local pretrained folder.
+
+        Raises:
+            ValueError: If some are missing.
+        """
         found = AutoModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
         )
-        self.encoder.load_state_dict(found.state_dict(), strict=False)
+        missing, _ = self.encoder.load_state_dict(found.state_dict(), strict=False)
+        if missing:
+            raise ValueError(f"dual_tower.text.encoder {folder}: no weights for {missing[0]}.")
 
     def forward(self, tokens: Tensor, item_index: Tensor | None = None) -> Tensor:
         """(n, W) integer tokens, and (n,) int64 items, -1 without an identity -> (n, d) float32 of length 1."""
         out = self.projection(self._texts(tokens.long()))
         if self.identity is not None and item_index is not None:
-            identity = self.identity(item_index.clamp_min(0)) * (item_index >= 0)[:, None]
-            if self.training:
-                kept = torch.rand(len(item_index), 1, device=out.device) >= self.identity_dropout
-                identity = identity * kept
-            out = out + identity
+            out = out + self.identity(item_index)
         return F.normalize(out.float(), dim=-1)
 
     def _texts(self, tokens: Tensor) -> Tensor:
@@ -225,7 +228,8 @@ class TextTower(nn.Module):
         column = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         lengths = ((tokens != self.pad) * column).amax(1)
         order = lengths.argsort(stable=True)
-        size = -(-len(tokens) // LENGTHS) if len(tokens) >= 16 * LENGTHS else max(1, len(tokens))
+        groups = self.groups if len(tokens) >= 16 * self.groups else 1
+        size = max(1, -(-len(tokens) // groups))
         if self.rows_at_once:
             size = min(size, self.rows_at_once)
         parts = []
@@ -236,11 +240,9 @@ class TextTower(nn.Module):
                 parts.append(checkpoint(self._mean, some, use_reentrant=False))
             else:
                 parts.append(self._mean(some))
-        return torch.cat(parts)[order.argsort()] if parts else self.projection.weight.new_zeros(0, self._width)
-
-    @property
-    def _width(self) -> int:
-        return int(self.projection.in_features)
+        if not parts:
+            return self.projection.weight.new_zeros(0, self.projection.in_features)
+        return torch.cat(parts)[order.argsort()]
 
     def _mean(self, tokens: Tensor) -> Tensor:
         inside = tokens != self.pad
@@ -261,10 +263,3 @@ def joined(tokens: Tensor, history: Tensor, length: int, pad: int) -> Tensor:
     flat = F.pad(rows.flip(1).flatten(1), (0, length), value=pad)
     order = (flat == pad).to(torch.uint8).argsort(dim=1, stable=True)[:, :length]
     return flat.gather(1, order)
-
-
-def _no_pooler(encoder: dict[str, Any]) -> dict[str, Any]:
-    """BERT's pooler is trained for something else, and unused parameters stop several processes."""
-    return (
-        {"add_pooling_layer": False} if encoder.get("model_type") in {"bert", "roberta", "xlm-roberta"} else {}
-    )

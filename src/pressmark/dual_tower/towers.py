@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from pressmark.catalog.principal_axes import principal_axes
+from pressmark.dual_tower.identity import Identity
 from pressmark.dual_tower.text import TextTower, joined
 from pressmark.interactions.histories import Histories
 
@@ -126,11 +127,9 @@ class ItemTower(nn.Module):
             nn.init.zeros_(last.bias)
             first = nn.Linear(config.vector_dim, config.hidden_dim)
             self.mlp = nn.Sequential(first, nn.GELU(), nn.Dropout(config.item_dropout), last)
-        self.identity_dropout = config.identity_dropout
-        self.identity: nn.Embedding | None = None
+        self.identity: Identity | None = None
         if config.identity_dropout < 1:
-            self.identity = nn.Embedding(config.num_items, config.dim)
-            nn.init.zeros_(self.identity.weight)
+            self.identity = Identity(config.num_items, config.dim, config.identity_dropout)
 
     def forward(self, vectors: Tensor, item_index: Tensor) -> Tensor:
         """(n, D) float32 and (n,) int64 -> (n, d) float32 of length 1; -1 is an item without an identity."""
@@ -139,12 +138,7 @@ class ItemTower(nn.Module):
         if self.mlp is not None:
             out = out + self.mlp(standard)
         if self.identity is not None:
-            # An item that is never trained on gets no gradient: its identity stays zero.
-            identity = self.identity(item_index.clamp_min(0)) * (item_index >= 0)[:, None]
-            if self.training:
-                kept = torch.rand(len(item_index), 1, device=vectors.device) >= self.identity_dropout
-                identity = identity * kept
-            out = out + identity
+            out = out + self.identity(item_index)
         return F.normalize(out.float(), dim=-1)
 
     @torch.no_grad()
@@ -321,16 +315,16 @@ class DualTower(PreTrainedModel):
 
     @torch.no_grad()
     def embed_users(
-        self, histories: Histories, item_embeddings: Tensor, item_tokens: Tensor | None = None
+        self, histories: Histories, item_embeddings: Tensor, content: Tensor | None = None
     ) -> Tensor:
         """B histories and (N, d) embeddings of all items -> (B, d) float32 of length 1.
 
         Args:
             histories: Of items 0 to N - 1.
             item_embeddings: (N, d) float32.
-            item_tokens: (N, W) where shoppers are read as text; None takes those that the model holds.
+            content: (N, D) of all items, read where shoppers are text; None takes what the model holds of it.
         """
-        content = self.item_tokens if item_tokens is None else item_tokens
+        content = self.item_tokens if content is None else content
         items, lengths = histories.newest(self.config.history_length)
         items = items[:, : max(1, int(lengths.max(initial=0)))]
         parts = [torch.empty(0, self.config.dim, device=self.device)]

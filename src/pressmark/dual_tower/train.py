@@ -187,7 +187,6 @@ class DualTowerTask:
         self.num_first = min(round(config.empty_share * len(self.later)), len(self.first))
         self.log_q = log_shares(self._expected_draws())
         self._vectors = torch.from_numpy(vectors)
-        self._tokens = self._vectors if config.text.users == "text" else None
         self._seen: list[tuple[Tensor, Tensor]] = []  # the targets of a step, for the queue
 
     def _expected_draws(self) -> np.ndarray:
@@ -297,7 +296,7 @@ class DualTowerTask:
             for num in (len(self.valid), len(embeddings))
         )
         asked = self.valid.take(cases)
-        users = tower.embed_users(asked.histories, embeddings, self._tokens)
+        users = tower.embed_users(asked.histories, embeddings, self._vectors)
         return {
             "alignment": alignment(users, embeddings[asked.target]),
             "uniformity": uniformity(embeddings[items]),
@@ -317,14 +316,14 @@ def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
         (C,) int64 from 1; 0 where the target itself is in the history. The same on every process.
     """
     embeddings = model.embed_items(vectors)
-    tokens = torch.from_numpy(vectors).to(embeddings.device) if model.config.user_length else None
+    content = torch.from_numpy(vectors).to(embeddings.device)
     num_items, column = len(embeddings), torch.arange(len(embeddings), device=embeddings.device)
     found = torch.zeros(len(cases), dtype=torch.int64, device=embeddings.device)
     mine = np.arange(distributed.rank(), len(cases), distributed.num_processes())
     for rows in np.array_split(mine, max(1, math.ceil(len(mine) * num_items / SCORES_AT_ONCE))):
         histories = cases.histories.take(rows)
         target = torch.from_numpy(cases.target[rows]).to(embeddings.device)[:, None]
-        scores = model.embed_users(histories, embeddings, tokens) @ embeddings.T
+        scores = model.embed_users(histories, embeddings, content) @ embeddings.T
         scores[torch.from_numpy(histories.row_of_value()), torch.from_numpy(histories.values)] = -torch.inf
         own = scores.gather(1, target)
         ahead = (scores > own) | ((scores == own) & (column < target))

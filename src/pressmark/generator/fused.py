@@ -38,6 +38,8 @@ MOST_BEAMS = 1024
 """That the last level puts in order by comparing each with each."""
 SHARED_MEMORY = 220 * 2**10
 """Bytes that a program may have: the tiles are cut for Hopper, and smaller GPUs go the plain way."""
+CHOOSE_WARPS = 16
+"""Of the program that keeps a user's best, at most."""
 ENCODER_ROWS = 64
 """That one program of the encoder's feed-forward part takes."""
 MOST_WIDTH = 128
@@ -52,14 +54,12 @@ class Tiles:
         beams: Beams of a user that one program carries through the decoder; `warps` of that program.
         columns: Of the feed-forward part and of the output head at a time.
         stages: Loads in flight in self-attention, in cross-attention, and of those columns.
-        choose_warps: Of the program that keeps a user's best.
     """
 
     beams: int
     warps: int
     columns: int
     stages: tuple[int, int, int]
-    choose_warps: int = 16
 
 
 class FusedDecoder(T5Decoder):
@@ -257,7 +257,7 @@ def search(
         )
         own = None if prior is None else prior[level].contiguous()
         closed = None if dead is None else _edges_of(dead[level], num_users, trie.first_edge[level])
-        now = _keep_best(trie, level, now, beam, scores, sums, masks, closed, normalizer, own, tiles)
+        now = _keep_best(trie, level, now, beam, scores, sums, masks, closed, normalizer, own)
     shape = (num_users, now.num)
     score = now.score.view(shape)
     return Beams(
@@ -311,7 +311,6 @@ def _keep_best(
     closed: Tensor | None,
     normalizer: Normalizer,
     prior: Tensor | None,
-    tiles: Tiles,
 ) -> _Beams:
     codes, width = trie.edge_code[level], trie.width[level]
     new = now.then(level, min(beam, len(codes), now.num * width))
@@ -364,7 +363,7 @@ def _keep_best(
         PRIOR=prior is not None,
         FILTER=masks is not None,
         DEAD=0 if closed is None else closed.shape[1],
-        num_warps=max(1, min(tiles.choose_warps, places // 32)),
+        num_warps=max(1, min(CHOOSE_WARPS, places // 32)),
     )
     return new
 
@@ -389,8 +388,8 @@ def _filled(number: int, least: int = 16) -> int:
 
 
 def _shared_memory(device: torch.device) -> int:
-    found = torch.cuda.get_device_properties(device)
-    return int(getattr(found, "shared_memory_per_block_optin", 0))
+    """Bytes that a program may have; 0 where only NVIDIA's cards say."""
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0))
 
 
 class Graph:

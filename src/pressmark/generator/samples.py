@@ -182,11 +182,9 @@ class Batch:
         attention_mask: (n, S) int64, (B, S) of windows.
         labels: (n, L) int64 sid_tokens of the targets, without EOS: a SID ends after L codes.
         item_index: (n,) int64 the targets.
-        next_index: (B, T) int64 item_index of what follows each window's last T positions, -1 where that is no
-            target; the others are those of `item_index`, in that order. None where each target has a history
-            of its own.
-        next_items: (B, T, L) int64 their sid_tokens.
-        place: (n,) int64 where the targets stand among those B * T.
+        next_items: (B, T, L) int64 sid_tokens of what follows each window's last T positions, padding where
+            that is no target. None where each target has a history of its own.
+        place: (n,) int64 where the targets stand among those B * T, in the order of `item_index`.
         told: (R,) int64 which of those B * T * L codes a model has to tell; None for all.
         read: (B, S) int64 item_index of what stands at each position, -1 for no item; of windows alone.
         content: (B, S, D) float32 of those items; None where the model reads none.
@@ -196,7 +194,6 @@ class Batch:
     attention_mask: Tensor
     labels: Tensor
     item_index: Tensor
-    next_index: Tensor | None = None
     next_items: Tensor | None = None
     place: Tensor | None = None
     told: Tensor | None = None
@@ -271,7 +268,7 @@ class Collator:
         read = F.pad(items[:, :-1], (1, 0), value=-1)
         content = None if self.content is None else self.content[read]
         labels = spelled.flatten(0, 1)[chosen]
-        return Batch(input_ids, attention_mask, labels, target, following, spelled, chosen, told, read, content)
+        return Batch(input_ids, attention_mask, labels, target, spelled, chosen, told, read, content)
 
     def _stretches(self, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
         """(n, W) int64 items from each start on, padded with -1; and (n,) int64 their lengths."""
