@@ -33,7 +33,7 @@ TEXTS = [
     "sourdough bread with seeds, sliced, 750 g, the crust baked twice",
     "milk",
 ] * 12
-TINY = text.Config(encoder="scratch", length=12, vocab_size=200, num_layers=2, width=16, num_heads=2)
+TINY = text.Config(encoder="scratch", length=12, vocab_size=200, num_layers=2, width=16, num_heads=2, dropout=0)
 
 
 def tower(**changes: object) -> tuple[TextTower, torch.Tensor]:
@@ -43,9 +43,6 @@ def tower(**changes: object) -> tuple[TextTower, torch.Tensor]:
     rows = tokens_of(tokenizer, TEXTS, own.text.length)
     model = new_model(rows, np.ones(len(rows), bool), own, 0, tokenizer)
     assert isinstance(model.item_tower, TextTower)
-    for one in model.item_tower.modules():
-        if isinstance(one, torch.nn.Dropout):
-            one.p = 0.0
     return model.item_tower, torch.from_numpy(rows)
 
 
@@ -150,6 +147,7 @@ def test_a_view_of_a_text_lacks_some_tokens() -> None:
         ({"length": 0}, "length is 0"),
         ({"rows_at_once": -1}, "rows_at_once is -1"),
         ({"user_length": 0}, "user_length is 0"),
+        ({"dropout": 1.0}, "dropout is 1"),
         ({"encoder": "", "users": "text"}, "nothing reads text"),
     ],
 )

@@ -225,12 +225,23 @@ def test_the_command_recommends_to_a_file(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "n.parquet").exists()
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "generator"])
+@pytest.mark.parametrize("stage", ["tokenizer", "generator", "dual_tower"])
 def test_two_processes_train_as_one(run: Path, tmp_path: Path, stage: str) -> None:
-    """Dropout draws differ between processes, so it is off; everything else must agree."""
+    """Dropout draws differ between processes, so it is off; all else must agree. The tower reads text."""
     still = {
         "generator.model.dropout": 0.0,
         "generator.model.identity_dropout": 0.0,
+        "dual_tower.identity_dropout": 0.0,
+        "dual_tower.text.encoder": "scratch",
+        "dual_tower.text.users": "text",
+        "dual_tower.text.num_layers": 1,
+        "dual_tower.text.width": 16,
+        "dual_tower.text.num_heads": 2,
+        "dual_tower.text.length": 16,
+        "dual_tower.text.user_length": 24,
+        "dual_tower.text.dropout": 0.0,
+        "dual_tower.text.rows_at_once": 100,
+        "dual_tower.training.max_steps": 8,
         "run_dir": tmp_path / "one",
     }
     experiment, _ = parse(tiny_arguments(run.parent, **still))
@@ -243,8 +254,7 @@ def test_two_processes_train_as_one(run: Path, tmp_path: Path, stage: str) -> No
     two = str(REPOSITORY / "configs" / "accelerate" / "cpu2.yaml")
     done = launch(f"train_{stage}.py", arguments, "--config_file", two)
     assert done.returncode == 0, done.stderr[-3000:]
-    alone = read_json(tmp_path / "one" / stage / "metrics.json")["training"]
-    together = read_json(tmp_path / "two" / stage / "metrics.json")["training"]
+    alone, together = (stages.training_of(tmp_path / name, stage) for name in ("one", "two"))
     assert (alone["num_processes"], together["num_processes"]) == (1, 2)
     assert together["losses"][:50] == pytest.approx(alone["losses"][:50], rel=1e-5)
 

@@ -49,7 +49,7 @@ class Config:
         length: Tokens of an item's text, or of a query, that are read.
         user_length: Tokens of a history as text.
         vocab_size: Of a tokenizer trained here.
-        num_layers, width, num_heads: Of an encoder trained from scratch.
+        num_layers, width, num_heads, dropout: Of an encoder trained from scratch.
         rows_at_once: Texts whose activations are held at a time; the others are computed again on the way back
             (gradient caching). 0 holds all.
         checkpointing: Holds one layer's activations at a time.
@@ -63,6 +63,7 @@ class Config:
     num_layers: int = 6
     width: int = 512
     num_heads: int = 8
+    dropout: float = 0.1
     rows_at_once: int = 0
     checkpointing: bool = False
 
@@ -74,6 +75,8 @@ class Config:
             raise ValueError(
                 f"dual_tower.text.num_heads is {self.num_heads}; it must divide width ({self.width})."
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dual_tower.text.dropout is {self.dropout}; it must be from 0 to below 1.")
         if self.rows_at_once < 0:
             raise ValueError(f"dual_tower.text.rows_at_once is {self.rows_at_once}; it must be 0 or above.")
         if self.users == "text" and not self.encoder:
@@ -160,6 +163,8 @@ def encoder_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_heads,
         intermediate_size=4 * config.width,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
         max_position_embeddings=longest,
         pad_token_id=pad_of(tokenizer),
         type_vocab_size=1,
