@@ -6,9 +6,11 @@ whole for an encoder that only looks back: one sample then holds all their next 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +48,14 @@ class Samples:
         """(S,) int64: one each."""
         return np.ones(len(self), np.int64)
 
+    def item_counts(self, num_items: int) -> np.ndarray:
+        """(num_items,) int64: how often each item stands in the sequences."""
+        return np.bincount(self.values, minlength=num_items)
+
+    def contents(self) -> list[Any]:
+        """What a fingerprint is made of."""
+        return list(vars(self).values())
+
     def plan(self, epoch: int, batch_size: int, seed: int) -> list[np.ndarray]:
         """The epoch's batches: samples of about equal history length together, in random order.
 
@@ -55,13 +65,16 @@ class Samples:
         Returns:
             int64 arrays of at most `batch_size` sample numbers.
         """
+        return self.cut(math.ceil(len(self) / batch_size), np.random.default_rng([seed, epoch]))
+
+    def cut(self, num_batches: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """`plan` of so many batches."""
         if not len(self):
             return []
-        rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self))
         # Stable: which samples of one length meet in a batch stays random.
         order = order[np.argsort(self.length[order], kind="stable")]
-        batches = np.array_split(order, math.ceil(len(self) / batch_size))
+        batches = np.array_split(order, num_batches)
         return [batches[number] for number in rng.permutation(len(batches))]
 
 
@@ -124,6 +137,14 @@ class Windows:
         before = np.concatenate([[0], np.cumsum(self.wanted)])
         return before[self.start + self.length] - before[self.start + self.overlap]
 
+    def item_counts(self, num_items: int) -> np.ndarray:
+        """(num_items,) int64: how often each item stands in the sequences."""
+        return np.bincount(self.values, minlength=num_items)
+
+    def contents(self) -> list[Any]:
+        """What a fingerprint is made of."""
+        return list(vars(self).values())
+
     def plan(self, epoch: int, batch_size: int, seed: int) -> list[np.ndarray]:
         """The epoch's batches: windows of about equal length together, in random order.
 
@@ -133,13 +154,15 @@ class Windows:
         Returns:
             int64 arrays of window numbers, of about `batch_size` targets each.
         """
+        return self.cut(math.ceil(self.num_targets.sum() / batch_size), np.random.default_rng([seed, epoch]))
+
+    def cut(self, num_batches: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """`plan` of so many batches, or fewer where single windows are more than a batch."""
         if not len(self):
             return []
-        rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self))
         order = order[np.argsort(self.length[order], kind="stable")]
         targets = np.cumsum(self.num_targets[order])
-        num_batches = math.ceil(targets[-1] / batch_size)
         ends = np.searchsorted(targets, targets[-1] * np.arange(1, num_batches) / num_batches) + 1
         batches = [batch for batch in np.split(order, ends) if len(batch)]
         return [batches[number] for number in rng.permutation(len(batches))]
@@ -228,6 +251,12 @@ class Collator:
         self.tokens = item_tokens(table, device)
         self.first_recency = Vocabulary(table.level_sizes).size
         self.values = torch.from_numpy(samples.values).to(device)
+
+    def over(self, samples: Samples | Windows) -> Collator:
+        """The same of other samples."""
+        other = copy.copy(self)
+        other.samples, other.values = samples, torch.from_numpy(samples.values).to(self.device)
+        return other
 
     def __call__(self, numbers: np.ndarray) -> Batch:
         """The samples `numbers` (n,) int64, padded to the longest among them."""

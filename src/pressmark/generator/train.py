@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,13 @@ from pressmark.generator.model import (
 )
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Batch, Collator, Samples, Windows, prefix_samples, windows
+from pressmark.generator.stream import StreamedSamples, open_stream
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.training import loop
+from pressmark.training.own import Own
 from pressmark.training.validation import validated
 
 EARLIER = ("generator/model.safetensors", "data/items.parquet")
@@ -49,6 +53,10 @@ class Config:
     Attributes:
         model: Its size.
         training: Length, speed and precision of training.
+        stream: Folder of parquet shards with the histories to train on, where they are larger than memory: a
+            column `history` with a list of item ids (or item_index) a row, see `history_shards`. They take the
+            place of data/train.parquet. Empty trains on the latter.
+        stream_buffer: Histories of a stream that are shuffled and bucketed by length together, on each process.
         init_from: Run folder whose generator it goes on from, over the same codebooks: for nightly retraining,
             or a catalog that has grown; its data/items.parquet says whose the identities are. The vectors must
             be of the same embedding. Empty starts afresh.
@@ -75,6 +83,8 @@ class Config:
     training: loop.Config = field(
         default_factory=lambda: loop.Config(learning_rate=1e-3, warmup_steps=200, num_epochs=20, patience=5)
     )
+    stream: str = ""
+    stream_buffer: int = 65_536
     init_from: str = ""
     history_length: int = 20
     item_loss: float = 2.0
@@ -88,7 +98,7 @@ class Config:
     mask_history: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("history_length", "beam", "valid_beam"):
+        for name in ("history_length", "beam", "valid_beam", "stream_buffer"):
             if getattr(self, name) < 1:
                 raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be at least 1.")
         if not self.popularity_discounts or min(self.popularity_discounts) < 0:
@@ -119,7 +129,7 @@ def train(run: Path, config: Config, seed: int) -> None:
         "generator",
         loop.decisive(asdict(config)),
         seed,
-        *vars(task.samples).values(),
+        *task.samples.contents(),
         task.valid.case_id,
         task.table.sids,
         task.table.codebook_fingerprint,
@@ -145,14 +155,21 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
-    causal = config.model.history_input == "causal"
-    samples = (windows if causal else prefix_samples)(
-        split.train, config.history_length, config.empty_histories, config.repeat_targets
+    spell = partial(
+        windows if config.model.history_input == "causal" else prefix_samples,
+        history_length=config.history_length,
+        empty_histories=config.empty_histories,
+        repeat_targets=config.repeat_targets,
     )
+    samples: Samples | Windows | StreamedSamples
+    if config.stream:
+        samples = open_stream(Path(config.stream), catalog.item_id, split.cold, spell, config.stream_buffer)
+    else:
+        samples = spell(split.train)
     if not len(samples):
         raise ValueError(
-            f"{run / 'data' / 'train.parquet'}: no user has two interactions, so there is no next item to "
-            "learn. Check the split, or set generator.empty_histories to true."
+            f"{config.stream or run / 'data' / 'train.parquet'}: no user has two interactions, so there is no "
+            "next item to learn. Check the split, or set generator.empty_histories to true."
         )
     torch.manual_seed(seed)
     vectors = read_vectors(run) if reads_content(config.model) else None
@@ -174,7 +191,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
                 model.item_head.codes.requires_grad_(False)
     quicken_dropout(model)
     # What nobody has bought is told from nothing: as something to avoid it would be buried, new or not.
-    bought = np.unique(split.train.values)
+    bought = np.flatnonzero(samples.item_counts(len(table)))
     valid = choose_cases(split.valid, config, seed)
     return model, GeneratorTask(samples, valid, table, bought, config, seed, content)
 
@@ -224,7 +241,7 @@ class GeneratorTask:
 
     def __init__(
         self,
-        samples: Samples | Windows,
+        samples: Samples | Windows | StreamedSamples,
         valid: Cases,
         table: SidTable,
         items: np.ndarray,
@@ -232,32 +249,37 @@ class GeneratorTask:
         seed: int,
         content: Tensor | None = None,
     ) -> None:
-        count = np.bincount(samples.values, minlength=len(table))
-        self.facts = ItemFacts.of(content, count)
+        self.facts = ItemFacts.of(content, samples.item_counts(len(table)))
         self.samples, self.valid, self.table, self.items = samples, valid, table, items
         self.config, self.seed = config, seed
         self._device: torch.device | None = None
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
+    def plan(self, epoch: int) -> Sequence[np.ndarray] | Sequence[Own]:
         """The epoch's batches."""
         return self.samples.plan(epoch, self.config.training.batch_size, self.seed)
 
-    def collate(self, samples: np.ndarray, device: torch.device) -> Batch:
+    def collate(self, samples: np.ndarray | Own, device: torch.device) -> Batch:
         """These samples on `device`."""
+        if isinstance(samples, Own):
+            source, numbers = samples.source, samples.numbers
+        else:
+            source, numbers = self.samples, samples
         if self._device != device:
             config, table = self.config, self.table
             content = self.facts.content
             content = None if content is None else F.pad(content, (0, 0, 0, 1))
             self._code_loss = CodeLoss(table, self.items, config.model.normalizer, device)
             self._collator = Collator(
-                self.samples, table, config.model.history_input, device, content, self._code_loss.needed
+                source, table, config.model.history_input, device, content, self._code_loss.needed
             )
             bias = (config.model.popularity_prior * self.facts.log_count).to(device)
             of_items = self._collator.tokens, self._collator.content, self.items, bias
             self._item_loss = ItemLoss(*of_items, config.item_loss_others)
             self._bias = bias
             self._device = device
-        return self._collator(samples)
+        if self._collator.samples is not source:
+            self._collator = self._collator.over(source)
+        return self._collator(numbers)
 
     def weight(self, batch: Batch) -> float:
         """Tokens that the loss sums over."""

@@ -32,6 +32,17 @@ class Histories:
         values = np.concatenate(arrays) if arrays else np.empty(0, np.int64)
         return cls(values.astype(np.int64), offsets)
 
+    @classmethod
+    def join(cls, parts: Sequence[Histories]) -> Histories:
+        """One after the other; at least one part.
+
+        >>> Histories.join([Histories.from_lists([[3, 1]]), Histories.from_lists([[], [2]])]).offsets.tolist()
+        [0, 2, 2, 3]
+        """
+        starts = np.cumsum([0, *(len(part.values) for part in parts)])
+        offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate([*offsets, starts[-1:]]))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from pressmark import distributed
 from pressmark.distributed import all_reduce_sum, broadcast_object
 from pressmark.training.checkpoint import Progress, load_weights, read_progress, save_checkpoint
+from pressmark.training.own import Own
 from pressmark.training.precision import choose_precision, keep_memory, products, use_all_cores
 
 
@@ -83,7 +84,9 @@ def decisive(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     idle = ("checkpoint_every", "log_with")
     training = {key: value for key, value in settings["training"].items() if key not in idle}
-    return settings | {"training": training}
+    # How a stream would be read says nothing where there is none.
+    unread = () if settings.get("stream") else ("stream", "stream_buffer")
+    return {key: value for key, value in settings.items() if key not in unread} | {"training": training}
 
 
 class Task(Protocol):
@@ -97,11 +100,12 @@ class Task(Protocol):
     name: str
     metric: str
 
-    def plan(self, epoch: int) -> Sequence[np.ndarray]:
-        """The epoch's global batches: int64 sample numbers, the same on every process."""
+    def plan(self, epoch: int) -> Sequence[np.ndarray] | Sequence[Own]:
+        """The epoch's global batches: int64 sample numbers, the same on every process; or as many on every
+        process, each its own share. They are asked for in order."""
         ...
 
-    def collate(self, samples: np.ndarray, device: torch.device) -> Any:
+    def collate(self, samples: Any, device: torch.device) -> Any:
         """Tensors of these samples, which are one process's share of a batch."""
         ...
 
@@ -214,11 +218,11 @@ class _Run:
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
-    def _step(self, samples: np.ndarray, total: int) -> None:
+    def _step(self, samples: np.ndarray | Own, total: int) -> None:
         config, progress, accelerator = self.config, self.progress, self.accelerator
         rank, world = accelerator.process_index, accelerator.num_processes
         torch.manual_seed((self.seed * 1_000_003 + progress.step) * 4099 + rank)
-        share = samples[rank::world]
+        share = samples if isinstance(samples, Own) else samples[rank::world]
         # A process without samples still has to take part in the gradient's all-reduce.
         scale = float(len(share) > 0)
         share = share if len(share) else samples[:1]
