@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from pressmark.files import (
+    DiskFull,
     fingerprint,
     read_json,
     read_parquet,
@@ -27,6 +30,33 @@ def test_an_error_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
         raise RuntimeError
     assert read_json(path) == {"old": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        # As safetensors says it, which raises no OSError.
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_leaves_the_old_folder_and_says_what_to_do(tmp_path: Path, error: Exception) -> None:
+    with replacing(tmp_path / "model") as partial:
+        partial.mkdir()
+        write_json(partial / "a.json", {"old": 1})
+    with (
+        pytest.raises(DiskFull, match=r"b\.json: no space left on the device .*Make room"),
+        replacing(tmp_path / "model") as partial,
+    ):
+        partial.mkdir()
+        with replacing(partial / "b.json") as inner:
+            inner.write_text("half")
+            raise error
+    assert read_json(tmp_path / "model" / "a.json") == {"old": 1}
+    assert [one.name for one in tmp_path.iterdir()] == ["model"]
+    with pytest.raises(PermissionError), replacing(tmp_path / "model"):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

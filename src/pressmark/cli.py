@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pressmark import living, stages
+from pressmark.distributed import LostProcess, noticing
 from pressmark.experiment import parse
-from pressmark.files import read_parquet, replacing
+from pressmark.files import DiskFull, read_parquet, replacing
 
 if TYPE_CHECKING:
     from pressmark.load import LoadedRecommender
@@ -62,11 +63,12 @@ def truth(word: str) -> bool:
 
 
 def guarded(command: Any, *arguments: Any) -> None:
-    """Runs a command; a user's mistake ends in one clear line and status 2 rather than a traceback."""
+    """Runs a command; what the user can set right ends in one clear line and status 2, not in a traceback."""
     try:
-        command(*arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with noticing("Give the same command again to go on."):
+            command(*arguments)
+    except (ValueError, DiskFull, LostProcess) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
 
 

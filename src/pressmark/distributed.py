@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -10,24 +13,96 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
 
+TIMEOUT = timedelta(hours=2)
+"""How long processes wait for each other: the first one may prepare data meanwhile. A dead one is noticed at
+once."""
+
+SHARDED = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
+"""Ways to divide a model over GPUs, and how the launcher says so."""
+
+
+class LostProcess(RuntimeError):
+    """Another process of this run has gone while this one waited for it."""
+
 
 def start() -> PartialState:
     """Joins the process group that a launcher set up; with one process there is none. Safe to call again.
 
     Raises:
-        ValueError: If the launcher started more processes than found each other: they would train apart.
+        ValueError: If the launcher started other processes than were asked for, or than found each other.
     """
     # Accelerate itself reads this variable only after it has chosen a backend; without it a CPU launch
     # of two processes ends in two groups of one.
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true" or not torch.cuda.is_available()
-    state = PartialState(cpu=on_cpu) if PartialState._shared_state == {} else PartialState()
+    on_cpu = _set("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    if PartialState._shared_state == {}:
+        _refuse_what_would_not_run_together(on_cpu)
+        grouped = "WORLD_SIZE" in os.environ
+        state = PartialState(cpu=on_cpu, **({"timeout": TIMEOUT} if grouped else {}))
+    else:
+        state = PartialState()
     expected = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != expected:
         raise ValueError(
             f"the launcher started {expected} processes but {state.num_processes} found each other; they would "
-            "train apart. On a CPU use configs/accelerate/cpu2.yaml or torchrun."
+            f"train apart. {_INSTEAD}"
         )
     return state
+
+
+_INSTEAD = "On a CPU use configs/accelerate/cpu2.yaml or torchrun."
+
+
+def _set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"
+
+
+def sharding() -> str:
+    """How the launcher wants the model divided: "FSDP", "DeepSpeed" or "" for not at all."""
+    return next((name for name, variable in SHARDED.items() if _set(variable)), "")
+
+
+def _refuse_what_would_not_run_together(on_cpu: bool) -> None:
+    """Raises ValueError for launches that end in runs of one process each, or in one process alone."""
+    if on_cpu and sharding():
+        raise ValueError(
+            f"{sharding()} was asked for, but there is no GPU (or use_cpu is set): the processes would each "
+            f"train alone. {_INSTEAD}"
+        )
+    if _set("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "`accelerate launch --cpu --num_processes` above 1 starts a single process. Give a config file: "
+            "configs/accelerate/cpu2.yaml, or use torchrun."
+        )
+
+
+@contextmanager
+def noticing(doing: str) -> Iterator[None]:
+    """Says what happened where another process dies while this one waits for it.
+
+    Args:
+        doing: What is cut short, and how to go on.
+
+    Raises:
+        LostProcess: In place of what the collective raised.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, LostProcess) or not _is_loss(error):
+            raise
+        raise LostProcess(
+            f"process {rank()} of {num_processes()} has lost another one, which was killed, ran out of memory "
+            f"or ended with an error of its own (see above or in its log). {doing}"
+        ) from error
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    """Whether a collective failed; gloo's errors have no type of their own."""
+    if not is_distributed():
+        return False
+    return (
+        isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection closed by peer" in str(error)
+    )
 
 
 def is_distributed() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,11 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
+class DiskFull(OSError):
+    """A file could not be written for want of room; what stood in its place still stands there."""
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to, and renames it into place if the block succeeds.
 
     Works for a file or a folder. On an error nothing at `path` changes and the partial is removed.
+
+    Raises:
+        DiskFull: If there is no room for the new file beside the old one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +46,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
             _remove(old)
         else:
             os.replace(partial, path)
+    except Exception as error:
+        if isinstance(error, DiskFull) or not _is_full(error):
+            raise
+        raise DiskFull(
+            f"{path}: no space left on the device for it; what was there before still is. Make room, then give "
+            "the same command again."
+        ) from error
     finally:
         _remove(partial)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a writer ran out of room or quota; safetensors says it in words alone."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in codes or any(f"(os error {code})" in str(error) for code in codes)
 
 
 def _remove(path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pressmark.files import DiskFull
+from pressmark.training import checkpoint
 from pressmark.training.loop import Config, fit, learning_rate
 
 
@@ -149,3 +152,25 @@ def test_schedules(schedule: str, middle: float) -> None:
     config = Config(learning_rate=1.0, warmup_steps=10, schedule=schedule)  # type: ignore[arg-type]
     assert learning_rate(config, 0, 110) == pytest.approx(0.1)
     assert learning_rate(config, 60, 110) == pytest.approx(middle)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = new_model()
+    fit(whole, Line(), quick(checkpoint_every=0), tmp_path / "a", 0, "f")
+    write = checkpoint.write_tensors
+
+    def full(path: Path, tensors: dict[str, Tensor]) -> None:
+        if "step-00000008" in str(path) and path.name == "optimizer.safetensors":
+            path.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, tensors)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    with pytest.raises(DiskFull, match=r"step-00000008: no space left .*Make room, then give the same command"):
+        fit(new_model(), Line(), quick(checkpoint_every=0), tmp_path / "b", 0, "f")
+    assert [one.name for one in (tmp_path / "b").iterdir()] == ["step-00000007"]
+    monkeypatch.setattr(checkpoint, "write_tensors", write)
+    resumed = new_model()
+    fit(resumed, Line(), quick(checkpoint_every=0), tmp_path / "b", 0, "f")
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)

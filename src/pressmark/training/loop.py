@@ -145,6 +145,8 @@ def fit(
 
     Raises:
         ValueError: For a checkpoint of another run.
+        LostProcess: If another process dies; the last checkpoint stays.
+        DiskFull: If there is no room for a checkpoint; the one before stays.
         FloatingPointError: If a loss is not finite; the last checkpoint stays.
     """
     use_all_cores()
@@ -157,11 +159,17 @@ def fit(
 
     run = _Run(accelerator, model, wrapped, optimizer, task, config, progress, best, folder, fingerprint, seed)
     if not progress.finished:
-        run.train()
+        with distributed.noticing(f"{task.name} goes on from its last checkpoint in {folder}: {AGAIN}"):
+            run.train()
     if run.best is not None:
         model.load_state_dict(run.best)
     model.eval()
     return {**asdict(progress), "num_processes": accelerator.num_processes, "config": asdict(config)}
+
+
+ASK_EVERY = 10
+"""Steps after which processes ask the first one whether it is time for a checkpoint: to ask is to wait."""
+AGAIN = "give the same command again, with as many processes."
 
 
 @dataclass
@@ -201,7 +209,7 @@ class _Run:
                 progress.batch += 1
                 progress.seconds = time.perf_counter() - started
                 bar.update()
-                if time.perf_counter() - last_checkpoint > config.checkpoint_every:
+                if self._checkpoint_due(last_checkpoint):
                     self._save()
                     last_checkpoint = time.perf_counter()
             progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -312,6 +320,14 @@ class _Run:
         if self.accelerator.is_main_process:
             save_checkpoint(self.folder, self.model, self.optimizer, self.best, self.progress, self.fingerprint)
         self.accelerator.wait_for_everyone()
+
+    def _checkpoint_due(self, last: float) -> bool:
+        """Whether to save now; the same answer on every process, whose clocks differ."""
+        if self.accelerator.num_processes > 1 and self.config.checkpoint_every > 0:
+            if self.progress.step % ASK_EVERY:
+                return False
+            return bool(broadcast_object(time.perf_counter() - last > self.config.checkpoint_every))
+        return time.perf_counter() - last > self.config.checkpoint_every
 
     def _out_of_budget(self, started: float) -> bool:
         config, progress = self.config, self.progress
