@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
-from pressmark.cli import _known_items, _read_histories, main
+from pressmark.cli import main
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,35 +29,3 @@ def test_mistakes_end_with_status_2(
         main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"history": "milk"}', "row 2: history is 'milk'"),
-        ('{"history": [1]}', "row 2"),
-        ("{", "row 2: not valid JSON"),
-        ('{"user_id": "u"}', "row 2: history is None"),
-    ],
-)
-def test_a_bad_history_names_its_file_and_row(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "h.jsonl"
-    path.write_text('{"user_id": "a", "history": ["x"]}\n' + line + "\n")
-    with pytest.raises(ValueError, match=message):
-        _read_histories(path)
-
-
-def test_items_that_are_gone_are_left_out_of_histories() -> None:
-    item_id = np.array(["x", "y"], object)
-    assert _known_items(Path("h"), [["x", "gone"], [], ["gone"]], item_id) == ([["x"], [], []], 2)
-    with pytest.raises(ValueError, match="h: record 2: item id 'X', like all 2 others"):
-        _known_items(Path("h"), [[], ["X"], ["Y"]], item_id)
-
-
-def test_histories_without_a_user_are_numbered(tmp_path: Path) -> None:
-    path = tmp_path / "h.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf{"history": []}\n\n{"user_id": 7, "history": ["x", "y"]}\n')
-    assert _read_histories(path) == (["1", "7"], [[], ["x", "y"]])
-    path.write_bytes(b'{"history": []}\n\n{"user_id": null, "history": ["caf\xe9"]}\n')
-    with pytest.raises(ValueError, match="row 3: not valid JSON"):
-        _read_histories(path)

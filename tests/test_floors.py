@@ -32,6 +32,9 @@ FLOORS = {
     "stages": 5,
     "judging": 5,
     "living": 5,
+    "recommending": 5,
+    "tokenizing": 5,
+    "shard_work": 1,
     "cli": 5,
 }
 # Imports between rooms of one floor that have a direction: the seam is made of histories, the log of a

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pressmark import distributed
 from pressmark.files import read_json, write_json
 from pressmark.tokenizer import drift
 
+if TYPE_CHECKING:
+    from pressmark.catalog.items import Catalog, Columns
+
 
 def tokenize(arguments: list[str]) -> None:
-    """`pressmark tokenize --run R (--items FILE --append | --remove FILE)`."""
+    """`pressmark tokenize --run R (--items FILE --append | --items FOLDER --out FOLDER | --remove FILE)`."""
     parser = argparse.ArgumentParser(
         prog="pressmark tokenize",
-        description="SIDs for new products of a trained run, without touching an old one; or removes products.",
+        description="SIDs for new products of a trained run, without touching an old one; the nearest SIDs of "
+        "a folder of products, on any number of processes; or removes products.",
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder with a trained tokenizer")
-    parser.add_argument("--items", type=Path, help="new products, columns as the run's: .parquet, .csv, .jsonl")
+    parser.add_argument(
+        "--items",
+        type=Path,
+        help="new products, columns as the run's: .parquet, .csv, .jsonl; or a folder of .parquet shards, "
+        "which may hold `item_id` and `vector` instead",
+    )
     parser.add_argument("--append", action="store_true", help="give the products of --items SIDs")
+    parser.add_argument(
+        "--out", type=Path, help="with a folder: folder for item_id and sid; the run stays as it is"
+    )
     parser.add_argument(
         "--vectors", type=Path, help="vectors of the new products, where the run's are precomputed"
     )
@@ -38,6 +53,15 @@ def tokenize(arguments: list[str]) -> None:
         kind = type(one.default)
         parser.add_argument(f"--drift.{one.name}", type=kind, default=one.default, metavar=kind.__name__)
     options = parser.parse_args(arguments)
+    if options.out:
+        from pressmark.tokenizing import tokenize_folder
+
+        if not options.items or options.append or options.remove:
+            raise ValueError("--out FOLDER goes with --items FOLDER, and with neither --append nor --remove.")
+        tokenize_folder(options.run, options.items, options.out)
+        return
+    if "WORLD_SIZE" in os.environ and distributed.start().num_processes > 1:
+        raise ValueError("--append and --remove change the run: start one process. --out FOLDER shares work.")
     if bool(options.items) != options.append:
         raise ValueError("--items FILE and --append go together: new products are appended, nothing else.")
     if bool(options.items) == bool(options.remove):
@@ -74,12 +98,33 @@ def churn(arguments: list[str]) -> None:
     print(table_of(report))
 
 
-def _append(options: argparse.Namespace) -> None:
+def embedder(run: Path, path: Path | None = None) -> tuple[Columns, Callable[[Catalog], np.ndarray]]:
+    """How a run reads items, and what gives new ones (n, D) float32 vectors of its embedding.
+
+    Args:
+        run: The run folder.
+        path: The new items' vectors, where the run's are precomputed.
+    """
     from pressmark.catalog.embeddings import read_vectors
-    from pressmark.catalog.items import Catalog, load_items_file, read_catalog
+    from pressmark.catalog.items import read_catalog
     from pressmark.catalog.later_vectors import embed_later
     from pressmark.experiment import read_run
     from pressmark.interactions.split_files import read_split
+
+    columns, vectors = read_run(run)
+
+    def embed(new: Catalog) -> np.ndarray:
+        own = read_catalog(run / "data" / "items.parquet")
+        fitted_on = read_split(run / "data", own).fitted_on
+        # The run's own vectors say where the cache of its catalog lies.
+        cache = (run / read_json(run / "data" / "vectors.json")["path"]).parent
+        return embed_later(new, own, read_vectors(run), fitted_on, vectors, cache, path)
+
+    return columns, embed
+
+
+def _append(options: argparse.Namespace) -> None:
+    from pressmark.catalog.items import load_items_file
     from pressmark.load import quiet_libraries
     from pressmark.tokenizer.lifecycle import append
 
@@ -87,16 +132,8 @@ def _append(options: argparse.Namespace) -> None:
         **{one.name: getattr(options, f"drift.{one.name}") for one in fields(drift.Thresholds)}
     )
     run = options.run
-    columns, vectors = read_run(run)
+    columns, embed = embedder(run, options.vectors)
     items, rules = load_items_file(options.items, columns)
-
-    def embed(new: Catalog) -> np.ndarray:
-        own = read_catalog(run / "data" / "items.parquet")
-        fitted_on = read_split(run / "data", own).fitted_on
-        # The run's own vectors say where the cache of its catalog lies.
-        cache = (run / read_json(run / "data" / "vectors.json")["path"]).parent
-        return embed_later(new, own, read_vectors(run), fitted_on, vectors, cache, options.vectors)
-
     quiet_libraries()
     version = append(run, items, embed, limits, options.keep_changed)
     counts = version.counts

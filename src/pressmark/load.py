@@ -215,6 +215,11 @@ TRAINED_AS = {"hybrid_without_generator": "hybrid", "sasrec_with_neighbours": "s
 they are asked for."""
 
 
+def chosen(run: Path, model: str) -> str:
+    """The model that is meant: where none is named, the hybrid if the run has one, else the generator."""
+    return model or ("hybrid" if (run / "hybrid" / "config.json").is_file() else "generator")
+
+
 def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
     """Loads a trained model of a run.
 
@@ -227,7 +232,7 @@ def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
         ValueError: If the folder is no run, the model is unknown or has not been trained there.
     """
     run = Path(run_folder)
-    model = model or ("hybrid" if (run / "hybrid" / "config.json").is_file() else "generator")
+    model = chosen(run, model)
     if model not in LOADERS:
         raise ValueError(f"model is {model!r}; known models: {', '.join(LOADERS)}.")
     if not (run / "data" / "items.parquet").is_file():

@@ -102,7 +102,8 @@ class Catalog:
         return len(self.item_id)
 
     @cached_property
-    def _index(self) -> dict[str, int]:
+    def rows(self) -> dict[str, int]:
+        """item_id -> item_index."""
         return {item_id: index for index, item_id in enumerate(self.item_id)}
 
     def index_of(self, item_ids: Sequence[str]) -> np.ndarray:
@@ -114,7 +115,7 @@ class Catalog:
         Raises:
             ValueError: For an unknown item id, naming the first.
         """
-        index = self._index
+        index = self.rows
         try:
             return np.fromiter((index[one] for one in item_ids), np.int64, len(item_ids))
         except KeyError as error:

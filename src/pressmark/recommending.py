@@ -1,0 +1,283 @@
+"""`pressmark recommend`: next items for a file of histories, or for a folder of files on several processes.
+
+Memory is that of the model and one batch, however many users there are. A shard is answered by itself, so that
+the answers do not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm import tqdm
+
+from pressmark import distributed, files, living, shard_work
+from pressmark.files import replacing
+from pressmark.interactions.histories import Histories
+from pressmark.recommender import Recommendations, Requests
+
+if TYPE_CHECKING:
+    from pressmark.load import LoadedRecommender
+
+SUFFIXES = (".parquet", ".jsonl")
+SCHEMA = pa.schema(
+    [("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string()), ("score", pa.float32())]
+)
+
+
+def recommend(arguments: list[str]) -> None:
+    """`pressmark recommend --run R --histories H --out O`."""
+    parser = argparse.ArgumentParser(
+        prog="pressmark recommend", description="Next items for a file of histories, or a folder of such files."
+    )
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
+    )
+    parser.add_argument(
+        "--histories",
+        type=Path,
+        required=True,
+        help="JSONL or parquet: user_id, history (item ids); or a folder of such files, shared among processes",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="parquet to write: user_id, rank, item_id, score; for a folder of histories a folder",
+    )
+    parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
+    parser.add_argument(
+        "--model", default="", help="a model of the run (default: hybrid, or generator where there is none)"
+    )
+    parser.add_argument(
+        "--filter",
+        help="cold (hidden from training, or appended since), warm (the others), appended (these alone), or "
+        'several: "warm & !appended"',
+    )
+    parser.add_argument("--allow", type=Path, help="these products alone: .txt, one id a line, or a table")
+    parser.add_argument("--deny", type=Path, help="none of these products")
+    parser.add_argument(
+        "--certify",
+        action="store_true",
+        help="search further for users whose answer is not yet proven to be the best (generator)",
+    )
+    parser.add_argument("--keep-history", action="store_true", help="allow items that the history holds")
+    parser.add_argument("--batch-size", type=int, default=1024, help="users at a time (default: 1024)")
+    options = parser.parse_args(arguments)
+    if options.k < 1 or options.batch_size < 1:
+        raise ValueError(f"--k ({options.k}) and --batch-size ({options.batch_size}) must be at least 1.")
+    if options.histories.is_dir():
+        _recommend_folder(options)
+    else:
+        _recommend_file(options)
+
+
+def _recommend_file(options: argparse.Namespace) -> None:
+    from pressmark.load import load
+
+    if distributed.start().num_processes > 1:
+        raise ValueError(
+            f"--histories {options.histories}: a file is answered by one process; give a folder of shards to "
+            "share them among several."
+        )
+    if not options.histories.is_file():
+        raise ValueError(f"--histories {options.histories}: no such file.")
+    model = load(options.run, options.model)
+    wanted = _register_filters(model, options)
+    users, unknown = answer_file(model, wanted, options, options.histories, options.out)
+    print(f"{options.out}: {users} users, at most {options.k} items each")
+    _say_unknown(unknown)
+
+
+def _recommend_folder(options: argparse.Namespace) -> None:
+    """Answers each file of a folder, this process its share of them."""
+    from pressmark.load import load
+
+    state = distributed.start()
+    shards = shard_work.shards_of(options.histories, options.out, SUFFIXES)
+    model = load(options.run, options.model)
+    wanted = _register_filters(model, options)
+    counts, failed = np.zeros(2, np.int64), list[ValueError]()
+    for shard in shard_work.to_do(shards, "recommend", _settings(options)):
+        try:
+            counts += answer_file(model, wanted, options, shard.source, shard.place, shard.metadata)
+        except ValueError as error:
+            failed.append(error)
+    users, unknown = distributed.all_reduce_sum(torch.from_numpy(counts).to(state.device)).tolist()
+    if distributed.rank() == 0:
+        print(f"{options.out}: {users} users answered now, at most {options.k} items each")
+        _say_unknown(unknown)
+    shard_work.failures(failed, "recommend")
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the answers depend on beside the histories."""
+    from pressmark.load import TRAINED, chosen
+
+    weights = [options.run / model / "model.safetensors" for model in TRAINED]
+    weights += [options.run / one for one in ("hybrid/config.json", "tokenizer/sids.parquet")]
+    kept = ("k", "filter", "certify", "keep_history", "batch_size")
+    return {
+        "model": chosen(options.run, options.model),
+        "built_on": files.fingerprint(*(files.file_hash(one) for one in weights if one.is_file())),
+        **{name: getattr(options, name) for name in kept},
+        **{
+            name: path and files.file_hash(path)
+            for name in ("allow", "deny")
+            if (path := getattr(options, name))
+        },
+    }
+
+
+def _say_unknown(number: int) -> None:
+    if number:
+        print(f"{number:,} history items are not in the run's catalog: left out")
+
+
+def answer_file(
+    model: LoadedRecommender,
+    wanted: str | None,
+    options: argparse.Namespace,
+    source: Path,
+    place: Path,
+    metadata: dict[bytes, bytes] | None = None,
+) -> tuple[int, int]:
+    """Answers every history of a file and writes one parquet, whole or not at all.
+
+    Args:
+        model: Whom to ask.
+        wanted: The filter, see `Requests`.
+        options: Of the command.
+        source: JSONL or parquet.
+        place: The parquet.
+        metadata: For its schema.
+
+    Returns:
+        Users, and items of their histories that the catalog lacks.
+
+    Raises:
+        ValueError: For a record that is no history, or if not one item of any history is known: then the ids
+            mean something else. Nothing is written then.
+    """
+    index = model.catalog.rows
+    users = given = unknown = 0
+    first: tuple[int, str] | None = None
+    item_id = pa.array(model.catalog.item_id, pa.string())
+    whole, bar = SCHEMA.with_metadata(metadata), tqdm(desc=source.name, unit="user", disable=None, leave=False)
+    with replacing(place) as partial, pq.ParquetWriter(partial, whole) as writer, bar:
+        for records in batches(source, options.batch_size):
+            first = first or next(((number, one[0]) for number, _, one in records if one), None)
+            known = [[index[item] for item in one if item in index] for _, _, one in records]
+            given += sum(len(one) for *_, one in records)
+            unknown += sum(len(one) for *_, one in records) - sum(map(len, known))
+            requests = Requests(
+                Histories.from_lists(known), wanted, not options.keep_history, certify=options.certify
+            )
+            answer = model.recommend(requests, options.k)
+            writer.write_table(_table([user for _, user, _ in records], answer, item_id))
+            users += len(records)
+            bar.update(len(records))
+        if first and given == unknown:
+            row, item = first
+            raise ValueError(
+                f"{source}: record {row}: item id {item!r}, like all {given:,} others, is not in the run's "
+                f"catalog (which has {item_id[0].as_py()!r}). Ids are compared letter by letter."
+            )
+    return users, unknown
+
+
+def _table(user_id: list[str], answer: Recommendations, item_id: pa.Array) -> pa.Table:
+    row, rank = np.nonzero(answer.item_index >= 0)
+    columns = {
+        "user_id": pa.array(user_id, pa.string()).take(pa.array(row)),
+        "rank": pa.array(rank + 1),
+        "item_id": item_id.take(pa.array(answer.item_index[row, rank])),
+        "score": pa.array(answer.scores[row, rank]),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> str | None:
+    """Registers what the options name; the filter to ask for."""
+    parts = [options.filter] if options.filter else []
+    for name, path in (("allow", options.allow), ("deny", options.deny)):
+        if path:
+            known = set(model.catalog.item_id)
+            ids = living.read_ids(path, f"--{name}")
+            found = [one for one in ids if one in known]
+            if not found:
+                raise ValueError(f"--{name} {path}: the catalog holds none of its {len(ids)} ids.")
+            if len(found) < len(ids):
+                print(f"--{name} {path}: {len(ids) - len(found):,} of {len(ids):,} ids are not in the catalog")
+            model.filters[name] = model.mask(found)
+            parts.append(name if name == "allow" else "!deny")
+    if options.filter:
+        cold = model.appended.copy()
+        cold_path = options.run / "data" / "cold_items.parquet"
+        cold |= model.mask(pq.read_table(cold_path).column("item_id").to_pylist())
+        model.filters.update(cold=cold, warm=~cold, appended=model.appended)
+        if options.filter == "appended" and not model.appended.any():
+            raise ValueError(
+                f"--filter appended: the model {options.model} of {options.run} knows no appended item. "
+                "Append some; hybrid, generator, dual_tower and content_neighbours know them."
+            )
+    return " & ".join(parts) or None
+
+
+def batches(path: Path, size: int) -> Iterator[list[tuple[int, str, list[str]]]]:
+    """Number, user id and history of the records of a file, `size` at a time.
+
+    Raises:
+        ValueError: Naming the file, the row and the rule.
+    """
+    read = _parquet_rows if path.suffix == ".parquet" else _json_lines
+    records = enumerate(itertools.starmap(_checked, ((path, *one) for one in read(path))), start=1)
+    while some := [(number, user, history) for number, (user, history) in itertools.islice(records, size)]:
+        yield some
+
+
+def _checked(path: Path, row: int, record: Any) -> tuple[str, list[str]]:
+    """User id and history of a record."""
+    history = record.get("history") if isinstance(record, Mapping) else None
+    if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
+        raise ValueError(
+            f"{path}: row {row}: history is {history!r}; it must be a list of item ids (strings), "
+            'such as {"user_id": "u1", "history": ["milk-1", "bread-2"]}.'
+        )
+    user = record.get("user_id")
+    return str(row if user is None else user), history
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = [one for one in ("user_id", "history") if one in file.schema_arrow.names]
+            if "history" not in columns:
+                yield 1, {}
+            for batch in file.iter_batches(16_384, columns=columns):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield row, record
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as parquet ({error}).") from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yields each record with its line number."""
+    import json
+
+    with path.open("rb") as lines:
+        for row, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield row, json.loads(line.decode("utf-8-sig"))
+                except ValueError as error:
+                    raise ValueError(f"{path}: row {row}: not valid JSON ({error}).") from error

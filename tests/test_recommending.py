@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pressmark import distributed, recommending, shard_work
+from pressmark.catalog.items import Catalog
+from pressmark.load import LoadedRecommender
+from pressmark.recommender import Recommendations, Requests, allowed_items, top_k
+from pressmark.recommending import batches
+
+ITEM_ID = np.array(["a", "b", "c", "x", "y"], object)
+
+
+class Favourites:
+    """Likes what the history holds, then the first items."""
+
+    def __init__(self) -> None:
+        self.num_items, self.filters = len(ITEM_ID), dict[str, np.ndarray]()
+        self.asked: list[int] = []
+
+    def recommend(self, requests: Requests, k: int) -> Recommendations:
+        self.asked.append(len(requests))
+        scores = np.tile(-np.arange(self.num_items, dtype=np.float32), (len(requests), 1))
+        scores[requests.histories.row_of_value(), requests.histories.values] += 10
+        return top_k(scores, allowed_items(self.filters, requests, self.num_items), k)
+
+
+@pytest.fixture
+def favourites() -> Favourites:
+    return Favourites()
+
+
+@pytest.fixture
+def model(favourites: Favourites) -> LoadedRecommender:
+    blank = np.full(len(ITEM_ID), "", object)
+    return LoadedRecommender(favourites, Catalog(ITEM_ID, blank, blank, ((),) * len(ITEM_ID), {}))
+
+
+def options(**changes: object) -> argparse.Namespace:
+    values = {"k": 2, "batch_size": 2, "keep_history": True, "certify": False, **changes}
+    return argparse.Namespace(**values)
+
+
+def write(path: Path, histories: list[object]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"history": one}) + "\n" for one in histories))
+    else:
+        users = pa.array([f"u{number}" for number in range(len(histories))])
+        pq.write_table(
+            pa.table({"user_id": users, "history": pa.array(histories, pa.list_(pa.string()))}), path
+        )
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_file_is_answered_a_batch_at_a_time(
+    tmp_path: Path, model: LoadedRecommender, favourites: Favourites, suffix: str
+) -> None:
+    source = write(tmp_path / f"h{suffix}", [["y"], [], ["x", "gone"], ["c", "c"], ["b"]])
+    assert recommending.answer_file(model, None, options(), source, tmp_path / "o.parquet") == (5, 1)
+    assert favourites.asked == [2, 2, 1]
+    table = pq.read_table(tmp_path / "o.parquet")
+    assert table.column("item_id").to_pylist() == ["y", "a", "a", "b", "x", "a", "c", "a", "b", "a"]
+    assert table.column("rank").to_pylist() == [1, 2] * 5
+    assert table.column("score").to_pylist()[:4] == [6, 0, 0, -1]
+    users = ["1", "2", "3", "4", "5"] if suffix == ".jsonl" else ["u0", "u1", "u2", "u3", "u4"]
+    assert table.column("user_id").to_pylist() == [one for user in users for one in (user, user)]
+    masked = options(keep_history=False, k=9)
+    recommending.answer_file(model, None, masked, source, tmp_path / "m.parquet")
+    assert pq.read_table(tmp_path / "m.parquet").num_rows == 4 + 5 + 4 + 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"history": "milk"}', "row 2: history is 'milk'"),
+        ('{"history": [1]}', "row 2"),
+        ("{", "row 2: not valid JSON"),
+        ('{"user_id": "u"}', "row 2: history is None"),
+    ],
+)
+def test_a_bad_history_names_its_file_and_row(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"user_id": "a", "history": ["x"]}\n' + line + "\n")
+    with pytest.raises(ValueError, match=message):
+        list(batches(path, 10))
+
+
+def test_a_parquet_of_other_columns_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "h.parquet"
+    pq.write_table(pa.table({"items": [["x"]]}), path)
+    with pytest.raises(ValueError, match=r"h\.parquet: row 1: history is None"):
+        list(batches(path, 10))
+    pq.write_table(pa.table({"history": [["x"], None]}), path)
+    with pytest.raises(ValueError, match=r"h\.parquet: row 2: history is None"):
+        list(batches(path, 10))
+
+
+def test_items_that_are_gone_are_left_out_but_not_all_of_them(tmp_path: Path, model: LoadedRecommender) -> None:
+    source, place = write(tmp_path / "h.jsonl", [[], ["X"], ["Y"]]), tmp_path / "o.parquet"
+    with pytest.raises(ValueError, match=r"h\.jsonl: record 2: item id 'X', like all 2 others"):
+        recommending.answer_file(model, None, options(), source, place)
+    assert not place.exists()
+    assert recommending.answer_file(model, None, options(), write(source, [[], []]), place) == (2, 0)
+
+
+def test_histories_without_a_user_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"history": []}\n\n{"user_id": 7, "history": ["x", "y"]}\n')
+    assert list(batches(path, 1)) == [[(1, "1", [])], [(2, "7", ["x", "y"])]]
+    path.write_bytes(b'{"history": []}\n\n{"user_id": null, "history": ["caf\xe9"]}\n')
+    with pytest.raises(ValueError, match="row 3: not valid JSON"):
+        list(batches(path, 10))
+
+
+@pytest.fixture
+def command(tmp_path: Path, model: LoadedRecommender, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """`recommend` over tmp_path/h into tmp_path/<out>, as process `rank` of `world`."""
+    monkeypatch.setattr(importlib.import_module("pressmark.load"), "load", lambda run, name: model)
+
+    def run(out: str = "o", rank: int = 0, world: int = 1, *more: str) -> None:
+        monkeypatch.setattr(distributed, "rank", lambda: rank)
+        monkeypatch.setattr(distributed, "num_processes", lambda: world)
+        paths = ["--run", str(tmp_path), "--histories", str(tmp_path / "h"), "--out", str(tmp_path / out)]
+        recommending.recommend([*paths, "--k", "2", "--keep-history", *more])
+
+    return run
+
+
+def answers(folder: Path) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in sorted(folder.iterdir())}
+
+
+def shards(tmp_path: Path, num: int = 3) -> None:
+    for number in range(num):
+        write(tmp_path / "h" / f"part-{number}.parquet", [["y"], ["x"] * number, [], ["gone", "b"]])
+
+
+def test_any_number_of_processes_gives_the_same_files(
+    tmp_path: Path,
+    command,
+    capsys: pytest.CaptureFixture[str],  # type: ignore[no-untyped-def]
+) -> None:
+    shards(tmp_path)
+    command("one")
+    assert "12 users answered now, at most 2 items each\n3 history items are not" in capsys.readouterr().out
+    for rank in (1, 0):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        (tmp_path / "two" / "recommend.json").write_bytes((tmp_path / "one" / "recommend.json").read_bytes())
+        command("two", rank, 2)
+        assert len(answers(tmp_path / "two")) == (2 if rank else 4)
+    assert answers(tmp_path / "one") == answers(tmp_path / "two")
+    for rank in range(5):
+        command("five", rank, 5)
+    assert answers(tmp_path / "one") == answers(tmp_path / "five")
+    assert "mind: 3 shards for 5 processes; 2 have nothing to do." in capsys.readouterr().out
+
+
+def test_finished_shards_are_not_answered_again(
+    tmp_path: Path,
+    command,
+    favourites: Favourites,
+    capsys: pytest.CaptureFixture[str],  # type: ignore[no-untyped-def]
+) -> None:
+    shards(tmp_path)
+    command()
+    whole = answers(tmp_path / "o")
+    # A kill leaves whole files, and at most a partial one.
+    (tmp_path / "o" / "part-1.parquet").unlink()
+    (tmp_path / "o" / ".part-1.parquet.partial").write_bytes(b"PAR1 half of it")
+    favourites.asked.clear()
+    command()
+    assert favourites.asked == [4]
+    assert answers(tmp_path / "o") == whole
+    assert "2 of 3 shards of process 0 were done before" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"recommend\.json: .*other settings \(k was 2, is 3\)"):
+        command("o", 0, 1, "--k", "3")
+    write(tmp_path / "h" / "part-2.parquet", [["x"]])
+    with pytest.raises(ValueError, match=r"o.part-2\.parquet: was made of another part-2\.parquet"):
+        command()
+
+
+def test_a_broken_shard_is_named_when_all_others_are_done(
+    tmp_path: Path,
+    command,
+    favourites: Favourites,  # type: ignore[no-untyped-def]
+) -> None:
+    shards(tmp_path)
+    path = tmp_path / "h" / "part-0.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    pq.write_table(pa.table({"history": ["x"]}), tmp_path / "h" / "part-1.parquet")
+    with pytest.raises(ValueError, match=r"part-0\.parquet: cannot be read as parquet") as caught:
+        command()
+    assert "part-1.parquet: row 1: history is 'x'; it must be a list" in str(caught.value)
+    assert "2 shards could not be done; all others are" in str(caught.value)
+    assert sorted(answers(tmp_path / "o")) == ["part-2.parquet", "recommend.json"]
+    path.write_bytes(whole)
+    write(tmp_path / "h" / "part-1.parquet", [["x"]])
+    favourites.asked.clear()
+    command()
+    assert favourites.asked == [4, 1]
+
+
+def test_folders_that_cannot_be_meant(tmp_path: Path) -> None:
+    (tmp_path / "h").mkdir()
+    with pytest.raises(ValueError, match=r"no \.parquet or \.jsonl file in it"):
+        shard_work.shards_of(tmp_path / "h", tmp_path / "o", recommending.SUFFIXES)
+    shards(tmp_path)
+    with pytest.raises(ValueError, match="is the folder of the shards"):
+        shard_work.shards_of(tmp_path / "h", tmp_path / "h", recommending.SUFFIXES)
+    (tmp_path / "o").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        shard_work.shards_of(tmp_path / "h", tmp_path / "o", recommending.SUFFIXES)
+    write(tmp_path / "h" / "part-0.jsonl", [])
+    with pytest.raises(ValueError, match=r"part-0\.parquet and part-0\.jsonl have one result"):
+        shard_work.shards_of(tmp_path / "h", tmp_path / "p", recommending.SUFFIXES)
+
+
+def test_a_file_is_one_processs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "start", lambda: argparse.Namespace(num_processes=2))
+    file = write(tmp_path / "h.jsonl", [[]])
+    with pytest.raises(ValueError, match="give a folder of shards"):
+        recommending.recommend(["--run", "r", "--histories", str(file), "--out", "o"])
