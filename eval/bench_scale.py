@@ -183,7 +183,7 @@ def bench_train(arguments: argparse.Namespace) -> list[Report]:
 def command(arguments: list[str], processes: int) -> Report:
     """Runs `pressmark ...` on so many processes of one thread; time, CPU time and the largest one's memory."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    launch += ["--master_port", "29561", "-m", "pressmark.cli"] if processes > 1 else ["-m", "pressmark.cli"]
+    launch += ["--master_port", "29561", "-m", "pressmark.cli", "--"]
     if processes == 1:
         launch = [sys.executable, "-m", "pressmark.cli"]
     before, start = os.times(), time.perf_counter()
@@ -300,7 +300,7 @@ def bench_recommend(arguments: argparse.Namespace) -> list[Report]:
     rows = rounds(
         "recommend", [*base, str(few)], arguments.folder / "out", 4 * arguments.shard_users, arguments
     )
-    out = out / f"recommend-all-{time.time_ns()}"
+    out = arguments.folder / "out" / f"recommend-all-{time.time_ns()}"
     found = command([*base, str(users), "--out", str(out)], 2)
     answers = sum(pq.read_metadata(one).num_rows for one in out.glob("*.parquet"))
     rows.append(say({"what": "recommend_all", "units": arguments.users, "rows_written": answers, **found}))

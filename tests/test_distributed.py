@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from accelerate import PartialState
 
 from pressmark import distributed
@@ -30,6 +31,24 @@ def test_one_process_needs_no_launcher(fresh: pytest.MonkeyPatch) -> None:
 def test_a_model_divided_without_a_gpu_is_refused(fresh: pytest.MonkeyPatch, name: str) -> None:
     fresh.setenv(distributed.SHARDED[name], "true")
     with pytest.raises(ValueError, match=f"{name} was asked for, but there is no GPU .*cpu2.yaml or torchrun"):
+        distributed.start()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"ACCELERATE_USE_DEEPSPEED": "true"},
+        {"ACCELERATE_USE_FSDP": "true"},
+        {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"},
+    ],
+)
+def test_what_the_loop_cannot_divide_by_is_refused_on_a_gpu_too(
+    fresh: pytest.MonkeyPatch, says: dict[str, str]
+) -> None:
+    fresh.setattr(torch.cuda, "is_available", lambda: True)
+    for name, value in says.items():
+        fresh.setenv(name, value)
+    with pytest.raises(ValueError, match="does not know yet: it divides a model by FSDP2"):
         distributed.start()
 
 

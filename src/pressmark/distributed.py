@@ -62,11 +62,17 @@ def sharding() -> str:
 
 
 def _refuse_what_would_not_run_together(on_cpu: bool) -> None:
-    """Raises ValueError for launches that end in runs of one process each, or in one process alone."""
+    """Raises ValueError for launches that end in runs of one process each, in one alone, or in the unknown."""
     if on_cpu and sharding():
         raise ValueError(
             f"{sharding()} was asked for, but there is no GPU (or use_cpu is set): the processes would each "
             f"train alone. {_INSTEAD}"
+        )
+    if sharding() == "DeepSpeed" or (sharding() and os.environ.get("FSDP_VERSION") != "2"):
+        raise ValueError(
+            f"{sharding()} was asked for in a form that the training loop does not know yet: it divides a model "
+            "by FSDP2 (configs/accelerate/fsdp2.yaml), which does what ZeRO-2 and ZeRO-3 do, or leaves it whole "
+            "(configs/accelerate/ddp.yaml)."
         )
     if _set("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise ValueError(
@@ -132,6 +138,14 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(tensor)
     return tensor
+
+
+def all_reduce_max(number: int, device: torch.device) -> int:
+    """The largest number of any process."""
+    found = torch.tensor(number, device=device)
+    if is_distributed():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 def broadcast(tensor: Tensor) -> Tensor:

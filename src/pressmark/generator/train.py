@@ -238,6 +238,8 @@ class GeneratorTask:
 
     name = "generator"
     metric = "ndcg_at_10"
+    blocks = ()
+    """The causal encoder and decoder work on the weights of all their layers in one pass."""
 
     def __init__(
         self,

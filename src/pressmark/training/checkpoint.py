@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pressmark.files import read_json, read_tensors, replacing, write_json, write_tensors
+from pressmark.training.sharded import divided_as, together
 
 
 @dataclass
@@ -51,17 +52,20 @@ class Progress:
 def save_checkpoint(
     folder: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    moments: dict[str, Tensor],
     best_weights: dict[str, Tensor] | None,
     progress: Progress,
     fingerprint: str,
 ) -> None:
-    """Writes `folder`/step-<n> and removes older ones; a kill at any moment leaves a whole one."""
+    """Writes `folder`/step-<n> and removes older ones; a kill at any moment leaves a whole one.
+
+    `moments` are `optimizer_tensors`.
+    """
     place = folder / f"step-{progress.step:08d}"
     with replacing(place) as partial:
         partial.mkdir(parents=True)
         write_tensors(partial / "model.safetensors", model.state_dict())
-        write_tensors(partial / "optimizer.safetensors", _optimizer_tensors(optimizer))
+        write_tensors(partial / "optimizer.safetensors", moments)
         if best_weights is not None:
             write_tensors(partial / "best.safetensors", best_weights)
         write_json(partial / "progress.json", {"fingerprint": fingerprint, **dataclasses.asdict(progress)})
@@ -90,22 +94,24 @@ def read_progress(folder: Path, fingerprint: str) -> tuple[Path, Progress] | Non
     return places[-1], Progress(**record)
 
 
-def load_weights(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor] | None:
-    """Restores model and optimizer from one checkpoint and returns the best weights so far."""
+def load_weights(place: Path, model: nn.Module) -> dict[str, Tensor] | None:
+    """Restores a model from one checkpoint and returns the best weights so far."""
     model.load_state_dict(read_tensors(place / "model.safetensors"))
-    _load_optimizer_tensors(optimizer, read_tensors(place / "optimizer.safetensors"))
     best = place / "best.safetensors"
     return read_tensors(best) if best.exists() else None
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state, whole on every process: "<number of the weight>.<name>"."""
     state = optimizer.state_dict()["state"]
-    return {f"{number}.{name}": value for number, one in state.items() for name, value in one.items()}
+    return {f"{number}.{name}": together(value) for number, one in state.items() for name, value in one.items()}
 
 
-def _load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_optimizer(place: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Restores an optimizer from one checkpoint."""
+    weights = [one for group in optimizer.param_groups for one in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    for key, value in read_tensors(place / "optimizer.safetensors").items():
         number, name = key.split(".", 1)
-        state.setdefault(int(number), {})[name] = value
+        state.setdefault(int(number), {})[name] = divided_as(value, weights[int(number)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

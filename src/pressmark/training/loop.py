@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,10 +23,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pressmark import distributed
-from pressmark.distributed import all_reduce_sum, broadcast_object
-from pressmark.training.checkpoint import Progress, load_weights, read_progress, save_checkpoint
+from pressmark.distributed import all_reduce_max, all_reduce_sum, broadcast_object
+from pressmark.training.checkpoint import (
+    Progress,
+    load_optimizer,
+    load_weights,
+    optimizer_tensors,
+    read_progress,
+    save_checkpoint,
+)
 from pressmark.training.own import Own
 from pressmark.training.precision import choose_precision, keep_memory, products, use_all_cores
+from pressmark.training.sharded import Sharded
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,9 @@ class Task(Protocol):
     Attributes:
         name: For progress lines, such as "generator".
         metric: Key of `validate`'s answer that chooses the best weights, higher is better; "" keeps the last.
+
+    A task that reads and changes weights in `loss` alone says so by `blocks`, see `sharded.Whole`, and can be
+    trained divided over GPUs.
     """
 
     name: str
@@ -153,11 +165,22 @@ def fit(
     keep_memory()
     accelerator, progress, place = _start(config, folder, fingerprint)
     model.to(accelerator.device)
-    optimizer = _optimizer(model, config, accelerator.device)
-    best = load_weights(place, model, optimizer) if place else None
-    wrapped: nn.Module = accelerator.prepare_model(model) if not progress.finished else model
+    best = load_weights(place, model) if place else None
+    optimizer_of = partial(_optimizer, config=config, device=accelerator.device)
+    sharded, wrapped = None, model
+    if distributed.sharding() and not progress.finished:
+        sharded = Sharded(accelerator, model, task, optimizer_of)
+        optimizer, wrapped = sharded.optimizer, sharded.module
+    else:
+        optimizer = optimizer_of(model)
+    if place:
+        load_optimizer(place, optimizer)
+    if not sharded and not progress.finished:
+        wrapped = accelerator.prepare_model(model)
 
-    run = _Run(accelerator, model, wrapped, optimizer, task, config, progress, best, folder, fingerprint, seed)
+    run = _Run(
+        accelerator, model, wrapped, sharded, optimizer, task, config, progress, best, folder, fingerprint, seed
+    )
     if not progress.finished:
         with distributed.noticing(f"{task.name} goes on from its last checkpoint in {folder}: {AGAIN}"):
             run.train()
@@ -179,6 +202,7 @@ class _Run:
     accelerator: Accelerator
     model: nn.Module
     wrapped: nn.Module
+    sharded: Sharded | None
     optimizer: torch.optim.Optimizer
     task: Task
     config: Config
@@ -243,6 +267,10 @@ class _Run:
             scale * sum(self.task.weight(batch) for batch in batches), device=accelerator.device
         )
         weight = all_reduce_sum(local)
+        own = len(batches)
+        if self.sharded:
+            # Each forward pass puts weights together, for which all processes are needed: as many on each.
+            batches += batches[-1:] * (all_reduce_max(own, accelerator.device) - own)
 
         self.wrapped.train()
         for group in self.optimizer.param_groups:
@@ -251,12 +279,16 @@ class _Run:
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(self.wrapped):
-                loss, self.parts = self.task.loss(self.wrapped, batch)
+                if self.sharded:
+                    loss, self.parts = self.wrapped(batch)
+                else:
+                    loss, self.parts = self.task.loss(self.wrapped, batch)
                 # Processes average their gradients, so each one's sum is scaled up by their number.
-                accelerator.backward(loss * (scale * world / weight))
-            loss_sum += scale * loss.detach().float()
+                counted = scale * (number < own)
+                accelerator.backward(loss * (counted * world / weight))
+            loss_sum += counted * loss.detach().float()
         if config.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self.wrapped.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
@@ -287,6 +319,8 @@ class _Run:
     def _validate(self, started: float, total: int) -> None:
         self._flush()
         progress, task = self.progress, self.task
+        if self.sharded:
+            self.sharded.gather(self.model)
         self.model.eval()
         with torch.no_grad():
             metrics = task.validate(self.model)
@@ -317,8 +351,12 @@ class _Run:
 
     def _save(self) -> None:
         self._flush()
+        if self.sharded:
+            self.sharded.gather(self.model)
+        # Each process has a part of them where the model is divided.
+        moments = optimizer_tensors(self.optimizer)
         if self.accelerator.is_main_process:
-            save_checkpoint(self.folder, self.model, self.optimizer, self.best, self.progress, self.fingerprint)
+            save_checkpoint(self.folder, self.model, moments, self.best, self.progress, self.fingerprint)
         self.accelerator.wait_for_everyone()
 
     def _checkpoint_due(self, last: float) -> bool:
