@@ -285,25 +285,29 @@ def small_run(folder: Path) -> Path:
 
 
 def bench_recommend(arguments: argparse.Namespace) -> list[Report]:
-    """One and two processes on a few shards, then all users."""
+    """The generator by one process and by two, for some users; all users by the cheapest model there is.
+
+    The latter shows what stands around a model; what the generator takes for all is reckoned from the former.
+    """
     from pressmark.catalog.items import read_catalog
 
     run = small_run(arguments.folder)
     item_id = read_catalog(run / "data" / "items.parquet").item_id
-    users = arguments.folder / "users"
-    for number in range(arguments.users // arguments.shard_users):
-        path = users / f"part-{number:04d}.parquet"
-        if not path.exists():
-            write_shard(path, histories(number, arguments.shard_users, len(item_id)), item_id)
-    few = linked(arguments.folder / "users_few", sorted(users.iterdir())[:4])
-    base = ["recommend", "--run", str(run), "--model", "generator", "--k", "10", "--histories"]
-    rows = rounds(
-        "recommend", [*base, str(few)], arguments.folder / "out", 4 * arguments.shard_users, arguments
-    )
-    out = arguments.folder / "out" / f"recommend-all-{time.time_ns()}"
-    found = command([*base, str(users), "--out", str(out)], 2)
-    answers = sum(pq.read_metadata(one).num_rows for one in out.glob("*.parquet"))
-    rows.append(say({"what": "recommend_all", "units": arguments.users, "rows_written": answers, **found}))
+    users, few = arguments.folder / "users", arguments.folder / "users_few"
+    for folder, shards, total in ((few, 4, arguments.few_users), (users, 40, arguments.users)):
+        for number in range(shards):
+            path = folder / f"part-{number:04d}.parquet"
+            if not path.exists():
+                write_shard(path, histories(number, total // shards, len(item_id)), item_id)
+    base = ["recommend", "--run", str(run), "--k", "10", "--model"]
+    asked = [*base, "generator", "--histories", str(few)]
+    rows = rounds("recommend", asked, arguments.folder / "out", arguments.few_users, arguments)
+    tenth = linked(arguments.folder / "users_tenth", sorted(users.iterdir())[:4])
+    for folder, units in ((tenth, arguments.users // 10), (users, arguments.users)):
+        out = arguments.folder / "out" / f"recommend-all-{time.time_ns()}"
+        found = command([*base, "popularity", "--histories", str(folder), "--out", str(out)], 2)
+        answers = sum(pq.read_metadata(one).num_rows for one in out.glob("*.parquet"))
+        rows.append(say({"what": "recommend_all", "units": units, "rows_written": answers, **found}))
     return rows
 
 
@@ -346,7 +350,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--histories", type=int, default=10_000_000)
     parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--shard-users", type=int, default=12_500)
+    parser.add_argument("--few-users", type=int, default=20_000, help="of the generator's measurement")
     parser.add_argument("--items", type=int, default=10_000_000)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)

@@ -70,9 +70,8 @@ def _refuse_what_would_not_run_together(on_cpu: bool) -> None:
         )
     if sharding() == "DeepSpeed" or (sharding() and os.environ.get("FSDP_VERSION") != "2"):
         raise ValueError(
-            f"{sharding()} was asked for in a form that the training loop does not know yet: it divides a model "
-            "by FSDP2 (configs/accelerate/fsdp2.yaml), which does what ZeRO-2 and ZeRO-3 do, or leaves it whole "
-            "(configs/accelerate/ddp.yaml)."
+            f"{sharding()} was asked for in a form that the training loop does not know yet: it divides a "
+            "model by FSDP2 (configs/accelerate/fsdp2.yaml), as ZeRO-2 and ZeRO-3 do, or leaves it whole."
         )
     if _set("ACCELERATE_USE_CPU") and "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ:
         raise ValueError(
