@@ -1,4 +1,4 @@
-"""Rewrites the tables of README.md from eval/results: `python eval/tables.py` (or `make tables`).
+"""Rewrites the tables of README.md and docs/ from eval/results: `python eval/tables.py` (or `make tables`).
 
 A table stands between `<!-- table NAME -->` and `<!-- end -->`; `--check` exits with 1 where it is out of date.
 """
@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import scale_tables
 from pressmark.evaluation.report import figure, models_of, short
 from pressmark.files import read_json
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "scale.md")
 
 COLUMNS = {
     "cold_start": [
@@ -110,8 +111,10 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
     ],
 }
 """Of results that are rows: key, title, format."""
-FILES = {"index-bench": "decoding-bench"}
+FILES = {"index-bench": "decoding-bench", "scale-plan": "scale-bench"}
 """Tables that show other rows of another table's file."""
+OTHERS = ("tokenizer-bench", "training-beauty")
+"""Results that the plan of docs/scale.md reckons with beside its own."""
 NOTES = {
     "index": "One core; filters and withdrawals are random.",
     "tokenizer": "Means; least and greatest of the seeds in brackets.",
@@ -155,6 +158,8 @@ def table(name: str) -> str:
     if not path.is_file():
         return f"(not measured yet: `eval/results/{path.name}`)"
     result = read_json(path)
+    if name.startswith("scale-"):
+        return _scale_table(name, result)
     if "rows" in result:
         return _rows_table(name, result)
     columns = [
@@ -205,6 +210,14 @@ def _rows_table(name: str, result: dict[str, Any]) -> str:
     return "\n".join(lines) + f"\n\n<sub>{source}</sub>"
 
 
+def _scale_table(name: str, result: dict[str, Any]) -> str:
+    """What was measured at scale, or what more would take."""
+    others = {one: read_json(ROOT / "eval" / "results" / f"{one}.json") for one in OTHERS}
+    said = scale_tables.plan(result, others) if name == "scale-plan" else scale_tables.measured(result)
+    machine = f"{result['hardware']['cores']} cores of a {result['hardware']['cpu']}"
+    return f"{said}\n\n<sub>`eval/results/scale-bench.json`: {machine}, {result['date'][:10]}.</sub>"
+
+
 def _cell(found: dict[str, Any] | None) -> str:
     if found is None or found["mean"] is None:
         return ""
@@ -215,13 +228,17 @@ def _cell(found: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
-    """Rewrites README.md, or checks it."""
-    old = README.read_text("utf-8")
+    """Rewrites the pages, or checks them."""
     pattern = re.compile(r"(<!-- table ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    new = pattern.sub(lambda found: found[1] + table(found[2]) + "\n" + found[3], old)
+    stale = False
+    for page in PAGES:
+        old = page.read_text("utf-8")
+        new = pattern.sub(lambda found: found[1] + table(found[2]) + "\n" + found[3], old)
+        stale |= new != old
+        if "--check" not in sys.argv:
+            page.write_text(new, "utf-8")
     if "--check" in sys.argv:
-        raise SystemExit(int(new != old))
-    README.write_text(new, "utf-8")
+        raise SystemExit(int(stale))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from pressmark.training.loop import decisive
 if TYPE_CHECKING:
     from pressmark.interactions.cases import Split
 
-_LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "polars", "pyarrow", "scikit-learn")
+_LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "numpy", "polars", "pyarrow", "scikit-learn")
 
 
 def prepare(experiment: Experiment) -> None:
