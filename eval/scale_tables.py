@@ -35,9 +35,9 @@ def measured(result: Result) -> str:
                 f"| `{command}`, one process | {row['units']:,} {unit} | {spent} | {speed:,.0f} {unit} | |"
             )
         for row in _rows(result, f"{command}_all"):
-            speed = f"{row['units'] / row['cpu_seconds']:,.0f} {unit} | {row['peak_gib']:.3f}"
+            rest = f"{row['units'] / row['cpu_seconds']:,.0f} {unit} | {row['peak_gib']:.3f}"
             lines.append(
-                f"| `{command}`, two processes | {row['units']:,} {unit} | {row['cpu_seconds']:.1f} | {speed} |"
+                f"| `{command}`, two processes | {row['units']:,} {unit} | {row['cpu_seconds']:.1f} | {rest} |"
             )
     return "\n".join(lines) + "\n\n" + _ratios(result)
 
@@ -64,7 +64,8 @@ def _ratios(result: Result) -> str:
         for row in _rows(result, f"{command}_processes"):
             said.append(
                 f"`{command}`: two processes take {row['cpu_seconds_of_two_over_one']:.2f} times the CPU "
-                f"seconds of one for the same work, and were {row['speedup_best']:.2f} times as fast by the clock."
+                f"seconds of one for the same work, and were {row['speedup_best']:.2f} times as fast by the "
+                "clock."
             )
     return "\n".join(f"- {one}" for one in said)
 
