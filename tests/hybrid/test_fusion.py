@@ -15,7 +15,7 @@ from pressmark.interactions.histories import Histories
 
 NUM_ITEMS = 60
 UNBOUGHT = np.arange(NUM_ITEMS) % 4 == 0
-TRUE = Fusion((1.0, 0.0, 0.5, 0.2), (0.3, 0.8, 0.0, 0.4), (-2.5, 0.4, -0.2))
+TRUE = Fusion((1.0, 0.0, 0.5, 0.2, 0.0, 0.3), (0.3, 0.8, 0.0, 0.4, 0.2, 0.1), (-2.5, 0.4, -0.2))
 
 
 class World:

@@ -24,7 +24,7 @@ pytest.importorskip("faiss")
 TABLE = random_table(13, 40, (4, 5, 3))
 NUM_ITEMS = len(TABLE)
 UNBOUGHT = np.arange(NUM_ITEMS) % 5 == 0
-FUSION = Fusion((1.0, 0.1, 0.5, 0.3), (0.2, 0.6, 0.3, 0.4), (-2.0, 0.3, -0.3))
+FUSION = Fusion((1.0, 0.1, 0.5, 0.3, 0.0, 0.0), (0.2, 0.6, 0.3, 0.4, 0.3, 0.2), (-2.0, 0.3, -0.3))
 
 
 def vectors() -> np.ndarray:
@@ -55,7 +55,7 @@ def test_contract() -> None:
 def test_the_experts_say_what_their_models_say() -> None:
     one, histories = experts(), Histories.from_lists([[3, 8], [], [0, 7, 7]])
     scores = one.scores(histories)
-    assert scores.shape == (4, 3, NUM_ITEMS)
+    assert scores.shape == (6, 3, NUM_ITEMS)
     tower = one.dual_tower.recommend(Requests(histories, mask_history=False), NUM_ITEMS)
     np.testing.assert_allclose(
         np.take_along_axis(scores[2].numpy(), tower.item_index, 1), 10 * tower.scores, rtol=1e-4, atol=1e-5
@@ -64,6 +64,20 @@ def test_the_experts_say_what_their_models_say() -> None:
     assert not scores[3][1].any()
     through = scores[0].numpy() @ one.neighbours.T.toarray()
     np.testing.assert_allclose(scores[1].numpy(), through, rtol=1e-4, atol=1e-4)
+
+
+def test_the_nearest_of_a_history_speaks_for_what_nobody_bought() -> None:
+    one, rows = experts(), [[3, 8], [], [7], [4, *[3] * 19, 8]]
+    found = one.scores(Histories.from_lists(rows))[4:].numpy()
+    assert not found[:, :, ~UNBOUGHT].any()
+    assert not found[:, 1].any()
+    tower, weights = one.dual_tower.index.embeddings, one.bm25.weights.toarray()
+    likeness = np.stack([10 * tower @ tower.T, one.bm25.words.toarray() @ weights.T / 10])
+    for row in (0, 2):
+        expected = likeness[:, rows[row]].max(axis=1)[:, UNBOUGHT]
+        np.testing.assert_allclose(found[:, row][:, UNBOUGHT], expected, rtol=1e-4, atol=1e-5)
+    # Of a long history the newest twenty: what is older is not seen.
+    np.testing.assert_allclose(found[:, 3], found[:, 0], rtol=1e-5)
 
 
 def test_neighbours_are_the_nearest_that_sell() -> None:

@@ -2,7 +2,9 @@
 
 A product that nobody has bought has no identity in generator or tower: both know it by its text alone. Its
 nearest products that do sell are known better, so a second look at it goes through them: the generator's
-vectors of its neighbours, by how near they are, in place of its own.
+vectors of its neighbours, by how near they are, in place of its own. And it is often the like of one product
+that the shopper has, not of all of them: tower and words look a third way, at the nearest of the history alone.
+For what sells this puts nothing in better order (eval/LOG.md) and it is not computed.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from pressmark.dual_tower.recommend import DualTowerRecommender
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.interactions.histories import Histories
 
-NAMES = ("generator", "neighbours", "dual_tower", "bm25")
-"""The experts, in the order of every array of them."""
+NAMES = ("generator", "neighbours", "dual_tower", "bm25", "dual_tower_nearest", "bm25_nearest")
+"""The experts, in the order of every array of them. The last two have 0 for every product that sells."""
 
 OF_GENERATOR = ("generator", "neighbours")
 """Those that ask the generator."""
@@ -36,6 +38,9 @@ ROWS = 4096
 
 NEIGHBOURS = 10
 """Products that sell through which a product is seen again."""
+
+HISTORY = 20
+"""Newest products of a history among which the nearest is looked for."""
 
 
 @dataclass
@@ -66,6 +71,9 @@ class Experts:
         self._seen = torch.from_numpy(self.neighbours @ self._own.numpy())
         self._tower = torch.from_numpy(self.dual_tower.index.embeddings)
         self._words = csr_matrix(self.bm25.weights.T)
+        new = np.flatnonzero(self.unbought)
+        self._new = torch.from_numpy(new)
+        self._words_of_new = csr_matrix(self.bm25.weights[new].T)
 
     @property
     def num_items(self) -> int:
@@ -73,12 +81,33 @@ class Experts:
         return len(self.unbought)
 
     def scores(self, histories: Histories) -> Tensor:
-        """(4, B, N) float32, what each expert gives every item, in nats or thereabouts."""
+        """(E, B, N) float32, what each expert gives every item, in nats or thereabouts."""
         shoppers = self.generator.shoppers(histories).cpu()
         users = SHARPNESS * torch.from_numpy(self.dual_tower.users(histories))
         query = decay_weights(histories, self.num_items, self.bm25.decay) @ self.bm25.words
         words = torch.from_numpy((query @ self._words).toarray().astype(np.float32)) / SHARPNESS
-        return torch.stack([shoppers @ self._own.T, shoppers @ self._seen.T, users @ self._tower.T, words])
+        of_all = [shoppers @ self._own.T, shoppers @ self._seen.T, users @ self._tower.T, words]
+        of_new = torch.zeros(2, len(histories), self.num_items)
+        of_new[:, :, self._new] = self._nearest(histories)
+        return torch.cat([torch.stack(of_all), of_new])
+
+    def _nearest(self, histories: Histories) -> Tensor:
+        """(2, B, U) float32, how like each unbought item is to that of the history which is most like it.
+
+        By tower and by words; 0 where the history is empty. An item of the history at a time, all shoppers at
+        once: no more memory than the answer takes.
+        """
+        items, lengths = histories.newest(HISTORY)
+        best = torch.full((2, len(items), len(self._new)), -torch.inf)
+        new = self._tower[self._new].T
+        for column in range(int(lengths.max(initial=0))):
+            rows = np.flatnonzero(lengths > column)
+            held = items[rows, column]
+            words = torch.from_numpy((self.bm25.words[held] @ self._words_of_new).toarray().astype(np.float32))
+            likeness = torch.stack([SHARPNESS * self._tower[held] @ new, words / SHARPNESS])
+            best[:, rows] = best[:, rows].maximum(likeness)
+        best[:, lengths == 0] = 0
+        return best
 
 
 def nearest_that_sell(vectors: np.ndarray, unbought: np.ndarray) -> csr_matrix:

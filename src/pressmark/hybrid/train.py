@@ -34,7 +34,7 @@ from pressmark.training import loop
 FEWEST = 20
 """Cases of either kind that weights are fitted on, at least."""
 
-STANDARD = Fusion((0.5, 0.0, 0.75, 0.0), (0.0, 0.7, 0.4, 0.2), (1.0, 0.375, -0.5))
+STANDARD = Fusion((0.5, 0.0, 0.75, 0.0, 0.0, 0.0), (0.0, 0.6, 0.3, 0.1, 0.2, 0.2), (1.0, 0.375, -0.5))
 """For a shop with fewer: the mean, rounded, of what Beauty and the synthetic grocery store came to."""
 
 
@@ -54,7 +54,7 @@ class Config:
     cold_share: float = 0.05
     given_up: float = 0.03
     generator_epochs: float = 0.5
-    num_cases: int = 2000
+    num_cases: int = 4000
 
     def __post_init__(self) -> None:
         if not 0 < self.cold_share < 1:
