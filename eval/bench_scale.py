@@ -299,9 +299,11 @@ def bench_recommend(arguments: argparse.Namespace) -> list[Report]:
             path = folder / f"part-{number:04d}.parquet"
             if not path.exists():
                 write_shard(path, histories(number, total // shards, len(item_id)), item_id)
+    rows = [alone(run, few, arguments)]
     base = ["recommend", "--run", str(run), "--k", "10", "--model"]
     asked = [*base, "generator", "--histories", str(few)]
-    rows = rounds("recommend", asked, arguments.folder / "out", arguments.few_users, arguments)
+    if arguments.rounds:
+        rows += rounds("recommend", asked, arguments.folder / "out", arguments.few_users, arguments)
     tenth = linked(arguments.folder / "users_tenth", sorted(users.iterdir())[:4])
     for folder, units in ((tenth, arguments.users // 10), (users, arguments.users)):
         out = arguments.folder / "out" / f"recommend-all-{time.time_ns()}"
@@ -309,6 +311,22 @@ def bench_recommend(arguments: argparse.Namespace) -> list[Report]:
         answers = sum(pq.read_metadata(one).num_rows for one in out.glob("*.parquet"))
         rows.append(say({"what": "recommend_all", "units": units, "rows_written": answers, **found}))
     return rows
+
+
+def alone(run: Path, few: Path, arguments: argparse.Namespace) -> Report:
+    """The generator's answers on this process, from file to file, when it is loaded."""
+    from pressmark.load import load
+    from pressmark.recommending import answer_file
+
+    model = load(run, "generator")
+    options = argparse.Namespace(k=10, batch_size=1024, keep_history=False, certify=False)
+    out = arguments.folder / "out" / "alone.parquet"
+    # Once before it counts: what is made at the first question is made once.
+    answer_file(model, None, options, min(few.iterdir()), out)
+    start = time.process_time()
+    users = sum(answer_file(model, None, options, path, out)[0] for path in sorted(few.iterdir()))
+    seconds = round(time.process_time() - start, 2)
+    return say({"what": "recommend_alone", "units": users, "cpu_seconds": seconds})
 
 
 def write_vectors(path: Path, num: int, width: int, number: int) -> None:

@@ -12,6 +12,8 @@ def _rows(result: Result, what: str) -> list[dict[str, Any]]:
 
 def _work(result: Result, command: str) -> float:
     """Units of a command that a core does in a second, without what starting costs."""
+    for row in _rows(result, f"{command}_alone"):
+        return float(row["units"] / row["cpu_seconds"])
     row = _rows(result, f"{command}_processes")[0]
     seconds = sorted(one["work"]["cpu_seconds"] for one in row["rounds"] if one["processes"] == 1)
     return float(row["units"] / seconds[len(seconds) // 2])
@@ -28,7 +30,7 @@ def measured(result: Result) -> str:
             f"| the same from memory | {_size(row)} | {row['batches_cpu_seconds']:.1f} | {_speed(row)} |"
         )
     for command, unit in (("tokenize", "items"), ("recommend", "users")):
-        for row in _rows(result, f"{command}_processes"):
+        for row in _rows(result, f"{command}_alone") or _rows(result, f"{command}_processes"):
             speed = _work(result, command)
             spent = f"{row['units'] / speed:.1f}, start left out"
             lines.append(
