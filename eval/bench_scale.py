@@ -26,7 +26,7 @@ import torch
 from bench_tokenizer import measured, say
 from pressmark import files, stages
 from pressmark.cli import guarded, truth
-from pressmark.evaluation.record import record
+from pressmark.evaluation.record import commit, record
 from pressmark.experiment import parse
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.model import Config as ModelConfig
@@ -377,13 +377,16 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    if unknown := [one for one in arguments.only.split(",") if one not in PARTS]:
+    asked = [one for one in arguments.only.split(",") if one]
+    if unknown := [one for one in asked if one not in PARTS]:
         raise ValueError(f"--only {unknown[0]}: known parts are {', '.join(PARTS)}.")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows: list[Report] = []
-    for name in arguments.only.split(","):
-        # Parts may be measured at different times; the newest of each is recorded.
-        files.write_json(arguments.folder / f"{name}.json", PARTS[name](arguments))
+    for name in asked:
+        # Parts may be measured at different times; the newest of each is recorded, `--only ""` alone too.
+        measured_at = {"commit": commit()}
+        found = [row | measured_at for row in PARTS[name](arguments)]
+        files.write_json(arguments.folder / f"{name}.json", found)
     for name in PARTS:
         path = arguments.folder / f"{name}.json"
         rows += files.read_json(path) if path.is_file() else []

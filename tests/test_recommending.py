@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,20 @@ def test_finished_shards_are_not_answered_again(
     write(tmp_path / "h" / "part-2.parquet", [["x"]])
     with pytest.raises(ValueError, match=r"o.part-2\.parquet: was made of another part-2\.parquet"):
         command()
+
+
+def test_a_second_launch_keeps_off(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
+    fcntl = pytest.importorskip("fcntl")
+    shards(tmp_path)
+    command()
+    held = os.open(tmp_path / "o", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        with pytest.raises(ValueError, match="another `recommend` is at work on it"):
+            command()
+    finally:
+        os.close(held)
+    command()
 
 
 def test_a_broken_shard_is_named_when_all_others_are_done(
