@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from bench_tokenizer import measured, say
@@ -183,7 +182,7 @@ def bench_train(arguments: argparse.Namespace) -> list[Report]:
 def command(arguments: list[str], processes: int) -> Report:
     """Runs `pressmark ...` on so many processes of one thread; time, CPU time and the largest one's memory."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-    launch += ["--master_port", "29561", "-m", "pressmark.cli", "--"]
+    launch += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "pressmark.cli", "--"]
     if processes == 1:
         launch = [sys.executable, "-m", "pressmark.cli"]
     before, start = os.times(), time.perf_counter()
@@ -305,12 +304,22 @@ def bench_recommend(arguments: argparse.Namespace) -> list[Report]:
     if arguments.rounds:
         rows += rounds("recommend", asked, arguments.folder / "out", arguments.few_users, arguments)
     tenth = linked(arguments.folder / "users_tenth", sorted(users.iterdir())[:4])
-    for folder, units in ((tenth, arguments.users // 10), (users, arguments.users)):
-        out = arguments.folder / "out" / f"recommend-all-{time.time_ns()}"
-        found = command([*base, "popularity", "--histories", str(folder), "--out", str(out)], 2)
-        answers = sum(pq.read_metadata(one).num_rows for one in out.glob("*.parquet"))
-        rows.append(say({"what": "recommend_all", "units": units, "rows_written": answers, **found}))
+    for folder in (tenth, users):
+        rows.append(say({"what": "recommend_all", **everybody(run, folder, arguments.folder / "out" / "all")}))
     return rows
+
+
+def everybody(run: Path, users: Path, out: Path) -> Report:
+    """All users by popularity, on this process."""
+    from pressmark.load import load
+    from pressmark.recommending import answer_file
+
+    model = load(run, "popularity")
+    options = argparse.Namespace(k=10, batch_size=1024, keep_history=False, certify=False)
+    with measured() as found:
+        paths = sorted(users.iterdir())
+        units = sum(answer_file(model, None, options, path, out / path.name)[0] for path in paths)
+    return {"units": units, "processes": 1, **found}
 
 
 def alone(run: Path, few: Path, arguments: argparse.Namespace) -> Report:
