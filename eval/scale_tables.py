@@ -99,6 +99,6 @@ def plan(result: Result, others: dict[str, Result]) -> str:
         ),
         (f"{ITEMS:,} users answered by the reduced generator", ITEMS / _work(result, "recommend")),
     ]
-    lines = ["| | core hours | hours on 64 cores |", "|---|---|---|"]
-    lines += [f"| {what} | {seconds / 3600:,.2f} | {seconds / 3600 / 64:,.2f} |" for what, seconds in rows]
+    lines = ["| | core hours | minutes on 64 cores |", "|---|---|---|"]
+    lines += [f"| {what} | {seconds / 3600:,.2f} | {seconds / 60 / 64:,.1f} |" for what, seconds in rows]
     return "\n".join(lines)
