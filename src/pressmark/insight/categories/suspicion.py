@@ -37,6 +37,7 @@ class Judgement:
         log_odds: (n, 2) float64 by `KINDS`: density of the evidence among moved labels over that among labels.
         rates: (2,) float64: share of the labels that are wrong in either way, as estimated.
         severities: (2,) float64: mean severity of moves of either kind.
+        confidence: (n,) float64 in [0, 1]: probability that the label is wrong.
         suggested: (n, NUM_SUGGESTED) int64 leaves that fit best beside the product's own, -1 beyond the last.
         share: (n, NUM_SUGGESTED) float64: their shares of what does not stand at the product's own.
         own_share: (n,) float64 share of the product's own leaf.
@@ -46,20 +47,10 @@ class Judgement:
     log_odds: np.ndarray
     rates: np.ndarray
     severities: np.ndarray
+    confidence: np.ndarray
     suggested: np.ndarray
     share: np.ndarray
     own_share: np.ndarray
-
-    @property
-    def wrong(self) -> np.ndarray:
-        """(n, 2) float64: probability that the label is wrong in either way; both together at most 1."""
-        found = self.rates * np.exp(np.minimum(self.log_odds, 50))
-        return found / np.maximum(found.sum(axis=1, keepdims=True), 1.0)
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """(n,) float64: probability that the label is wrong."""
-        return self.wrong.sum(axis=1)
 
     @property
     def harm(self) -> np.ndarray:
@@ -94,23 +85,59 @@ def judge(leaves: Leaves, pool: Pool, fold: np.ndarray, seed: int) -> Judgement:
     odds = _odds(evidence, fold[rows])
     rates = np.array([wrong_share(odds[0][:, kind], odds[kind + 1][:, kind]) for kind in range(len(KINDS))])
     severities = np.array([leaves.severity(label, moved).mean() for moved in cases[1:]])
-    return Judgement(rows, odds[0], rates, severities, suggested, share, own)
+    confidence = _confidence(odds, rates, pool.share_unexplained)
+    return Judgement(rows, odds[0], rates, severities, confidence, suggested, share, own)
 
 
-def wrong_share(given: np.ndarray, moved: np.ndarray) -> float:
+def _confidence(odds: list[np.ndarray], rates: np.ndarray, least: float) -> np.ndarray:
+    """(n,) probability that a label is wrong: both kinds as one score, whose ratio of densities only grows."""
+    given, *moved = (np.logaddexp(*(one + np.log(rates)).T) for one in odds)
+    weight = np.repeat(rates / rates.sum(), len(given))
+    return probability(given, np.concatenate(moved), weight, least)
+
+
+def probability(given: np.ndarray, moved: np.ndarray, weight: np.ndarray, least: float) -> np.ndarray:
+    """(n,) float64 in [0, 1]: share of wrong labels among those with the same suspicion.
+
+    Where a catalog's mistakes are milder than the moves, tails tell too small a share: it is at least `least`.
+
+    Args:
+        given: (n,) suspicion of the labels as they are.
+        moved: (m,) suspicion of moved labels.
+        weight: (m,) of each.
+        least: Least share of wrong labels: those that no source explains.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    weight = weight / weight.sum() * len(given)
+    among = IsotonicRegression(y_min=0.0, y_max=1 - 1e-9, out_of_bounds="clip").fit(
+        np.concatenate([given, moved]),
+        np.repeat([0.0, 1.0], [len(given), len(moved)]),
+        sample_weight=np.concatenate([np.ones(len(given)), weight]),
+    )
+    share = among.predict(given)
+    return np.minimum(1.0, max(wrong_share(given, moved, weight), least) * share / (1 - share))
+
+
+def wrong_share(given: np.ndarray, moved: np.ndarray, weight: np.ndarray | None = None) -> float:
     """Share of moved labels among those given: the least ratio of their tails, at most 1.
 
     Args:
         given: (n,) suspicion of the labels as they are.
         moved: (m,) suspicion of moved labels.
+        weight: (m,) of each; all alike by default.
 
     >>> wrong_share(np.array([0.0] * 95 + [9.0] * 5), np.array([9.0] * 10))
     0.06
     """
-    thresholds = np.quantile(moved, np.linspace(0, 1 - LEAST_TAIL, 60))
+    weight = np.ones(len(moved)) if weight is None else weight
+    order = np.argsort(-moved, kind="stable")
+    tail = np.cumsum(weight[order]) / weight.sum()
+    # The last of equals: a tail holds all that are as suspicious.
+    last = np.append(moved[order][1:] != moved[order][:-1], True) & (tail >= LEAST_TAIL)
+    above = len(given) - np.searchsorted(np.sort(given), moved[order][last], side="left")
     # One more than were found: a tail that no label reaches does not prove that none is wrong.
-    ratios = [((given >= at).sum() + 1) / len(given) / (moved >= at).mean() for at in thresholds]
-    return float(min(1.0, min(ratios)))
+    return float(min(1.0, ((above + 1) / len(given) / tail[last]).min()))
 
 
 def _read(
