@@ -48,6 +48,8 @@ KINDS: dict[str, Callable[..., np.ndarray]] = {
     "sibling": Leaves.moved_to_sibling,
     "random_by_size": Leaves.moved_by_size,
 }
+LEVEL_SIZES = (64, 64, 64)
+"""Of tokenizers under --vouching."""
 SEVERITIES = ((0.0, 0.05), (0.05, 0.3), (0.3, 1.01))
 Row = dict[str, Any]
 
@@ -138,7 +140,9 @@ def kept(place: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
     return files.read_tensors(place)["shares"].numpy()
 
 
-def methods(shop: Shop, leaves: Leaves, seed: int, place: Path) -> tuple[dict[str, np.ndarray], Judgement, Row]:
+def methods(
+    shop: Shop, leaves: Leaves, seed: int, place: Path, compared: bool = True
+) -> tuple[dict[str, np.ndarray], Judgement, Row]:
     """Method -> (n,) suspicion of every labelled product."""
     found, costs = audited(shop, leaves, seed)
     rows = found.rows
@@ -153,13 +157,14 @@ def methods(shop: Shop, leaves: Leaves, seed: int, place: Path) -> tuple[dict[st
         "pool_alone": -np.log(found.own_share + 1e-12),
         "neighbours_vote": 1 - vote,
         "codes_prefix": prefix_scores(shop.codes, leaves.label)[rows],
-        **cleanlab_scores(kept(place, lambda: regression(shop, leaves, rows, seed)), label),
     }
+    if compared:
+        scores |= cleanlab_scores(kept(place, lambda: regression(shop, leaves, rows, seed)), label)
     return scores, found, costs
 
 
 def by_severity(found: Judgement, leaves: Leaves, right: np.ndarray, wrong: np.ndarray) -> list[Row]:
-    """Of findings that are likelier wrong than not: precision by the suggestion's, recall by the move's severity."""
+    """Of findings of confidence .5: precision by the suggestion's severity, recall by the move's."""
     label = leaves.label[found.rows]
     shown = found.confidence >= 0.5
     suggested = leaves.severity(label, np.where(found.suggested[:, 0] >= 0, found.suggested[:, 0], label))
@@ -200,14 +205,16 @@ def study(shop: Shop, base: Leaves, options: argparse.Namespace) -> dict[str, An
         place = options.scratch / f"{kind}-{rate:g}-{seed}.json"
         if not place.is_file():
             leaves, moved = inject(base, rate, kind, seed)
-            scores, found, costs = methods(shop, leaves, seed, place.with_suffix(".safetensors"))
+            scores, found, costs = methods(
+                shop, leaves, seed, place.with_suffix(".safetensors"), seed in options.regressed
+            )
             wrong, right = moved[found.rows], base.label[found.rows]
             here = {"noise": rate, "kind": kind, "seed": seed}
             right_at_once = found.suggested[wrong, 0] == right[wrong]
             costs = {**costs, "suggestion_right": float(right_at_once.mean()),
                      "suggestion_confidence": float(found.suggested_confidence[wrong, 0].mean())}  # fmt: skip
             made = {
-                "rows": [{**here, "method": name, **figures(score, wrong), **(costs if name == "pressmark" else {})}
+                "rows": [{**here, "method": name, **figures(score, wrong), **(costs if name == "pressmark" else {})}  # noqa: E501
                          for name, score in scores.items()],
                 "severity": [{**here, **one} for one in by_severity(found, leaves, right, wrong)],
                 "calibration": [{**here, **one} for one in calibration(found.confidence, wrong)],
@@ -273,10 +280,12 @@ def planted(shop: Shop, base: Leaves, options: argparse.Namespace) -> dict[str, 
 
 
 def vouching(run: Path, shop: Shop, base: Leaves, options: argparse.Namespace) -> list[Row]:
-    """Majority of the SID prefix at 5 % noise: the run's own way, without labels, and cross-fitted in two parts."""
+    """Majority of the SID prefix at 5 % noise: trained on labels, without, and cross-fitted in two parts."""
     _, vectors_config = read_run(run)
     config = dataclasses.replace(
-        Config(), training=dataclasses.replace(Config().training, num_epochs=options.epochs)
+        Config(),
+        level_sizes=LEVEL_SIZES,
+        training=dataclasses.replace(Config().training, num_epochs=options.epochs),
     )
     rows = []
     for kind in ("random", "sibling"):
@@ -298,7 +307,7 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
     tree, every = build_taxonomy(catalog.category), np.arange(len(catalog))
     with tempfile.TemporaryDirectory() as scratch:
         # Only texts whose category moved are embedded anew.
-        own, path = embed(
+        own, _ = embed(
             read_catalog(run / "data" / "items.parquet"),
             vectors_config,
             _cache(run),
@@ -325,8 +334,11 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
             parts[half == held] = crossed[half == held]
         scores["cross_fitted"] = parts
     known = leaves.labelled
-    return [{"noise": 0.05, "kind": kind, "seed": seed, "method": f"prefix_{name}", **figures(score[known], moved[known])}
-            for name, score in scores.items()]  # fmt: skip
+    here = {"noise": 0.05, "kind": kind, "seed": seed}
+    return [
+        {**here, "method": f"prefix_{name}", **figures(score[known], moved[known])}
+        for name, score in scores.items()
+    ]
 
 
 def _cache(run: Path) -> Path:
@@ -386,6 +398,9 @@ def main() -> None:
     parser.add_argument("--kinds", type=json.loads, default=list(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument(
         "--seeds", type=json.loads, default=[1, 2, 3], help="seeds of the noise; 0 was for choosing"
+    )
+    parser.add_argument(
+        "--regressed", type=json.loads, default=[1], help="seeds that the slow regression is fitted for"
     )
     parser.add_argument("--store", type=Path, help="the synthetic store: judge its own mistakes")
     parser.add_argument("--vouching", type=truth, default=False, help="SIDs with and without labels in them")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +15,15 @@ from pressmark.catalog.embeddings import Config, read_vectors
 from pressmark.insight.categories import page
 from pressmark.insight.categories.assemble import Shop, labelled, pool_of, read_shop
 from pressmark.insight.categories.duplicates import Duplicate, duplicates
-from pressmark.insight.categories.findings import findings, write_findings
+from pressmark.insight.categories.findings import Finding, findings, write_findings
 from pressmark.insight.categories.leaves import Leaves
 from pressmark.insight.categories.review import NOTHING, Review, read_review
 from pressmark.insight.categories.shapes import Shape, shapes
 from pressmark.insight.categories.suspicion import judge
 from pressmark.sids.table import read_sids
 from pressmark.tokenizer.train import load_quantizer
+
+BESIDE = (".duplicates.parquet", ".categories.parquet")
 
 
 def audit(arguments: Sequence[str], vectors: Config) -> None:
@@ -49,22 +49,21 @@ def audit(arguments: Sequence[str], vectors: Config) -> None:
     shaped = [one for one in shapes(codes[:, 0], leaves) if page.shape_key(one, leaves) not in review.decided]
     about = (
         f"{options.run}: {leaves.labelled.sum():,} of {len(shop.catalog):,} products have a category, "
-        f"{len(leaves):,} categories hold some. About {judged.rates.sum():.1%} of the labels look wrong."
+        f"{len(leaves):,} categories hold some. About {judged.confidence.mean():.1%} of these look wrong."
     )
     out = options.out
     write_findings(out, found, shop, leaves)
-    files.write_parquet(_beside(out, "duplicates"), _twins_table(twins, shop, leaves))
-    files.write_parquet(_beside(out, "categories"), _shapes_table(shaped, shop, leaves))
-    html = page.render(about, shop, leaves, found, twins, shaped, _decisions(options.review))
+    files.write_parquet(out.with_suffix(BESIDE[0]), _twins_table(twins, shop, leaves))
+    files.write_parquet(out.with_suffix(BESIDE[1]), _shapes_table(shaped, shop, leaves))
+    html = page.render(about, shop, leaves, found, twins, shaped, review.rows)
     with files.replacing(out.with_suffix(".html")) as partial:
         partial.write_text(html, "utf-8")
     print(about)
     print(f"content: {shop.content.statement}")
     for note in (*_left_out(shop, leaves, sids), *review.notes):
         print(f"mind: {note}")
-    print(_summary(found, twins, shaped, review, leaves))
-    names = ", ".join(str(one) for one in (_beside(out, "duplicates").name, _beside(out, "categories").name))
-    print(f"{out}, {names}, {out.with_suffix('.html').name}")
+    print(_summary(found, twins, shaped, review))
+    print(", ".join([str(out), *(out.with_suffix(one).name for one in (*BESIDE, ".html"))]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -132,26 +131,14 @@ def _left_out(shop: Shop, leaves: Leaves, sids: np.ndarray | None) -> list[str]:
 
 
 def _summary(
-    found: Sequence[Any], twins: Sequence[Duplicate], shaped: Sequence[Shape], review: Review, leaves: Leaves
+    found: Sequence[Finding], twins: Sequence[Duplicate], shaped: Sequence[Shape], review: Review
 ) -> str:
-    lines = [f"{len(found):,} doubtful categories, {len(twins):,} pairs of near duplicates, "
-             f"{sum(one.kind == 'split' for one in shaped):,} split and "
-             f"{sum(one.kind == 'merged' for one in shaped):,} merged categories"]  # fmt: skip
-    if review.decided:
-        lines[0] += f"; {len(review.decided):,} decided before"
-    return "\n".join(lines)
-
-
-def _beside(out: Path, what: str) -> Path:
-    return out.with_suffix(f".{what}.parquet")
-
-
-def _decisions(review: Path | None) -> list[tuple[str, str, str, str]]:
-    """Every row of a review, for the next export to hold them too."""
-    if review is None:
-        return []
-    rows = csv.DictReader(review.read_text("utf-8-sig").splitlines())
-    return list(dict.fromkeys((row["kind"], row["subject"], row["object"], row["decision"]) for row in rows))
+    counts = [sum(one.kind == kind for one in shaped) for kind in ("split", "merged")]
+    text = (
+        f"{len(found):,} doubtful categories, {len(twins):,} pairs of near duplicates, {counts[0]:,} split and "
+        f"{counts[1]:,} merged categories"
+    )
+    return text + (f"; {len(review.rows):,} decided before" if review.rows else "")
 
 
 def _twins_table(twins: Sequence[Duplicate], shop: Shop, leaves: Leaves) -> pa.Table:

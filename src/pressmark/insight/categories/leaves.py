@@ -141,7 +141,7 @@ def leaves_of(catalog: Catalog, more: Sequence[CategoryPath] = ()) -> Leaves:
         )
     leaf = np.searchsorted(ends, tree.item_leaf[: len(catalog)])
     leaf = np.where(tree.item_leaf[: len(catalog)] >= 0, leaf, -1)
-    first = leaf.max(axis=1, initial=-1) * 0 - 1
+    first = np.full(len(catalog), -1, np.int64)
     for slot in range(leaf.shape[1] - 1, -1, -1):
         first = np.where(leaf[:, slot] >= 0, leaf[:, slot], first)
     also = tuple(frozenset(row[row >= 0].tolist()) - {int(own)} for row, own in zip(leaf, first, strict=True))

@@ -74,6 +74,7 @@ def bought_together(
     # A few purchases of either say little of both.
     scale = sparse.diags(1 / np.sqrt(np.bincount(values, minlength=num_items) + 5.0))
     near = (scale @ near @ scale).tocsr()
+    near.sort_indices()  # equals: the lower item first
     index = np.full((num_items, k), -1, np.int64)
     weight = np.zeros((num_items, k), np.float32)
     for item in range(num_items):

@@ -115,7 +115,8 @@ def finding_row(one: Finding, shop: Shop, leaves: Leaves) -> Row:
         "current": leaves.name(one.current),
         "suggested": [
             f"{leaves.name(leaf)} ({sure:.0%})"
-            for leaf, sure in zip(one.suggested, one.suggested_confidence, strict=True)
+            for place, (leaf, sure) in enumerate(zip(one.suggested, one.suggested_confidence, strict=True))
+            if not place or sure >= 0.01
         ],
         "confidence": one.confidence,
         "severity": one.severity,

@@ -21,15 +21,20 @@ class Review:
     """Decisions of a file.
 
     Attributes:
-        decided: Findings never to be shown again.
+        rows: kind, subject, object and decision, each once.
         notes: What in the file is about nothing in this run, for the reader.
     """
 
-    decided: frozenset[Key]
+    rows: tuple[tuple[str, str, str, str], ...]
     notes: tuple[str, ...]
 
+    @property
+    def decided(self) -> frozenset[Key]:
+        """Findings never to be shown again."""
+        return frozenset(row[:3] for row in self.rows)
 
-NOTHING = Review(frozenset(), ())
+
+NOTHING = Review((), ())
 
 
 def read_review(path: Path, item_ids: set[str]) -> Review:
@@ -47,7 +52,8 @@ def read_review(path: Path, item_ids: set[str]) -> Review:
         rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
     except UnicodeDecodeError as error:
         raise ValueError(f"--review {path}: not UTF-8 ({error}). Save it as UTF-8.") from error
-    decided, named, unknown = set(), 0, []
+    decided: dict[tuple[str, str, str, str], None] = {}
+    named, unknown = 0, []
     for number, row in enumerate(rows, start=2):
         _check(path, number, row)
         products = {"category": (row["subject"],), "duplicate": (row["subject"], row["object"])}.get(
@@ -55,7 +61,7 @@ def read_review(path: Path, item_ids: set[str]) -> Review:
         )
         named += len(products)
         unknown += [one for one in products if one not in item_ids]
-        decided.add((row["kind"], row["subject"], row["object"]))
+        decided[row["kind"], row["subject"], row["object"], row["decision"]] = None
     if named and len(unknown) == named:
         raise ValueError(
             f"--review {path}: the run's catalog holds none of its {named} products, such as {unknown[0]!r}. "
@@ -66,7 +72,7 @@ def read_review(path: Path, item_ids: set[str]) -> Review:
         notes.append(
             f"--review {path}: {len(unknown)} product ids are not in the catalog, such as {unknown[0]!r}: passed over."
         )
-    return Review(frozenset(decided), tuple(notes))
+    return Review(tuple(decided), tuple(notes))
 
 
 def _check(path: Path, number: int, row: dict[str, str]) -> None:
@@ -79,5 +85,5 @@ def _check(path: Path, number: int, row: dict[str, str]) -> None:
     for name, allowed in (("kind", KINDS), ("decision", DECISIONS)):
         if row[name] not in allowed:
             raise ValueError(
-                f"--review {path}: row {number}: {name} is {row[name]!r}; it must be one of {', '.join(allowed)}."
+                f"--review {path}: row {number}: {name} is {row[name]!r}; write one of {', '.join(allowed)}."
             )

@@ -1,8 +1,8 @@
 """How likely is a label wrong? The labels beside labels that were moved on purpose.
 
-Every product's label is compared with one moved to any leaf (half of them all alike, half by size) and with one
-moved to a sibling; the labels of others never enter what the sources say of a product, so moving its label
-costs no new fit. A logistic regression tells the three apart, and its odds are densities: how much commoner such
+Every product's label is compared with one moved to any leaf (half of them all alike, half by size) and with
+one moved to a sibling. A product's own label never enters what the sources say of it, so that moving it costs
+no new fit. A logistic regression tells the three apart, and its odds are densities: how much commoner such
 evidence is among moved labels than among those of the catalog. The catalog's labels hold some wrong ones, so
 that ratio can never exceed one over their share: where it is at its greatest it tells the share. Share times
 ratio is the probability that a label is wrong.
