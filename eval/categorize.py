@@ -4,9 +4,9 @@
 
 `products`: a tenth of the labelled products lose their label. `leaves`: all products of some leaves with 5 to
 50 products lose it (a tenth of such leaves), and the leaves' names are known: only names can find them.
-Accuracy at depth d is of the first d names, over products whose path is at least as long. Beside it: the vote of 30
-nearest products, and a logistic regression over the same vectors; both may be right above a leaf that they
-cannot name.
+Accuracy at depth d is of the first d names, over products whose path is at least as long. Beside it: the vote
+of 30 nearest products, and a logistic regression over the same vectors; both may be right above a leaf that
+they cannot name.
 """
 
 import argparse
@@ -135,10 +135,8 @@ def main() -> None:
                 files.write_json(place, rows_of(options.run, shop, base, what, seed))
             rows += files.read_json(place)
             for one in files.read_json(place):
-                print(
-                    f"{what:10}{seed:3} {one['method']:22}{one['depth']:>5}{one['num']:7,}  {one['accuracy']:.3f}",
-                    flush=True,
-                )
+                name = f"{what:9}{seed:2} {one['method']:20}{one['depth']:>5}"
+                print(f"{name}{one['num']:7,} {one['accuracy']:.3f}", flush=True)
     if options.record:
         settings = {"vectors": dataclasses.asdict(config), "statement": shop.content.statement, "sure": SURE}
         record("categories", options.record, rows, shlex.join(["python", *sys.argv]), settings, options.seeds)

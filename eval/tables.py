@@ -134,7 +134,7 @@ NOTES = {
     "held back; history masked, item-level hits, full ranking; 95 % intervals over cases.",
     "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
     "intervals.",
-    "audit": "Labels moved on purpose among real ones, which hold mistakes of their own: precision is a lower bound. "
+    "audit": "Labels moved on purpose among real ones, which hold mistakes too: precision is a lower bound. "
     "Least and greatest of the seeds in brackets.",
     "categories": "Accuracy of the leaf; `sure`: of the names called sure at .8.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",

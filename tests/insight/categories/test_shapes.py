@@ -10,7 +10,7 @@ from pressmark.insight.categories.shapes import shapes
 
 
 def test_split_and_merged() -> None:
-    # Leaf 0: half under code 0, half under code 1, alone there. Leaves 1 and 2: all under code 2. Leaf 3 is small.
+    # Leaf 0: half under code 0, half under code 1, alone there. 1 and 2: all under code 2. 3 is small.
     label = np.repeat([0, 1, 2, 3], [40, 30, 20, 4])
     codes = np.concatenate([np.repeat([0, 1], 20), np.full(50, 2), [0, 0, 1, 1]])
     found = shapes(codes, Leaves((), (("a",), ("b",), ("c",), ("d",)), label, (frozenset(),) * len(label)))

@@ -1,4 +1,4 @@
-"""`pressmark audit`: what stands on the wrong shelf, twice in the catalog, or on a shelf that should not be one."""
+"""`pressmark audit`: what stands on the wrong shelf or twice in the catalog, and shelves codes do not see."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = argparse.ArgumentParser(
         prog="pressmark audit",
-        description="Products whose category is doubtful, near duplicates, and categories that codes split or merge.",
+        description="Products of doubtful category, near duplicates, and categories that codes split or merge.",
     )
     made.add_argument(
         "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"

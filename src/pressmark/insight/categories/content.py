@@ -60,13 +60,13 @@ def content_of(
     columns = tuple(name for name in config.columns if name != "category")
     if not columns:
         raise ValueError(
-            "vectors.columns of the run is category alone: without it nothing is left to judge the category by. "
+            "vectors.columns of the run is category alone: without it nothing is left to judge by. "
             "Prepare a run with title in vectors.columns."
         )
     texts = texts_of(catalog, columns)
     if not any(texts):
         raise ValueError(
-            f"no product of the run has any text in {', '.join(columns)}: there is nothing to judge its category by."
+            f"no product of the run has any text in {', '.join(columns)}: there is nothing to judge by."
         )
     if brought and trust and own is not None:
         said = (

@@ -103,7 +103,8 @@ def finding_row(one: Finding, shop: Shop, leaves: Leaves) -> Row:
     """A finding for the page; in `search` stands all that can be looked for."""
     titles = shop.catalog.title
     near = [
-        f"{titles[other] or '(no title)'} — {leaves.name(int(leaves.label[other])) or 'no category'}, cosine {cosine:.2f}"
+        f"{titles[other] or '(no title)'} — {leaves.name(int(leaves.label[other])) or 'no category'}, "
+        f"cosine {cosine:.2f}"
         for other, cosine in zip(one.neighbours, one.cosines, strict=True)
     ]
     usual = [f"{leaves.name(leaf)}: {share:.0%}" for leaf, share in one.usual]

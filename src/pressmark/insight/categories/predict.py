@@ -24,8 +24,8 @@ class Prediction:
 
     Attributes:
         leaf: (n,) int64.
-        confidence: (n, D) float64: probability that the first d + 1 names are right; never grows with depth, and
-            stays where a path has ended.
+        confidence: (n, D) float64: probability that the first d + 1 names are right; never grows with depth,
+            and stays where a path has ended.
     """
 
     leaf: np.ndarray
@@ -76,7 +76,7 @@ def predict(pool: Pool, leaves: Leaves, rows: np.ndarray, seed: int) -> Predicti
 
 
 def calibrate(pool: Pool, leaves: Leaves, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Share of a branch -> how often the branch is right, over labelled products; a function that only grows."""
+    """Share of a branch -> how often the branch is right, over labelled products; it only grows."""
     from sklearn.isotonic import IsotonicRegression
 
     known = np.flatnonzero(leaves.labelled)

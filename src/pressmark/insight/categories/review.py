@@ -10,7 +10,7 @@ COLUMNS = ("kind", "subject", "object", "decision")
 KINDS = ("category", "duplicate", "split", "merged")
 DECISIONS = ("accepted", "rejected")
 Key = tuple[str, str, str]
-"""kind, subject, object: what a finding is about. A product and its current path; two products; a path; two paths.
+"""kind, subject, object: what a finding is about. A product and its path; two products; a path; two paths.
 
 A product that has moved since is another finding, and is shown again.
 """
@@ -70,7 +70,7 @@ def read_review(path: Path, item_ids: set[str]) -> Review:
     notes = []
     if unknown:
         notes.append(
-            f"--review {path}: {len(unknown)} product ids are not in the catalog, such as {unknown[0]!r}: passed over."
+            f"--review {path}: {len(unknown)} product ids are not in the catalog, such as {unknown[0]!r}: left."
         )
     return Review(tuple(decided), tuple(notes))
 
@@ -79,7 +79,7 @@ def _check(path: Path, number: int, row: dict[str, str]) -> None:
     missing = [name for name in COLUMNS if row.get(name) is None]
     if missing:
         raise ValueError(
-            f"--review {path}: row {number} has no {missing[0]!r}; its columns must be {', '.join(COLUMNS)}, as the "
+            f"--review {path}: row {number} has no {missing[0]!r}; it must have {', '.join(COLUMNS)}, as the "
             "page's export button writes them."
         )
     for name, allowed in (("kind", KINDS), ("decision", DECISIONS)):

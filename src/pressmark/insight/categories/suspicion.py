@@ -144,8 +144,8 @@ def _read(
     leaves: Leaves, pool: Pool, rows: np.ndarray, cases: tuple[np.ndarray, ...]
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
     """Evidence of each case's labels, and what fits best beside the product's own."""
-    groups, found, best, shares, owned = _Groups(leaves), [[] for _ in cases], [], [], []
-    stop = 0
+    groups, best, shares, owned, stop = _Groups(leaves), [], [], [], 0
+    found: list[list[np.ndarray]] = [[] for _ in cases]
     for some, likely in pool.by_blocks(rows, "labels judged"):
         start, stop = stop, stop + len(some)
         for one, labels in zip(found, cases, strict=True):
@@ -159,7 +159,8 @@ def _read(
         left = np.take_along_axis(likely, order, axis=1) / np.maximum(likely.sum(axis=1, keepdims=True), 1e-12)
         best.append(np.where(left > 0, order, -1))
         shares.append(left.astype(np.float64))
-    return [np.concatenate(one) for one in found], *map(np.concatenate, (best, shares, owned))
+    evidence = [np.concatenate(one) for one in found]
+    return evidence, np.concatenate(best), np.concatenate(shares), np.concatenate(owned)
 
 
 class _Groups:
