@@ -53,6 +53,8 @@ def accuracy(leaves: Leaves, guess: np.ndarray, right: np.ndarray) -> list[Row]:
     rows = [{"depth": "leaf", "num": len(right), "accuracy": float((guess == right).mean())}]
     for depth in range(len(leaves.groups)):
         deep = leaves.depth[right] > depth
+        if not deep.any():
+            continue
         rows.append(
             {"depth": str(depth + 1), "num": int(deep.sum()), "accuracy": float(same[depth][deep].mean())}
         )
