@@ -196,7 +196,8 @@ def calibration(confidence: np.ndarray, wrong: np.ndarray) -> list[Row]:
 
 def study(shop: Shop, base: Leaves, options: argparse.Namespace) -> dict[str, Any]:
     """All rates, kinds and seeds."""
-    rows, severity, calibrated, curves = [], [], [], {}
+    rows, severity, calibrated = [], [], []
+    curves: dict[tuple[float, str], Any] = {}
     kinds = [one for one in KINDS if one in options.kinds]
     cases = [(rate, kind, seed) for rate in options.rates for seed in options.seeds for kind in kinds]
     for rate, kind, seed in cases:

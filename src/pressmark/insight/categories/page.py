@@ -55,20 +55,20 @@ def render(
     return (Path(__file__).parent / "page.html").read_text("utf-8").replace("/*DATA*/", text)
 
 
-_FINDINGS = [
+_FINDINGS: list[Row] = [
     {"key": "title", "title": "Product", "sub": "item_id", "more": True},
     {"key": "current", "title": "Stands at", "kind": "was"},
     {"key": "suggested", "title": "Suggested", "kind": "be"},
     {"key": "confidence", "title": "Confidence", "number": True},
     {"key": "severity", "title": "Severity", "number": True},
 ]
-_TWINS = [
+_TWINS: list[Row] = [
     {"key": "title", "title": "Product", "sub": "item_id"},
     {"key": "other", "title": "All but the same as", "sub": "other_id"},
     {"key": "cosine", "title": "Cosine", "number": True, "digits": 3},
     {"key": "sid", "title": "Codes"},
 ]
-_SHAPES = [
+_SHAPES: list[Row] = [
     {"key": "kind", "title": "Codes have it"},
     {"key": "category", "title": "Category"},
     {"key": "other", "title": "And"},
