@@ -104,6 +104,15 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("difference_high", "at most", "+.4f"),
         ("items_sharing_a_sid", "items sharing their nearest SID", ".3f"),
     ],
+    "audit": [
+        ("precision_at_recall_0.5", "precision at recall .5", ".3f"),
+        ("precision_at_recall_0.7", "precision at recall .7", ".3f"),
+        ("average_precision", "average precision", ".3f"),
+    ],
+    "categories": [
+        ("accuracy", "accuracy", ".3f"),
+        ("num", "products", ",.0f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -128,6 +137,9 @@ NOTES = {
     "held back; history masked, item-level hits, full ranking; 95 % intervals over cases.",
     "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
     "intervals.",
+    "audit": "Labels moved on purpose among real ones, which hold mistakes too: precision is a lower bound. "
+    "Least and greatest of the seeds in brackets.",
+    "categories": "Accuracy of the leaf; `sure`: of the names called sure at .8.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
@@ -138,6 +150,11 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return row["tokenizer"]
     if kind == "training":
         return row["engine"]
+    if kind == "audit":
+        known = row["method"] in ("pressmark", "cleanlab_self_confidence", "neighbours_vote", "codes_prefix")
+        return f"{row['kind'].replace('_', ' ')} {row['noise']:.0%}, {row['method']}" if known else ""
+    if kind == "categories":
+        return f"{row['hidden']} hidden, {row['method']}" if row["depth"] in ("leaf", "sure") else ""
     if kind in ("generator_ablation", "dual_tower_ablation"):
         return row["change"]
     if kind == "sids_compared":

@@ -9,7 +9,7 @@ from typing import Any
 
 from pressmark import living, recommending, stages
 from pressmark.distributed import LostProcess, noticing
-from pressmark.experiment import parse
+from pressmark.experiment import parse, read_run
 from pressmark.files import DiskFull
 
 _USAGE = """usage: pressmark COMMAND [options]
@@ -18,6 +18,8 @@ _USAGE = """usage: pressmark COMMAND [options]
   run         every stage in order, then the comparison table; a finished stage is not done again
   recommend   next items for a file of histories, or for a folder of them on any number of processes
   doctor      what is good and what is wrong with the SIDs of a run, and what to change
+  audit       products on a doubtful shelf, near duplicates, categories that the codes split or merge
+  categorize  a category for products that have none, as deep as is sure
   tokenize    SIDs for new products of a trained run, or for a folder of them; or removes products
   churn       which share of the products changed its SID from one version or run to another
 
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "run": _run,
         "recommend": recommending.recommend,
         "doctor": _doctor,
+        "audit": _audit,
+        "categorize": _categorize,
         "tokenize": living.tokenize,
         "churn": living.churn,
     }
@@ -85,6 +89,22 @@ def _doctor(arguments: list[str]) -> None:
 
     quiet_libraries()
     raise SystemExit(doctor(arguments))
+
+
+def _audit(arguments: list[str]) -> None:
+    from pressmark.insight.categories.audit_command import audit, parser
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    audit(arguments, read_run(parser().parse_args(arguments).run)[1])
+
+
+def _categorize(arguments: list[str]) -> None:
+    from pressmark.insight.categories.predict_command import categorize, parser
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    categorize(arguments, read_run(parser().parse_args(arguments).run)[1])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""From a run folder to sources and a pool: what audit and category prediction have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pressmark import files
+from pressmark.catalog.embeddings import Config, read_vectors
+from pressmark.catalog.items import Catalog, read_catalog
+from pressmark.catalog.paths import CategoryPath
+from pressmark.insight.categories import sources
+from pressmark.insight.categories.content import Content, content_of
+from pressmark.insight.categories.folds import Folds, make_folds
+from pressmark.insight.categories.leaves import Leaves, leaves_of
+from pressmark.insight.categories.neighbours import Neighbours, bought_together, nearest
+from pressmark.insight.categories.pool import Pool, fit_pool
+from pressmark.interactions.cases import Split
+from pressmark.interactions.histories import Histories
+from pressmark.interactions.split_files import read_split
+from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
+
+NUM_NEIGHBOURS = 30
+NUM_LEVELS, MOST_CODES, ITEMS_A_CODE = 3, 256, 8
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What is read of a run, and what of it no label went into.
+
+    Attributes:
+        catalog: N products.
+        split: Who bought what in training.
+        content: Texts and vectors without the category.
+        near: Nearest products by content.
+        codes: (N, L) int64 residual k-means over content, the view without labels.
+        together: Products bought together, or None where nothing was bought.
+    """
+
+    catalog: Catalog
+    split: Split
+    content: Content
+    near: Neighbours
+    codes: np.ndarray
+    together: Neighbours | None
+
+
+def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> Shop:
+    """Reads a prepared run and embeds its products without their category.
+
+    Args:
+        run: Run folder; its tokenizer need not be trained.
+        config: The run's embedding.
+        trust: Read vectors that were brought along as they are.
+        seed: Of the k-means.
+
+    Raises:
+        ValueError: If the run is not prepared, or there is nothing to judge by.
+    """
+    if not (run / "data" / "items.parquet").is_file():
+        raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark prepare` first.")
+    catalog = read_catalog(run / "data" / "items.parquet")
+    cache = (run / files.read_json(run / "data" / "vectors.json")["path"]).parent
+    content = content_of(catalog, config, cache, trust, read_vectors(run) if trust else None)
+    return make_shop(catalog, read_split(run / "data", catalog), content, seed)
+
+
+def make_shop(catalog: Catalog, split: Split, content: Content, seed: int = 0) -> Shop:
+    """Neighbours and codes of products; no label is read."""
+    near = nearest(content.vectors, NUM_NEIGHBOURS)
+    return Shop(
+        catalog, split, content, near, plain_codes(content.vectors, seed), _together(split.train, len(catalog))
+    )
+
+
+def plain_codes(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """(N, L) int64 codes of residual k-means over (N, D) float32 vectors, about 8 products a first code."""
+    size = max(2, min(MOST_CODES, len(vectors) // ITEMS_A_CODE, len(vectors)))
+    model = RQKMeans(RQKMeansConfig(vectors.shape[1], (size,) * NUM_LEVELS))
+    model.fit(vectors, "shared", seed)
+    return model.encode(vectors)
+
+
+def _together(train: Histories, num_items: int) -> Neighbours | None:
+    if not len(train.values):
+        return None
+    found = bought_together(train.values, train.row_of_value(), num_items, NUM_NEIGHBOURS)
+    return found if (found.item_index >= 0).any() else None
+
+
+def labelled(shop: Shop, seed: int, more: Sequence[CategoryPath] = ()) -> tuple[Leaves, Folds]:
+    """The catalog's labels, as leaves and folds; `more` are paths that hold no product yet."""
+    leaves = leaves_of(shop.catalog, more)
+    return leaves, make_folds(leaves.label, seed)
+
+
+def pool_of(shop: Shop, leaves: Leaves, folds: Folds, seed: int) -> Pool:
+    """Fits the sources and their weights to the labels of `leaves`."""
+    return fit_pool(sources_of(shop, leaves, folds), leaves.label, seed)
+
+
+def sources_of(shop: Shop, leaves: Leaves, folds: Folds) -> list[sources.Source]:
+    """Every source that the shop allows."""
+    label, num = leaves.label, len(leaves)
+    whole = [leaves.name(leaf) for leaf in range(num)]
+    # Names that all share say nothing.
+    names = shop.content.embed_names([" > ".join(path) for path in leaves.paths])
+    votes = sources.nearness_votes(shop.near.weight)
+    found: list[sources.Source] = [
+        sources.Content(shop.content.vectors, folds, num, names),
+        sources.Words(shop.content.texts, whole, folds),
+        sources.Votes("neighbours", shop.near, votes, label, num),
+        sources.Codes(shop.codes, label, num),
+    ]
+    if shop.together is not None:
+        strength = sources.relative_votes(shop.together.weight)
+        found.append(sources.Votes("together", shop.together, strength, label, num))
+    if names is not None:
+        found.append(sources.Names(shop.content.vectors, names))
+    return found

@@ -1,0 +1,177 @@
+"""`pressmark audit`: what stands on the wrong shelf or twice in the catalog, and shelves codes do not see."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pressmark import files
+from pressmark.catalog.embeddings import Config, read_vectors
+from pressmark.insight.categories import page
+from pressmark.insight.categories.assemble import Shop, labelled, pool_of, read_shop
+from pressmark.insight.categories.duplicates import Duplicate, duplicates
+from pressmark.insight.categories.findings import Finding, findings, write_findings
+from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.review import NOTHING, Review, read_review
+from pressmark.insight.categories.shapes import Shape, shapes
+from pressmark.insight.categories.suspicion import judge
+from pressmark.sids.table import read_sids
+from pressmark.tokenizer.train import load_quantizer
+
+BESIDE = (".duplicates.parquet", ".categories.parquet")
+
+
+def audit(arguments: Sequence[str], vectors: Config) -> None:
+    """Runs the command.
+
+    Args:
+        arguments: Command line without the command.
+        vectors: How the run embeds texts.
+
+    Raises:
+        ValueError: For a run or a review file that cannot be used.
+    """
+    options = parser().parse_args(arguments)
+    _check(options)
+    shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
+    leaves, folds = labelled(shop, options.seed)
+    review = read_review(options.review, set(shop.catalog.item_id)) if options.review else NOTHING
+    judged = judge(leaves, pool_of(shop, leaves, folds, options.seed), folds.fold, options.seed)
+    codes, sids = _codes(options.run, shop)
+    found = findings(shop, leaves, judged, sids, options.confidence, review.decided)
+    twins = [one for one in duplicates(codes, shop.content.vectors, options.cosine)
+             if page.twin_key(one, shop) not in review.decided]  # fmt: skip
+    shaped = [one for one in shapes(codes[:, 0], leaves) if page.shape_key(one, leaves) not in review.decided]
+    about = (
+        f"{options.run}: {leaves.labelled.sum():,} of {len(shop.catalog):,} products have a category, "
+        f"{len(leaves):,} categories hold some. About {judged.confidence.mean():.1%} of these look wrong."
+    )
+    out = options.out
+    write_findings(out, found, shop, leaves)
+    files.write_parquet(out.with_suffix(BESIDE[0]), _twins_table(twins, shop, leaves))
+    files.write_parquet(out.with_suffix(BESIDE[1]), _shapes_table(shaped, shop, leaves))
+    html = page.render(about, shop, leaves, found, twins, shaped, review.rows)
+    with files.replacing(out.with_suffix(".html")) as partial:
+        partial.write_text(html, "utf-8")
+    print(about)
+    print(f"content: {shop.content.statement}")
+    for note in (*_left_out(shop, leaves, sids), *review.notes):
+        print(f"mind: {note}")
+    print(_summary(found, twins, shaped, review))
+    print(", ".join([str(out), *(out.with_suffix(one).name for one in (*BESIDE, ".html"))]))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(
+        prog="pressmark audit",
+        description="Products of doubtful category, near duplicates, and categories that codes split or merge.",
+    )
+    made.add_argument(
+        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
+    )
+    made.add_argument(
+        "--out", type=Path, required=True, help="parquet to write; the page and two more stand beside it"
+    )
+    made.add_argument(
+        "--review", type=Path, help="what the page exported: decided findings are not shown again"
+    )
+    made.add_argument(
+        "--confidence", type=float, default=0.5, help="least, that a category is wrong (default: .5)"
+    )
+    made.add_argument("--cosine", type=float, default=0.95, help="least, of near duplicates (default: .95)")
+    made.add_argument(
+        "--trust-vectors", action="store_true", help="read vectors that were brought along, as they are"
+    )
+    made.add_argument("--seed", type=int, default=0, help="of folds, k-means and labels moved for comparison")
+    return made
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.out.suffix != ".parquet":
+        raise ValueError(f"--out {options.out}: name a file that ends in .parquet.")
+    for name in ("confidence", "cosine"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}; it must lie in 0..1.")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}; it must be 0 or more.")
+
+
+def _codes(run: Path, shop: Shop) -> tuple[np.ndarray, np.ndarray | None]:
+    """(N, L) nearest codes before collisions were resolved, and the SIDs; plain codes without a tokenizer."""
+    if not (run / "tokenizer" / "sids.parquet").is_file():
+        return shop.codes, None
+    codes = load_quantizer(run / "tokenizer").encode(read_vectors(run))
+    return codes, read_sids(run / "tokenizer" / "sids.parquet", shop.catalog.item_id).sids
+
+
+def _left_out(shop: Shop, leaves: Leaves, sids: np.ndarray | None) -> list[str]:
+    notes = []
+    if num := int((~leaves.labelled).sum()):
+        notes.append(
+            f"{num:,} products without a category are not audited; `pressmark categorize` suggests one."
+        )
+    if num := sum(not text for text in shop.content.texts):
+        notes.append(f"{num:,} products without any text: only what is bought together speaks for them.")
+    if several := sum(map(bool, leaves.also)):
+        notes.append(
+            f"{several:,} products have several categories: the first is audited, the others count as right."
+        )
+    if sids is None:
+        notes.append("the run has no tokenizer: codes are plain residual k-means.")
+    single = int((leaves.counts == 1).sum())
+    if single:
+        notes.append(f"{single:,} categories hold one product: little can be said for or against it.")
+    return notes
+
+
+def _summary(
+    found: Sequence[Finding], twins: Sequence[Duplicate], shaped: Sequence[Shape], review: Review
+) -> str:
+    counts = [sum(one.kind == kind for one in shaped) for kind in ("split", "merged")]
+    text = (
+        f"{len(found):,} doubtful categories, {len(twins):,} pairs of near duplicates, {counts[0]:,} split and "
+        f"{counts[1]:,} merged categories"
+    )
+    return text + (f"; {len(review.rows):,} decided before" if review.rows else "")
+
+
+def _twins_table(twins: Sequence[Duplicate], shop: Shop, leaves: Leaves) -> pa.Table:
+    names = ("item_id", "title", "category", "other_id", "other_title", "other_category", "cosine", "sid")
+    rows = []
+    for one in twins:
+        sides = [
+            (
+                str(shop.catalog.item_id[item]),
+                str(shop.catalog.title[item]),
+                leaves.name(int(leaves.label[item])),
+            )
+            for item in (one.first, one.second)
+        ]
+        rows.append(
+            dict(zip(names, (*sides[0], *sides[1], one.cosine, "_".join(map(str, one.sid))), strict=True))
+        )
+    kinds = [pa.string()] * 6 + [pa.float64(), pa.string()]
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(zip(names, kinds, strict=True))))
+
+
+def _shapes_table(shaped: Sequence[Shape], shop: Shop, leaves: Leaves) -> pa.Table:
+    rows = [
+        {
+            **asdict(one),
+            "leaf": leaves.name(one.leaf),
+            "other": leaves.name(one.other),
+            "codes": [int(code) for code in one.codes],
+            "examples": [str(shop.catalog.item_id[item]) for item in one.examples],
+        }
+        for one in shaped
+    ]
+    text, several = pa.string(), pa.list_(pa.string())
+    schema = pa.schema([("kind", text), ("leaf", text), ("other", text), ("share", pa.float64()),
+                        ("codes", pa.list_(pa.int64())), ("examples", several)])  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -1,0 +1,81 @@
+"""Content vectors that have not seen the category: what is audited must not vouch for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pressmark.catalog.embeddings import Config, embed, texts_of, unit_rows
+from pressmark.catalog.items import Catalog
+from pressmark.catalog.text_models import encoder, model_folder
+
+
+@dataclass(frozen=True)
+class Content:
+    """What N products are, without what they are filed under.
+
+    Attributes:
+        texts: N texts without the category.
+        vectors: (N, D) float32 of length 1; zeros for a product without text.
+        statement: Where the vectors come from, for the reader of a report.
+        config: How texts become vectors, or None for vectors that were brought along.
+    """
+
+    texts: list[str]
+    vectors: np.ndarray
+    statement: str
+    config: Config | None
+
+    def embed_names(self, names: Sequence[str]) -> np.ndarray | None:
+        """Names of categories beside the products: n names -> (n, D) float32 of length 1.
+
+        None where the same space cannot be reached: vectors brought along, or TF-IDF, whose words are the
+        catalog's own; `texts` are compared word by word there.
+        """
+        if self.config is None or self.config.model == "tfidf":
+            return None
+        return unit_rows(encoder(model_folder(self.config.model), self.config.batch_size)(list(names)))
+
+
+def content_of(
+    catalog: Catalog, config: Config, cache: Path, trust: bool = False, own: np.ndarray | None = None
+) -> Content:
+    """Embeds a run's products again without their category, through the cache of its vectors.
+
+    Args:
+        catalog: N products.
+        config: The run's embedding. The category leaves its columns.
+        cache: Folder of cached vectors.
+        trust: For vectors that were brought along: read them as they are. Otherwise the texts are read by
+            TF-IDF, since nobody here knows whether the category went into those vectors.
+        own: (N, D) the run's own vectors, read where `trust` is set.
+
+    Raises:
+        ValueError: If no column but the category was embedded, or not one product has any text.
+    """
+    brought = config.model == "precomputed"
+    columns = tuple(name for name in config.columns if name != "category")
+    if not columns:
+        raise ValueError(
+            "vectors.columns of the run is category alone: without it nothing is left to judge by. "
+            "Prepare a run with title in vectors.columns."
+        )
+    texts = texts_of(catalog, columns)
+    if not any(texts):
+        raise ValueError(
+            f"no product of the run has any text in {', '.join(columns)}: there is nothing to judge by."
+        )
+    if brought and trust and own is not None:
+        said = (
+            "the run's own vectors, which were brought along, as they are: was the category in them, it vouches"
+        )
+        return Content(texts, unit_rows(own), said, None)
+    used = replace(config, columns=columns, path="", model="tfidf" if brought else config.model)
+    vectors, _ = embed(catalog, used, cache, np.ones(len(catalog), bool))
+    said = f"{used.model} over {', '.join(columns)}, without the category"
+    if brought:
+        said += " (the run's vectors were brought along and may have seen it; --trust-vectors reads them)"
+    return Content(texts, vectors, said, used)

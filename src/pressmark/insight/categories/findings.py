@@ -1,0 +1,170 @@
+"""What an audit hands over: products on a doubtful shelf, with the evidence that somebody needs to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pressmark.files import write_parquet
+from pressmark.insight.categories.assemble import Shop
+from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.review import Key
+from pressmark.insight.categories.suspicion import Judgement
+
+NUM_SHOWN = 5
+LEAST_OTHERS = 5
+"""Other products that a code prefix must have to be evidence."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A product whose category is doubted.
+
+    Attributes:
+        item_index: The product.
+        current: Its leaf.
+        suggested: Leaves that fit better, the likeliest first.
+        suggested_confidence: Probability of each to be right.
+        confidence: Probability that `current` is wrong.
+        severity: Of standing at `current` instead of the first suggestion, in [0, 1].
+        neighbours: item_index of the nearest products by content.
+        cosines: Of each.
+        prefix: Codes of the product's SID that it shares with some others; () where the run has no SIDs.
+        prefix_size: Other products that have it.
+        usual: The commonest leaves of those, and the share of each.
+    """
+
+    item_index: int
+    current: int
+    suggested: tuple[int, ...]
+    suggested_confidence: tuple[float, ...]
+    confidence: float
+    severity: float
+    neighbours: tuple[int, ...]
+    cosines: tuple[float, ...]
+    prefix: tuple[int, ...]
+    prefix_size: int
+    usual: tuple[tuple[int, float], ...]
+
+
+def findings(
+    shop: Shop,
+    leaves: Leaves,
+    judged: Judgement,
+    sids: np.ndarray | None,
+    least: float,
+    decided: Collection[Key] = frozenset(),
+) -> list[Finding]:
+    """Findings of at least some confidence, the most harmful first; those decided before are left out.
+
+    Args:
+        shop: The products.
+        leaves: Their labels.
+        judged: What the sources say of them.
+        sids: (N, L) int64 SIDs of the run, or None: then `prefix` is of the plain codes.
+        least: Least confidence.
+        decided: Keys of a review.
+    """
+    codes = shop.codes if sids is None else sids
+    order = np.argsort(-judged.harm, kind="stable")
+    found = []
+    for at in order[judged.confidence[order] >= least]:
+        item = int(judged.rows[at])
+        current = int(leaves.label[item])
+        key = ("category", str(shop.catalog.item_id[item]), leaves.name(current))
+        if key not in decided and judged.suggested[at, 0] >= 0:
+            found.append(_finding(shop, leaves, judged, int(at), item, codes))
+    return found
+
+
+def _finding(shop: Shop, leaves: Leaves, judged: Judgement, at: int, item: int, codes: np.ndarray) -> Finding:
+    current = int(leaves.label[item])
+    suggested = tuple(int(one) for one in judged.suggested[at] if one >= 0)
+    near = shop.near.item_index[item][:NUM_SHOWN]
+    near = near[near >= 0]
+    prefix, size, usual = _prefix(codes, leaves, item)
+    return Finding(
+        item_index=item,
+        current=current,
+        suggested=suggested,
+        suggested_confidence=tuple(map(float, judged.suggested_confidence[at, : len(suggested)])),
+        confidence=float(judged.confidence[at]),
+        severity=float(leaves.severity(np.array(current), np.array(suggested[0]))),
+        neighbours=tuple(map(int, near)),
+        cosines=tuple(map(float, shop.near.weight[item][: len(near)])),
+        prefix=prefix,
+        prefix_size=size,
+        usual=usual,
+    )
+
+
+def _prefix(
+    codes: np.ndarray, leaves: Leaves, item: int
+) -> tuple[tuple[int, ...], int, tuple[tuple[int, float], ...]]:
+    """The longest prefix with enough other labelled products, their number and commonest leaves."""
+    others = leaves.labelled & (np.arange(len(codes)) != item)
+    best: tuple[tuple[int, ...], int, tuple[tuple[int, float], ...]] = ((), 0, ())
+    for length in range(1, codes.shape[1] + 1):
+        others &= codes[:, length - 1] == codes[item, length - 1]
+        size = int(others.sum())
+        if size < LEAST_OTHERS and best[1]:
+            break
+        counts = np.bincount(leaves.label[others], minlength=len(leaves))
+        top = [int(leaf) for leaf in np.argsort(-counts, kind="stable")[:3] if counts[leaf]]
+        prefix = tuple(int(code) for code in codes[item, :length])
+        best = prefix, size, tuple((leaf, float(counts[leaf] / max(size, 1))) for leaf in top)
+    return best
+
+
+def write_findings(path: Path, found: list[Finding], shop: Shop, leaves: Leaves) -> None:
+    """One row a finding, in order: what stands in `Finding`, with ids and paths for numbers."""
+    catalog = shop.catalog
+    rows = [
+        {
+            "item_id": str(catalog.item_id[one.item_index]),
+            "title": str(catalog.title[one.item_index]),
+            "brand": str(catalog.brand[one.item_index]),
+            "current": leaves.name(one.current),
+            "suggested": [leaves.name(leaf) for leaf in one.suggested],
+            "suggested_confidence": list(one.suggested_confidence),
+            "confidence": one.confidence,
+            "severity": one.severity,
+            "neighbours": [str(catalog.item_id[other]) for other in one.neighbours],
+            "neighbour_titles": [str(catalog.title[other]) for other in one.neighbours],
+            "neighbour_categories": [leaves.name(int(leaves.label[other])) for other in one.neighbours],
+            "neighbour_cosines": list(one.cosines),
+            "prefix": "_".join(map(str, one.prefix)),
+            "prefix_size": one.prefix_size,
+            "prefix_categories": [leaves.name(leaf) for leaf, _ in one.usual],
+            "prefix_shares": [share for _, share in one.usual],
+        }
+        for one in found
+    ]
+    write_parquet(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
+
+
+_TEXT, _NUMBER = pa.string(), pa.float64()
+_SCHEMA = pa.schema(
+    [
+        ("item_id", _TEXT),
+        ("title", _TEXT),
+        ("brand", _TEXT),
+        ("current", _TEXT),
+        ("suggested", pa.list_(_TEXT)),
+        ("suggested_confidence", pa.list_(_NUMBER)),
+        ("confidence", _NUMBER),
+        ("severity", _NUMBER),
+        ("neighbours", pa.list_(_TEXT)),
+        ("neighbour_titles", pa.list_(_TEXT)),
+        ("neighbour_categories", pa.list_(_TEXT)),
+        ("neighbour_cosines", pa.list_(_NUMBER)),
+        ("prefix", _TEXT),
+        ("prefix_size", pa.int64()),
+        ("prefix_categories", pa.list_(_TEXT)),
+        ("prefix_shares", pa.list_(_NUMBER)),
+    ]
+)

@@ -1,0 +1,127 @@
+"""`pressmark categorize`: a category for the products of a run that have none."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pressmark.catalog.embeddings import Config
+from pressmark.catalog.paths import CategoryPath, parse_category
+from pressmark.files import write_parquet
+from pressmark.insight.categories.assemble import Shop, labelled, read_shop, sources_of
+from pressmark.insight.categories.leaves import SEPARATOR, Leaves
+from pressmark.insight.categories.pool import fit_pool
+from pressmark.insight.categories.predict import Prediction, predict
+from pressmark.insight.categories.sources import Names
+
+
+def categorize(arguments: Sequence[str], vectors: Config) -> None:
+    """Runs the command.
+
+    Args:
+        arguments: Command line without the command.
+        vectors: How the run embeds texts.
+
+    Raises:
+        ValueError: For a run or a file of leaves that cannot be used.
+    """
+    options = parser().parse_args(arguments)
+    if options.out.suffix != ".parquet":
+        raise ValueError(f"--out {options.out}: name a file that ends in .parquet.")
+    if not 0 < options.confidence <= 1:
+        raise ValueError(f"--confidence is {options.confidence}; it must be above 0, and at most 1.")
+    more = read_leaves(options.leaves) if options.leaves else []
+    shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
+    leaves, folds = labelled(shop, options.seed, more)
+    asked = [*sources_of(shop, leaves, folds), *tower_names(options.run, shop, leaves)]
+    rows = np.flatnonzero(~leaves.labelled)
+    print(f"content: {shop.content.statement}")
+    found = predict(fit_pool(asked, leaves.label, options.seed), leaves, rows, options.seed)
+    depth = found.sure_depth(leaves, options.confidence)
+    _write(options.out, shop, leaves, rows, found, depth)
+    if not len(rows):
+        print(f"{options.run}: every product has a category; {options.out} holds none.")
+        return
+    whole = int((depth == leaves.depth[found.leaf]).sum())
+    print(
+        f"{options.run}: {len(rows):,} products without a category: {whole:,} sure to the leaf, "
+        f"{int((depth > 0).sum()) - whole:,} in part, {int((depth == 0).sum()):,} not even at the top"
+    )
+    print(options.out)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    made = argparse.ArgumentParser(
+        prog="pressmark categorize",
+        description="A category for products that have none, as deep as it is sure.",
+    )
+    made.add_argument(
+        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
+    )
+    made.add_argument("--out", type=Path, required=True, help="parquet to write")
+    made.add_argument("--confidence", type=float, default=0.8, help="least, to be called sure (default: .8)")
+    made.add_argument(
+        "--leaves",
+        type=Path,
+        help="text: whole paths that hold no product yet, one a line: Dairy > Milk > Goat",
+    )
+    made.add_argument(
+        "--trust-vectors", action="store_true", help="read vectors that were brought along, as they are"
+    )
+    made.add_argument("--seed", type=int, default=0, help="of folds and k-means (default: 0)")
+    return made
+
+
+def read_leaves(path: Path) -> list[CategoryPath]:
+    """Paths of a text file, one a line, whole from the root.
+
+    Raises:
+        ValueError: If there is no such file, or no path in it.
+    """
+    if not path.is_file():
+        raise ValueError(f"--leaves {path}: no such file.")
+    found = [one for line in path.read_text("utf-8-sig").splitlines() for one in parse_category(line).paths]
+    if not found:
+        raise ValueError(f"--leaves {path}: no path in it; write one a line, such as Dairy > Milk > Goat.")
+    return found
+
+
+def tower_names(run: Path, shop: Shop, leaves: Leaves) -> list[Names]:
+    """Names and texts through the run's dual tower, where it reads text itself; [] where it does not."""
+    if not (run / "dual_tower" / "tokenizer.json").is_file():
+        return []
+    from pressmark.dual_tower.recommend import load_dual_tower
+
+    tower = load_dual_tower(run)
+    source = Names(
+        tower.embed_texts(shop.content.texts),
+        tower.embed_texts([SEPARATOR.join(path) for path in leaves.paths]),
+    )
+    source.name = "tower"
+    return [source]
+
+
+def _write(
+    out: Path, shop: Shop, leaves: Leaves, rows: np.ndarray, found: Prediction, depth: np.ndarray
+) -> None:
+    records = []
+    for at, item in enumerate(rows):
+        path = leaves.paths[found.leaf[at]]
+        records.append(
+            {
+                "item_id": str(shop.catalog.item_id[item]),
+                "title": str(shop.catalog.title[item]),
+                "sure": SEPARATOR.join((*leaves.stripped, *path[: depth[at]])) if depth[at] else "",
+                "guess": leaves.name(int(found.leaf[at])),
+                # One a name of the guess; those that all paths share are certain.
+                "confidence": [1.0] * len(leaves.stripped) + found.confidence[at, : len(path)].tolist(),
+            }
+        )
+    schema = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("sure", pa.string()),
+                        ("guess", pa.string()), ("confidence", pa.list_(pa.float64()))])  # fmt: skip
+    write_parquet(out, pa.Table.from_pylist(records, schema=schema))

@@ -1,0 +1,241 @@
+"""What speaks for a leaf: six witnesses, none of whom has seen the label of the product in question.
+
+A source answers rows of products with (n, C) float32 log shares of the leaves. Two learn from the labels of the
+other folds (content, words); three count the labels of other products (neighbours, products bought together,
+products with the same codes); one reads the leaves' names alone. The codes are residual k-means over content
+without the category: codes that were trained on labels would vouch for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+from scipy.special import log_softmax
+
+from pressmark.insight.categories.folds import Folds
+from pressmark.insight.categories.neighbours import Neighbours
+
+FLOOR = -25.0
+"""Least log share: nobody is ever quite sure."""
+
+
+class Source(Protocol):
+    """A witness."""
+
+    name: str
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64 item_index -> (n, C) float32 log shares."""
+        ...
+
+
+class Content:
+    """Linear discriminant analysis of the content vectors, one fit a fold; no training loop.
+
+    Class means are drawn to the mean of all by `pull` products, the common covariance to a sphere by `shrink`.
+    A leaf's name counts as one more product of it where there are name vectors, so that an empty leaf has a
+    place too.
+
+    Args:
+        vectors: (N, D) float32.
+        folds: Labels and folds.
+        num_leaves: C.
+        names: (C, D) float32 vectors of the leaves' names, or None.
+    """
+
+    name = "content"
+
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        folds: Folds,
+        num_leaves: int,
+        names: np.ndarray | None = None,
+        pull: float = 1.0,
+        shrink: float = 0.3,
+    ) -> None:
+        self.vectors, self.folds = vectors, folds
+        self._models = [self._fit(folds.teachers(k), num_leaves, names, pull, shrink) for k in folds.each()]
+
+    def _fit(
+        self, rows: np.ndarray, num_leaves: int, names: np.ndarray | None, pull: float, shrink: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        known, label = self.vectors[rows].astype(np.float64), self.folds.label[rows]
+        count = np.bincount(label, minlength=num_leaves).astype(np.float64)
+        one_hot = sparse.csr_matrix(
+            (np.ones(len(rows)), (label, np.arange(len(rows)))), (num_leaves, len(rows))
+        )
+        centre = known.mean(axis=0)
+        # Names are worded unlike products: what is common to them is taken off.
+        start = np.tile(centre, (num_leaves, 1)) if names is None else centre + (names - names.mean(axis=0))
+        means = (one_hot @ known + pull * start) / (count + pull)[:, None]
+        residual = known - means[label]
+        covariance = residual.T @ residual / max(len(rows), 1)
+        covariance += (shrink * np.trace(covariance) / len(covariance) + 1e-9) * np.eye(len(covariance))
+        weight = np.linalg.solve(covariance, means.T)
+        prior = np.log((count + 0.5) / (count + 0.5).sum())
+        return weight.astype(np.float32), (prior - 0.5 * (means * weight.T).sum(axis=1)).astype(np.float32)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        out = np.empty((len(rows), len(self._models[0][1])), np.float32)
+        for fold, (weight, bias) in enumerate(self._models):
+            own = self.folds.fold[rows] == fold
+            out[own] = log_softmax(self.vectors[rows[own]] @ weight + bias, axis=1)
+        return np.maximum(out, FLOOR)
+
+
+class Words:
+    """Naive Bayes over the words and word pairs of the texts; the leaf's name counts as one more text of it.
+
+    Args:
+        texts: N texts without the category.
+        names: C names of leaves.
+        folds: Labels and folds.
+    """
+
+    name = "words"
+
+    def __init__(
+        self, texts: Sequence[str], names: Sequence[str], folds: Folds, smoothing: float = 0.01
+    ) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.folds, self._models = folds, []
+        reader = TfidfVectorizer(
+            sublinear_tf=True, ngram_range=(1, 2), strip_accents="unicode", dtype=np.float32
+        )
+        try:
+            terms = reader.fit_transform([*texts, *names])
+        except ValueError as error:  # sklearn's word for it is "empty vocabulary"
+            raise ValueError("neither products nor categories have a word in their texts.") from error
+        # A word that stands once cannot tell two products apart, and there are many.
+        terms = terms[:, np.flatnonzero(np.asarray((terms > 0).sum(axis=0)).ravel() > 1)]
+        self.terms, named = terms[: len(texts)].tocsr(), terms[len(texts) :]
+        for fold in folds.each():
+            self._models.append(self._fit(folds.teachers(fold), named, smoothing))
+
+    def _fit(
+        self, rows: np.ndarray, named: sparse.csr_matrix, smoothing: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        label, num_leaves = self.folds.label[rows], named.shape[0]
+        count = np.bincount(label, minlength=num_leaves)
+        one_hot = sparse.csr_matrix(
+            (np.ones(len(rows), np.float32), (label, np.arange(len(rows)))), (num_leaves, len(rows))
+        )
+        mass = (one_hot @ self.terms[rows] + named).toarray()
+        common = mass.sum(axis=0) + 1e-9
+        # Every leaf has a little of what all have.
+        mass += smoothing * len(common) * common / common.sum()
+        weight = np.log(mass) - np.log(mass.sum(axis=1, keepdims=True))
+        prior = np.log((count + 0.5) / (count + 0.5).sum())
+        return weight.T.astype(np.float32), prior.astype(np.float32)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        out = np.empty((len(rows), len(self._models[0][1])), np.float32)
+        for fold, (weight, bias) in enumerate(self._models):
+            own = self.folds.fold[rows] == fold
+            out[own] = log_softmax(self.terms[rows[own]] @ weight + bias, axis=1)
+        return np.maximum(out, FLOOR)
+
+
+class Votes:
+    """The labels of a product's neighbours, the nearer the heavier.
+
+    Args:
+        name: Of the source.
+        neighbours: Of N products.
+        weight: (N, k) float32 of their votes.
+        label: (N,) int64, -1 does not vote.
+        num_leaves: C.
+    """
+
+    def __init__(
+        self, name: str, neighbours: Neighbours, weight: np.ndarray, label: np.ndarray, num_leaves: int
+    ) -> None:
+        self.name, self.label = name, label
+        self.index, self.weight = neighbours.item_index, weight
+        count = np.bincount(label[label >= 0], minlength=num_leaves)
+        self.share = ((count + 0.5) / (count + 0.5).sum()).astype(np.float32)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        index = self.index[rows]
+        voted = np.where(index >= 0, self.label[index], -1)
+        row, place = np.nonzero(voted >= 0)
+        votes = sparse.csr_matrix(
+            (self.weight[rows][row, place], (row, voted[row, place])), (len(rows), len(self.share))
+        ).toarray()
+        # Half a vote goes to the leaves as they are: no neighbour is no news.
+        votes = (votes + 0.5 * self.share) / (votes.sum(axis=1, keepdims=True) + 0.5)
+        return np.maximum(np.log(votes), FLOOR).astype(np.float32)
+
+
+class Codes:
+    """The labels of other products with the same first codes, short prefixes filling in for long ones.
+
+    Args:
+        codes: (N, L) int64, made without any label.
+        label: (N,) int64, -1 counts for nothing.
+        num_leaves: C.
+    """
+
+    name = "codes"
+
+    def __init__(self, codes: np.ndarray, label: np.ndarray, num_leaves: int) -> None:
+        self.label, known = label, np.flatnonzero(label >= 0)
+        count = np.bincount(label[known], minlength=num_leaves)
+        self.share = ((count + 0.5) / (count + 0.5).sum()).astype(np.float32)
+        self.prefix, self.counts = [], []
+        for length in range(1, codes.shape[1] + 1):
+            prefix = np.unique(codes[:, :length], axis=0, return_inverse=True)[1].ravel()
+            shape = (int(prefix.max()) + 1, num_leaves)
+            self.prefix.append(prefix)
+            self.counts.append(
+                sparse.csr_matrix((np.ones(len(known), np.float32), (prefix[known], label[known])), shape)
+            )
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        found = np.tile(self.share, (len(rows), 1))
+        known = np.flatnonzero(self.label[rows] >= 0)
+        for prefix, counts in zip(self.prefix, self.counts, strict=True):
+            others = counts[prefix[rows]].toarray()
+            others[known, self.label[rows[known]]] -= 1  # not the product itself
+            found = (others + found) / (others.sum(axis=1, keepdims=True) + 1)
+        return np.maximum(np.log(found), FLOOR).astype(np.float32)
+
+
+class Names:
+    """Cosine of a product to the leaves' names: no label at all, so it can name an empty leaf.
+
+    Args:
+        vectors: (N, D) float32 of length 1.
+        names: (C, D) float32 of length 1.
+        sharpness: Of the softmax over leaves; the pool corrects it.
+    """
+
+    name = "names"
+
+    def __init__(self, vectors: np.ndarray, names: np.ndarray, sharpness: float = 20.0) -> None:
+        self.vectors, self.names, self.sharpness = vectors, names, sharpness
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """See `Source`."""
+        return np.maximum(
+            log_softmax(self.sharpness * self.vectors[rows] @ self.names.T, axis=1), FLOOR
+        ).astype(np.float32)
+
+
+def nearness_votes(weight: np.ndarray, scale: float = 0.07) -> np.ndarray:
+    """(N, k) cosines, nearest first -> votes: 1 for the nearest, less for what is further away than it."""
+    return np.where(weight != 0, np.exp((weight - weight[:, :1]) / scale), 0.0).astype(np.float32)
+
+
+def relative_votes(weight: np.ndarray) -> np.ndarray:
+    """(N, k) strengths, strongest first -> votes relative to the strongest."""
+    return (weight / np.maximum(weight[:, :1], 1e-9)).astype(np.float32)

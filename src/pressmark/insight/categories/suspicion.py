@@ -1,0 +1,223 @@
+"""How likely is a label wrong? The labels beside labels that were moved on purpose.
+
+Every product's label is compared with one moved to any leaf (half of them all alike, half by size) and with
+one moved to a sibling. A product's own label never enters what the sources say of it, so that moving it costs
+no new fit. A logistic regression tells the three apart, and its odds are densities: how much commoner such
+evidence is among moved labels than among those of the catalog. The catalog's labels hold some wrong ones, so
+that ratio can never exceed one over their share: where it is at its greatest it tells the share. Share times
+ratio is the probability that a label is wrong.
+
+Source: the share of a component from the least ratio of tails, Blanchard, Lee, Scott 2010, "Semi-supervised
+novelty detection", and Scott 2015; Elkan and Noto 2008 for positive and unlabelled examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.pool import Pool
+
+KINDS = ("far", "near")
+"""Moved anywhere; moved to a sibling."""
+LEAST_TAIL = 0.1
+"""Smallest share of the moved labels whose tail the share of wrong labels is read from."""
+NUM_SUGGESTED = 3
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the sources say of n labelled products.
+
+    Attributes:
+        rows: (n,) int64 item_index, ascending.
+        log_odds: (n, 2) float64 by `KINDS`: density of the evidence among moved labels over that among labels.
+        rates: (2,) float64: share of the labels that are wrong in either way, as estimated.
+        severities: (2,) float64: mean severity of moves of either kind.
+        confidence: (n,) float64 in [0, 1]: probability that the label is wrong.
+        suggested: (n, NUM_SUGGESTED) int64 leaves that fit best beside the product's own, -1 beyond the last.
+        share: (n, NUM_SUGGESTED) float64: their shares of what does not stand at the product's own.
+        own_share: (n,) float64 share of the product's own leaf.
+    """
+
+    rows: np.ndarray
+    log_odds: np.ndarray
+    rates: np.ndarray
+    severities: np.ndarray
+    confidence: np.ndarray
+    suggested: np.ndarray
+    share: np.ndarray
+    own_share: np.ndarray
+
+    @property
+    def harm(self) -> np.ndarray:
+        """(n,) float64 log of probability times severity, not capped: what findings are ordered by.
+
+        A product in the wrong aisle comes before one on the neighbouring shelf that is as likely wrong.
+        """
+        return np.logaddexp(*(self.log_odds + np.log(self.rates * self.severities)).T)
+
+    @property
+    def suggested_confidence(self) -> np.ndarray:
+        """(n, NUM_SUGGESTED) float64: probability that a suggested leaf is the right one."""
+        return self.confidence[:, None] * self.share
+
+
+def judge(leaves: Leaves, pool: Pool, fold: np.ndarray, seed: int) -> Judgement:
+    """Judges every labelled product.
+
+    Args:
+        leaves: The leaves and labels.
+        pool: What the sources say.
+        fold: (N,) int64; a fold's odds come from a regression that has not seen it.
+        seed: Of the labels that are moved.
+    """
+    rows = np.flatnonzero(leaves.labelled)
+    rng = np.random.default_rng([seed, 7])
+    label = leaves.label[rows]
+    alike = rng.random(len(rows)) < 0.5
+    far = np.where(alike, leaves.moved_anywhere(label, rng), leaves.moved_by_size(label, rng))
+    cases = (label, far, leaves.moved_to_sibling(label, rng))
+    evidence, suggested, share, own = _read(leaves, pool, rows, cases)
+    odds = _odds(evidence, fold[rows])
+    rates = np.array([wrong_share(odds[0][:, kind], odds[kind + 1][:, kind]) for kind in range(len(KINDS))])
+    severities = np.array([leaves.severity(label, moved).mean() for moved in cases[1:]])
+    confidence = _confidence(odds, rates, pool.share_unexplained)
+    return Judgement(rows, odds[0], rates, severities, confidence, suggested, share, own)
+
+
+def _confidence(odds: list[np.ndarray], rates: np.ndarray, least: float) -> np.ndarray:
+    """(n,) probability that a label is wrong: both kinds as one score, whose ratio of densities only grows."""
+    given, *moved = (np.logaddexp(*(one + np.log(rates)).T) for one in odds)
+    weight = np.repeat(rates / rates.sum(), len(given))
+    return probability(given, np.concatenate(moved), weight, least)
+
+
+def probability(given: np.ndarray, moved: np.ndarray, weight: np.ndarray, least: float) -> np.ndarray:
+    """(n,) float64 in [0, 1]: share of wrong labels among those with the same suspicion.
+
+    Where a catalog's mistakes are milder than the moves, tails tell too small a share: it is at least `least`.
+
+    Args:
+        given: (n,) suspicion of the labels as they are.
+        moved: (m,) suspicion of moved labels.
+        weight: (m,) of each.
+        least: Least share of wrong labels: those that no source explains.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    weight = weight / weight.sum() * len(given)
+    among = IsotonicRegression(y_min=0.0, y_max=1 - 1e-9, out_of_bounds="clip").fit(
+        np.concatenate([given, moved]),
+        np.repeat([0.0, 1.0], [len(given), len(moved)]),
+        sample_weight=np.concatenate([np.ones(len(given)), weight]),
+    )
+    share = among.predict(given)
+    return np.minimum(1.0, max(wrong_share(given, moved, weight), least) * share / (1 - share))
+
+
+def wrong_share(given: np.ndarray, moved: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Share of moved labels among those given: the least ratio of their tails, at most 1.
+
+    Args:
+        given: (n,) suspicion of the labels as they are.
+        moved: (m,) suspicion of moved labels.
+        weight: (m,) of each; all alike by default.
+
+    >>> wrong_share(np.array([0.0] * 95 + [9.0] * 5), np.array([9.0] * 10))
+    0.06
+    """
+    weight = np.ones(len(moved)) if weight is None else weight
+    order = np.argsort(-moved, kind="stable")
+    tail = np.cumsum(weight[order]) / weight.sum()
+    # The last of equals: a tail holds all that are as suspicious.
+    last = np.append(moved[order][1:] != moved[order][:-1], True) & (tail >= LEAST_TAIL)
+    above = len(given) - np.searchsorted(np.sort(given), moved[order][last], side="left")
+    # One more than were found: a tail that no label reaches does not prove that none is wrong.
+    return float(min(1.0, ((above + 1) / len(given) / tail[last]).min()))
+
+
+def _read(
+    leaves: Leaves, pool: Pool, rows: np.ndarray, cases: tuple[np.ndarray, ...]
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """Evidence of each case's labels, and what fits best beside the product's own."""
+    groups, best, shares, owned, stop = _Groups(leaves), [], [], [], 0
+    found: list[list[np.ndarray]] = [[] for _ in cases]
+    for some, likely in pool.by_blocks(rows, "labels judged"):
+        start, stop = stop, stop + len(some)
+        for one, labels in zip(found, cases, strict=True):
+            one.append(groups.evidence(likely, labels[start:stop]))
+        row, own = np.arange(len(some)), cases[0][start:stop]
+        owned.append(likely[row, own].astype(np.float64))
+        likely[row, own] = 0
+        for at, item in enumerate(some):
+            likely[at, list(leaves.also[item])] = 0
+        order = np.argsort(-likely, axis=1, kind="stable")[:, :NUM_SUGGESTED]
+        left = np.take_along_axis(likely, order, axis=1) / np.maximum(likely.sum(axis=1, keepdims=True), 1e-12)
+        best.append(np.where(left > 0, order, -1))
+        shares.append(left.astype(np.float64))
+    evidence = [np.concatenate(one) for one in found]
+    return evidence, np.concatenate(best), np.concatenate(shares), np.concatenate(owned)
+
+
+class _Groups:
+    """Shares summed over parts of the tree."""
+
+    def __init__(self, leaves: Leaves) -> None:
+        number: dict = {}
+        self.parent = np.array([number.setdefault(path[:-1], len(number)) for path in leaves.paths])
+        self.top, self.family = leaves.groups[0], leaves.family
+        self._sums = [_indicator(self.parent), _indicator(self.top)]
+
+    def evidence(self, likely: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """(n, C) shares and (n,) labels -> (n, F) float64: logs, and how far the label is behind the best."""
+        row = np.arange(len(label))
+        own = likely[row, label].astype(np.float64)
+        parents, tops = (likely @ one for one in self._sums)
+        running = np.concatenate(
+            [np.zeros((len(label), 1)), np.cumsum(likely, axis=1, dtype=np.float64)], axis=1
+        )
+        first, last = self.family[label].T
+        siblings = np.maximum(running[row, last] - running[row, first] - own, 0)
+        others = likely.copy()
+        others[row, label] = 0
+        entropy = -(likely * np.log(likely + 1e-9)).sum(axis=1)
+        parts = (own, parents[row, self.parent[label]], tops[row, self.top[label]], likely.max(axis=1),
+                 tops.max(axis=1), siblings, others.max(axis=1))  # fmt: skip
+        leaf, parent, top, best, best_top, near, other = (np.log(one + 1e-9) for one in parts)
+        behind, among = leaf - other, np.log(last - first - 1.0)
+        return np.stack(
+            [leaf, parent, top, best, best_top, near, other, entropy, leaf - parent, behind, among,
+             np.minimum(behind, 0), np.minimum(parent - best, 0)], axis=1,
+        )  # fmt: skip
+
+
+def _indicator(group: np.ndarray) -> sparse.csr_matrix:
+    shape = (len(group), int(group.max()) + 1)
+    return sparse.csr_matrix((np.ones(len(group), np.float32), (np.arange(len(group)), group)), shape)
+
+
+def _odds(evidence: list[np.ndarray], fold: np.ndarray) -> list[np.ndarray]:
+    """(n, 2) log ratios of densities for each case's labels, cross-fitted over five groups of folds."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    found = [np.zeros((len(fold), len(KINDS))) for _ in evidence]
+    part = fold % 5
+    for held in np.unique(part):
+        inside, outside = part == held, part != held
+        if not outside.any():  # too few products to hold any back
+            outside = inside
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+        model.fit(
+            np.concatenate([one[outside] for one in evidence]),
+            np.repeat(np.arange(len(evidence)), outside.sum()),
+        )
+        for out, one in zip(found, evidence, strict=True):
+            scores = model.decision_function(one[inside])
+            out[inside] = scores[:, 1:] - scores[:, :1]
+    return found

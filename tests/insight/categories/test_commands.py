@@ -1,0 +1,205 @@
+"""`pressmark audit` and `pressmark categorize` on a tiny run, as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from tests.integration.tiny import tiny_arguments
+
+from pressmark import stages
+from pressmark.catalog.items import Catalog, read_catalog, write_catalog
+from pressmark.cli import main
+from pressmark.experiment import parse
+from pressmark.files import read_parquet
+from pressmark.interactions.split_files import read_split, write_split
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    experiment, _ = parse(tiny_arguments(tmp_path_factory.mktemp("tiny")))
+    stages.train_tokenizer(experiment)
+    return experiment.run
+
+
+def changed(run: Path, place: Path, **columns: object) -> Path:
+    """A copy of the run with other columns in its catalog."""
+    copy = Path(shutil.copytree(run, place / "run"))
+    catalog = read_catalog(copy / "data" / "items.parquet")
+    split = read_split(copy / "data", catalog)
+    catalog = replace(catalog, **columns)  # type: ignore[arg-type]
+    write_catalog(copy / "data" / "items.parquet", catalog)
+    write_split(copy / "data", split, catalog)
+    return copy
+
+
+def catalog_of(run: Path) -> Catalog:
+    return read_catalog(run / "data" / "items.parquet")
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, arguments)))
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def page_data(path: Path) -> dict:
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', path.read_text("utf-8"), re.DOTALL
+    )
+    assert found
+    return json.loads(found[1])
+
+
+def test_audit_as_a_user_calls_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "audit.parquet"
+    main(["audit", "--run", str(run), "--out", str(out), "--confidence", "0"])
+    shown = capsys.readouterr().out
+    assert "without the category" in shown
+    assert "products without a category are not audited" in shown
+    rows = read_parquet(out).to_pylist()
+    catalog = catalog_of(run)
+    known = {
+        item: [" > ".join(path) for path in paths]
+        for item, paths in zip(catalog.item_id, catalog.category, strict=True)
+    }
+    assert len(rows) == sum(map(bool, known.values()))
+    for row in rows:
+        assert row["current"] == known[row["item_id"]][0]
+        assert not set(known[row["item_id"]]) & set(row["suggested"])
+        assert row["item_id"] not in row["neighbours"]
+        assert sum(row["suggested_confidence"]) <= row["confidence"] + 1e-9
+        assert 0 < row["severity"] <= 1
+        assert row["prefix_size"] == 0 or sum(row["prefix_shares"]) <= 1 + 1e-9
+
+    # The page holds the same, in one file that asks nobody for anything.
+    html = out.with_suffix(".html").read_text("utf-8")
+    assert not re.search(r"(src|href)=\"?(https?:)?//", html)
+    data = page_data(out.with_suffix(".html"))
+    assert [one["key"][1] for one in data["tabs"][0]["rows"]] == [one["item_id"] for one in rows]
+    twins = read_parquet(out.with_suffix(".duplicates.parquet")).to_pylist()
+    assert [one["key"][1:] for one in data["tabs"][1]["rows"]] == [
+        [one["item_id"], one["other_id"]] for one in twins
+    ]
+    assert all(one["cosine"] >= 0.95 for one in twins)
+
+    # Decided findings are not shown again, and stand in the next export.
+    decided = [[*data["tabs"][0]["rows"][at]["key"], word] for at, word in ((0, "accepted"), (2, "rejected"))]
+    decided += [[*data["tabs"][1]["rows"][0]["key"], "rejected"]] if twins else []
+    review = tmp_path / "reviewed.csv"
+    with review.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [["kind", "subject", "object", "decision"], *decided, ["category", "gone", "x", "accepted"]]
+        )
+    main(["audit", "--run", str(run), "--out", str(out), "--confidence", "0", "--review", str(review)])
+    assert "1 product ids are not in the catalog, such as 'gone'" in capsys.readouterr().out
+    left = [row["item_id"] for row in read_parquet(out).to_pylist()]
+    assert left == [row["item_id"] for at, row in enumerate(rows) if at not in (0, 2)]
+    assert page_data(out.with_suffix(".html"))["decided"] == sorted(
+        [*decided, ["category", "gone", "x", "accepted"]]
+    )
+
+
+def test_the_page_survives_what_titles_hold(run: Path, tmp_path: Path) -> None:
+    title = catalog_of(run).title.copy()
+    title[:] = [f"{one} </script><b>" for one in title]
+    copy, out = changed(run, tmp_path, title=title), tmp_path / "a.parquet"
+    main(["audit", "--run", str(copy), "--out", str(out), "--confidence", "0"])
+    assert "</script><b>" in page_data(out.with_suffix(".html"))["tabs"][0]["rows"][0]["title"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind,subject,object\ncategory,a,b\n", "row 2 has no 'decision'"),
+        ("kind,subject,object,decision\ncategory,a,b,maybe\n", "decision is 'maybe'"),
+        ("kind,subject,object,decision\nother,a,b,accepted\n", "kind is 'other'"),
+        ("kind,subject,object,decision\ncategory,a,b,accepted\n", "holds none of its 1 products, such as 'a'"),
+    ],
+)
+def test_reviews_that_cannot_be_used(
+    text: str, said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.csv").write_text(text)
+    shown = fails(
+        capsys, "audit", "--run", run, "--out", tmp_path / "a.parquet", "--review", tmp_path / "r.csv"
+    )
+    assert said in shown
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    num, out = len(catalog_of(run)), tmp_path / "a.parquet"
+    assert "config.yaml is missing" in fails(capsys, "audit", "--run", tmp_path, "--out", out)
+    assert "must lie in 0..1" in fails(capsys, "audit", "--run", run, "--out", out, "--confidence", "2")
+    assert "ends in .parquet" in fails(capsys, "audit", "--run", run, "--out", tmp_path / "a.csv")
+    bare = changed(run, tmp_path / "bare", category=((),) * num)
+    for command in ("audit", "categorize"):
+        assert "no product of the run has a category" in fails(capsys, command, "--run", bare, "--out", out)
+    one = changed(run, tmp_path / "one", category=((("Food", "Milk"),),) * num)
+    assert "stand in one category, 'Food > Milk'" in fails(capsys, "audit", "--run", one, "--out", out)
+    empty = np.full(num, "", object)
+    mute = changed(run, tmp_path / "mute", title=empty, brand=empty, text={"description": empty})
+    assert "no product of the run has any text" in fails(capsys, "audit", "--run", mute, "--out", out)
+    assert "no such file" in fails(
+        capsys, "categorize", "--run", run, "--out", out, "--leaves", tmp_path / "no"
+    )
+
+
+def with_vectors(run: Path, **settings: object) -> None:
+    """Says in the run's config that its vectors were made otherwise."""
+    path = run / "config.yaml"
+    written = yaml.safe_load(path.read_text())
+    written["experiment"]["vectors"].update(settings)
+    path.write_text(yaml.safe_dump(written))
+
+
+def test_vectors_that_may_have_seen_the_category(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, out = changed(run, tmp_path), tmp_path / "a.parquet"
+    with_vectors(copy, model="precomputed", path="somewhere.parquet")
+    main(["audit", "--run", str(copy), "--out", str(out)])
+    assert (
+        "tfidf over title, brand, description, without the category (the run's vectors were brought along"
+        in (capsys.readouterr().out)
+    )
+    main(["audit", "--run", str(copy), "--out", str(out), "--trust-vectors"])
+    assert "as they are" in capsys.readouterr().out
+    with_vectors(copy, model="tfidf", path="", columns=["category"])
+    assert "is category alone" in fails(capsys, "audit", "--run", copy, "--out", out)
+
+
+def test_categorize(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    catalog, out = catalog_of(run), tmp_path / "c.parquet"
+    hidden = set(np.flatnonzero([bool(one) for one in catalog.category])[::8].tolist())
+    category = tuple(() if at in hidden else one for at, one in enumerate(catalog.category))
+    copy = changed(run, tmp_path, category=category)
+    (tmp_path / "leaves.txt").write_text("Pets > Rabbits > Hay\n")
+    main(["categorize", "--run", str(copy), "--out", str(out), "--leaves", str(tmp_path / "leaves.txt")])
+    assert "products without a category:" in capsys.readouterr().out
+    rows = {row["item_id"]: row for row in read_parquet(out).to_pylist()}
+    assert set(rows) == {catalog.item_id[at] for at, one in enumerate(category) if not one}
+    right = 0
+    for at in hidden:
+        row = rows[catalog.item_id[at]]
+        assert row["guess"].startswith(row["sure"])
+        assert len(row["confidence"]) == len(row["guess"].split(" > "))
+        assert row["confidence"] == sorted(row["confidence"], reverse=True)
+        right += row["guess"].split(" > ")[0] in {path[0] for path in catalog.category[at]}
+    assert right / len(hidden) > 0.5
+
+
+def test_the_same_bytes_again(run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        main(["audit", "--run", str(run), "--out", str(tmp_path / name / "x.parquet"), "--confidence", "0.1"])
+    for name in ("x.parquet", "x.html", "x.duplicates.parquet", "x.categories.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

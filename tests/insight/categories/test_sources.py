@@ -1,0 +1,120 @@
+"""The witnesses: shares by hand, and none of them sees the label in question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pressmark.insight.categories import sources
+from pressmark.insight.categories.folds import Folds, make_folds
+from pressmark.insight.categories.neighbours import Neighbours, bought_together, nearest
+from pressmark.insight.categories.pool import fit_pool
+
+NUM, LEAVES = 120, 3
+
+
+@pytest.fixture
+def shop() -> dict[str, np.ndarray]:
+    """Three leaves of forty products around three axes."""
+    rng = np.random.default_rng(0)
+    label = np.arange(NUM) % LEAVES
+    vectors = np.eye(8, dtype=np.float32)[label] + rng.normal(0, 0.2, (NUM, 8)).astype(np.float32)
+    return {"label": label, "vectors": vectors / np.linalg.norm(vectors, axis=1, keepdims=True)}
+
+
+def build(name: str, vectors: np.ndarray, folds: Folds) -> sources.Source:
+    near = nearest(vectors, 10)
+    kinds: dict[str, Callable[[], sources.Source]] = {
+        "content": lambda: sources.Content(vectors, folds, LEAVES),
+        "words": lambda: sources.Words(
+            [f"kind{vector.argmax()} thing" for vector in vectors], ["kind0", "kind1", "kind2"], folds
+        ),
+        "neighbours": lambda: sources.Votes(
+            "neighbours", near, sources.nearness_votes(near.weight), folds.label, LEAVES
+        ),
+        "codes": lambda: sources.Codes(vectors.argmax(axis=1)[:, None], folds.label, LEAVES),
+        "names": lambda: sources.Names(vectors, np.eye(LEAVES, 8, dtype=np.float32)),
+    }
+    return kinds[name]()
+
+
+@pytest.mark.parametrize("name", ["content", "words", "neighbours", "codes", "names"])
+def test_a_source_finds_the_leaf_and_never_sees_the_own_label(name: str, shop: dict[str, np.ndarray]) -> None:
+    folds = make_folds(shop["label"], 0)
+    shares = build(name, shop["vectors"], folds)(np.arange(NUM))
+    assert shares.shape == (NUM, LEAVES)
+    assert shares.dtype == np.float32
+    assert (shares.argmax(axis=1) == shop["label"]).mean() > 0.9
+    # Another label for one product changes nothing of what is said about it.
+    label = shop["label"].copy()
+    label[7] = (label[7] + 1) % LEAVES
+    changed = build(name, shop["vectors"], Folds(label, folds.fold, folds.num_folds))(np.array([7]))
+    if name == "neighbours" or name == "codes":  # how common the leaves are, is known
+        assert np.allclose(shares[7], changed[0], atol=0.05)
+    else:
+        assert np.array_equal(shares[7], changed[0])
+
+
+def test_votes_by_hand() -> None:
+    near = Neighbours(np.array([[1, 2], [0, -1], [-1, -1]]), np.zeros((3, 2), np.float32))
+    votes = sources.Votes(
+        "near", near, np.array([[1.0, 0.5], [1.0, 0.0], [0.0, 0.0]], np.float32), np.array([0, 1, -1]), 2
+    )
+    share = np.array([1.5, 1.5]) / 3
+    # The unlabelled neighbour does not vote; half a vote goes to the shares of the leaves.
+    assert np.exp(votes(np.array([0]))[0]) == pytest.approx(
+        (np.array([0.0, 1.0]) + 0.5 * share) / 1.5, rel=1e-5
+    )
+    assert np.exp(votes(np.array([2]))[0]) == pytest.approx(share, rel=1e-5)
+
+
+def test_codes_by_hand() -> None:
+    codes = np.array([[0], [0], [0], [1]])
+    found = np.exp(sources.Codes(codes, np.array([0, 0, 1, 1]), 2)(np.array([0, 3])))
+    share = np.array([0.5, 0.5])
+    assert found[0] == pytest.approx((np.array([1.0, 1.0]) + share) / 3, rel=1e-5)
+    assert found[1] == pytest.approx(share, rel=1e-5)  # alone with its code
+
+
+def test_nearest_is_the_whole_matrix_by_blocks(
+    shop: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pressmark.insight.categories import neighbours
+
+    monkeypatch.setattr(neighbours, "ROWS_AT_ONCE", 7)
+    vectors = shop["vectors"].copy()
+    vectors[5] = 0
+    found = nearest(vectors, 4)
+    cosine = vectors @ vectors.T
+    np.fill_diagonal(cosine, -9)
+    cosine[:, 5] = -9
+    for row in (0, 4, 6, 119):
+        assert found.item_index[row].tolist() == np.argsort(-cosine[row], kind="stable")[:4].tolist()
+    assert (found.item_index[5] == -1).all()
+    assert not (found.item_index == 5).any()
+
+
+def test_bought_together_by_hand() -> None:
+    # 0 and 1 stand together twice, 0 and 2 once, two steps apart; 3 is in another history.
+    found = bought_together(np.array([0, 1, 2, 0, 1, 3]), np.array([0, 0, 0, 1, 1, 2]), 4, 2)
+    assert found.item_index.tolist() == [[1, 2], [0, 2], [0, 1], [-1, -1]]
+    assert found.weight[0] == pytest.approx([2 / np.sqrt(7 * 7), 1 / np.sqrt(7 * 6)])
+
+
+def test_the_pool_trusts_who_is_right(shop: dict[str, np.ndarray]) -> None:
+    folds = make_folds(shop["label"], 0)
+
+    class Noise:
+        name = "noise"
+
+        def __call__(self, rows: np.ndarray) -> np.ndarray:
+            return np.log(np.random.default_rng(0).dirichlet(np.ones(LEAVES), len(rows))).astype(np.float32)
+
+    pool = fit_pool([build("content", shop["vectors"], folds), Noise()], shop["label"], 0)
+    weights = pool.as_record()
+    assert weights["content"] > 5 * weights["noise"]
+    shares = pool(np.arange(NUM))
+    assert shares.sum(axis=1) == pytest.approx(np.ones(NUM), abs=1e-5)
+    assert (shares.argmax(axis=1) == shop["label"]).mean() > 0.95
