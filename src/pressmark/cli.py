@@ -1,4 +1,4 @@
-"""The `pressmark` command: prepare, run, recommend, doctor, tokenize, churn."""
+"""The `pressmark` command: prepare, run, recommend, doctor, explain, report, terms, tokenize, churn."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ _USAGE = """usage: pressmark COMMAND [options]
   run         every stage in order, then the comparison table; a finished stage is not done again
   recommend   next items for a file of histories
   doctor      what is good and what is wrong with the SIDs of a run, and what to change
+  explain     why a product has its SID, its substitutes, and its cousins in other categories
+  report      a run as one HTML page: shelves, products, a map, verdicts
+  terms       the product terms of a catalog, and which of them a title is about
   tokenize    SIDs for new products of a trained run; or removes products
   churn       which share of the products changed its SID from one version or run to another
 
@@ -42,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "run": _run,
         "recommend": _recommend,
         "doctor": _doctor,
+        "explain": _explain,
+        "report": _report,
+        "terms": _terms,
         "tokenize": living.tokenize,
         "churn": living.churn,
     }
@@ -92,6 +98,30 @@ def _doctor(arguments: list[str]) -> None:
 
     quiet_libraries()
     raise SystemExit(doctor(arguments))
+
+
+def _explain(arguments: list[str]) -> None:
+    from pressmark.insight.explain_command import explain_items
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    explain_items(arguments)
+
+
+def _report(arguments: list[str]) -> None:
+    from pressmark.insight.explorer.command import report
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    report(arguments)
+
+
+def _terms(arguments: list[str]) -> None:
+    from pressmark.insight.terms.command import terms
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    terms(arguments)
 
 
 def _recommend(arguments: list[str]) -> None:
