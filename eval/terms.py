@@ -3,9 +3,9 @@
     python eval/terms.py --run runs/beauty/cold_items/seed0 [--seeds 0 1 2] [--record beauty]
 
 A run's titles are split by seed into training (70 %), validation (10 %) and test (20 %); equal titles stay on
-one side. The vocabulary is mined from training titles. A case is a title and one of its terms, masked out wherever
-it stands; the title's other terms are no answers. Every method ranks the whole vocabulary for the rest of the
-title alone, without brand or category:
+one side. The vocabulary is mined from training titles. A case is a title and one of its terms, masked out
+wherever it stands; the title's other terms are no answers. Every method ranks the whole vocabulary for the rest
+of the title alone, without brand or category:
 
     model             the softmax of `pressmark.insight.terms` over text vectors and words
     model_vectors     the same without words

@@ -86,7 +86,7 @@ def _head(run: LabelledRun, item: int) -> list[str]:
 def _column(run: LabelledRun, one: Explanation, width: int) -> list[list[str]]:
     """What a run says, in blocks that stand side by side with another run's."""
     sid = "_".join(str(step.code) for step in one.steps)
-    head = [*_wrap(run.run, width), f"SID {sid}"]
+    head = [f"SID {sid}", *_wrap(run.run, width)]
     steps = [line for place, step in enumerate(one.steps) for line in _step(run, one, place, step, width)]
     moved = _moved(run, one, width)
     num_codes = deep(len(one.steps))

@@ -29,8 +29,8 @@ FUNCTION_WORDS = _listed(
 LINKS = _listed("al da de del der des di du el et la le les und von y")
 """Words that hold a phrase together but neither begin nor end one: "eau de parfum"."""
 UNITS = _listed(
-    "bag bottle box can case cl cm count ct each fl floz fluid g gal gallon gm gr gram grams inch inches jar kg "
-    "l large lb lbs liter litre mg ml mm ounce ounces oz pack packs pair pairs pc pcs piece pieces pk pound "
+    "bag bottle box can case cl cm count ct each fl floz fluid g gal gallon gm gr gram grams inch inches jar "
+    "kg l large lb lbs liter litre mg ml mm ounce ounces oz pack packs pair pairs pc pcs piece pieces pk pound "
     "pounds qty set size small x"
 )
 _EMPTY = FUNCTION_WORDS | UNITS

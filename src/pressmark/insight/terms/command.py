@@ -162,12 +162,12 @@ def fitted(
     examples = mask_titles(titles, vocabulary)
     if not len(examples):
         raise ValueError(
-            f"none of the {len(titles):,} titles says one of the {len(vocabulary):,} terms and anything beside; "
+            f"none of the {len(titles):,} titles says one of the {len(vocabulary):,} terms and another word; "
             "there is nothing to learn from. Add terms that titles say, or have them mined."
         )
     unsaid = len(vocabulary) - len(np.unique(examples.term))
     if unsaid:
-        print(f"{unsaid:,} of {len(vocabulary):,} terms stand in no title: known by their names alone")
+        print(f"{unsaid:,} of {len(vocabulary):,} terms are said by no title alone: known by their names")
     print(f"learning {len(vocabulary):,} terms from {len(examples):,} titles; kept in {folder}", flush=True)
     names = encoder.encode(list(vocabulary))
     model = fit(vocabulary, names, examples, encoder.encode(examples.text), Config())

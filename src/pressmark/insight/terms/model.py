@@ -113,12 +113,12 @@ class TermModel(nn.Module):
         scores = vectors @ (self.scale * self.names + self.by_vector).T + self.bias
         if not self.words:
             return scores
-        worth = bags @ (self.documents if documents is None else documents)
-        return (
-            scores
-            + torch.sparse.mm(as_sparse(bags), self.by_word)
-            + self.trust * torch.from_numpy(worth.toarray())
+        worth = torch.from_numpy((bags @ (self.documents if documents is None else documents)).toarray())
+        indices, starts = (torch.from_numpy(one.astype(np.int64)) for one in (bags.indices, bags.indptr[:-1]))
+        own = F.embedding_bag(
+            indices, self.by_word, starts, mode="sum", per_sample_weights=torch.from_numpy(bags.data)
         )
+        return scores + own + self.trust * worth
 
     @torch.no_grad()
     def predict(self, titles: Sequence[str], vectors: np.ndarray) -> np.ndarray:
@@ -247,17 +247,6 @@ def bags_of(texts: Sequence[str], words: Sequence[str]) -> csr_matrix:
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
     indices = np.array([one for row in rows for one in row], np.int64)
     return csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(words)))
-
-
-def as_sparse(rows: csr_matrix) -> Tensor:
-    """A scipy matrix as a torch one of the same layout."""
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(rows.indptr.astype(np.int64)),
-        torch.from_numpy(rows.indices.astype(np.int64)),
-        torch.from_numpy(rows.data),
-        size=rows.shape,
-        check_invariants=False,
-    )
 
 
 def _known_words(texts: Sequence[str], config: Config) -> list[str]:

@@ -17,7 +17,7 @@ function refresh() {
   for (let at = 0; at < store.numItems; at++) if (kept(at)) positions.push(at);
   showRows(positions, state.matches ? state.matches.words : []);
   const all = positions.length === store.numItems;
-  byId("count").textContent = counted(positions.length, "product") + (all ? "" : ` of ${store.numItems.toLocaleString("en")}`);
+  byId("count").textContent = counted(positions.length, "product") + (all ? "" : ` of ${grouped(store.numItems)}`);
   const { start, length } = store.prefixes;
   byId("chips").replaceChildren(...(state.prefix < 0 ? [] : [chip(`${codesOf(start[state.prefix], length[state.prefix])}  ${labelOf(state.prefix)}`)]));
   map.keep = all ? () => true : kept;
@@ -117,7 +117,7 @@ async function start() {
     : `#item=${encodeURIComponent(store.items.id[one.item])}`));
   startTable(byId("table"), (at) => go(`#item=${encodeURIComponent(store.items.id[at])}`));
   startMap(byId("canvas"), byId("tip"), (at) => go(`#item=${encodeURIComponent(store.items.id[at])}`));
-  byId("tree-count").textContent = `${branches(-1).length.toLocaleString("en")} first codes`;
+  byId("tree-count").textContent = `${grouped(branches(-1).length)} first codes`;
   byId("only-cold-label").hidden = !store.items.cold.length;
   byId("only-flagged-label").hidden = !store.flagsOf.size;
   byId("search").addEventListener("input", (event) => seek(event.target.value));

@@ -80,7 +80,7 @@ function pathRow(prefix) {
   const { start, length } = store.prefixes;
   const codes = codesOf(start[prefix], length[prefix]);
   return make("li", {}, prefixLink(codes, codes.split("_").pop(), "code mono"),
-    prefixLink(codes, labelOf(prefix)), make("span", { class: "num" }, sizeOf(prefix).toLocaleString("en")));
+    prefixLink(codes, labelOf(prefix)), make("span", { class: "num" }, grouped(sizeOf(prefix))));
 }
 
 function relativeList(at, others) {

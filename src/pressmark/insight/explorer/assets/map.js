@@ -19,7 +19,7 @@ function startMap(canvas, tip, onPick) {
   new ResizeObserver(drawMap).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawMap);
   document.getElementById("map-count").textContent = store.map.item.length
-    ? `${store.map.item.length.toLocaleString("en")} of ${store.numItems.toLocaleString("en")} products, near ones alike`
+    ? `${grouped(store.map.item.length)} of ${grouped(store.numItems)} products, near ones alike`
     : "Too few products have text for a map";
   document.getElementById("legend").replaceChildren(...store.categories.tops.slice(0, store.categories.colours.length).map((name, number) => {
     const mark = make("i", { class: "dot" });

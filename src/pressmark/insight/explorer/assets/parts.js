@@ -13,7 +13,9 @@ function make(tag, attributes, ...children) {
 const itemLink = (at, text) => make("a", { href: `#item=${encodeURIComponent(store.items.id[at])}` }, text || titleOf(at));
 const prefixLink = (codes, text, kind) => make("a", { href: `#prefix=${codes}`, class: kind }, text);
 const percent = (share) => (share > 0 && share < 0.01 ? "<1%" : `${Math.round(100 * share)}%`);
-const counted = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+const grouping = new Intl.NumberFormat("en");
+const grouped = (count) => grouping.format(count);
+const counted = (count, word) => `${grouped(count)} ${word}${count === 1 ? "" : "s"}`;
 
 // One segment a category in the colour of its top category; the rarer, the paler.
 function mixBar(start, end) {

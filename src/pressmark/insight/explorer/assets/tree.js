@@ -35,7 +35,7 @@ function fill(list, all, from, level) {
   const left = all.length - from - shown.length;
   if (left > 0) {
     const more = make("li", { role: "treeitem", "aria-level": level, tabindex: -1 },
-      make("div", { class: "node more" }, make("span"), make("span", { class: "name" }, `${left.toLocaleString("en")} more`)));
+      make("div", { class: "node more" }, make("span"), make("span", { class: "name" }, `${grouped(left)} more`)));
     more.open = () => { more.remove(); fill(list, all, from + CHUNK, level); };
     list.append(more);
   }
@@ -74,8 +74,8 @@ function tally(item) {
     const prefix = Number(item.dataset.prefix);
     const found = matches ? matches.upTo[store.prefixes.end[prefix]] - matches.upTo[store.prefixes.start[prefix]] : -1;
     item.classList.toggle("none", found === 0);
-    const size = sizeOf(prefix).toLocaleString("en");
-    item.querySelector(":scope > .node > .num").textContent = found < 0 ? size : `${found.toLocaleString("en")} of ${size}`;
+    const size = grouped(sizeOf(prefix));
+    item.querySelector(":scope > .node > .num").textContent = found < 0 ? size : `${grouped(found)} of ${size}`;
   }
 }
 
