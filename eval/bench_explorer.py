@@ -3,8 +3,8 @@
     python eval/bench_explorer.py [--products 50000] [--chromium /usr/bin/chromium] [--record true]
 
 A store of synthetic products is written (the grocery store's own, each under several brands), goes through
-`prepare` and the tokenizer as any catalog does (three levels of 256 codes, few epochs: only the page is measured)
-and through `pressmark report`. The page is then opened from disk, `--rounds` times afresh.
+`prepare` and the tokenizer as any catalog does (three levels of 256 codes, few epochs: only the page is
+measured) and through `pressmark report`. The page is then opened from disk, `--rounds` times afresh.
 
     open_seconds          from navigation until the page answers: data read, tree and table drawn
     first_paint_seconds   until the browser painted anything

@@ -228,8 +228,8 @@ def test_map_and_verdicts(visit: Visit) -> None:
     page = visit.page
     page.click("#tab-map")
     assert visit.texts("#map-count") == ["40 of 240 products, near ones alike"]
-    drawn = "(one) => [...one.getContext('2d').getImageData(0, 0, one.width, one.height).data].filter(Boolean).length"
-    assert page.locator("#canvas").evaluate(drawn) > 1000
+    pixels = "one.getContext('2d').getImageData(0, 0, one.width, one.height).data"
+    assert page.locator("#canvas").evaluate(f"(one) => [...{pixels}].filter(Boolean).length") > 1000
     spot = page.evaluate("placeOf(0, byId('canvas').getBoundingClientRect())")
     page.locator("#canvas").click(position={"x": spot[0], "y": spot[1]})
     assert page.evaluate("location.hash").startswith("#item=")
