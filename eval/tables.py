@@ -103,6 +103,24 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("difference_high", "at most", "+.4f"),
         ("items_sharing_a_sid", "items sharing their nearest SID", ".3f"),
     ],
+    "terms": [
+        ("recall", "recall", ".3f"),
+        ("low", "at least", ".3f"),
+        ("high", "at most", ".3f"),
+        ("model_leads_by", "the model leads by", "+.3f"),
+        ("lead_low", "at least", "+.3f"),
+        ("lead_high", "at most", "+.3f"),
+    ],
+    "explorer": [
+        ("page_mib", "page, MiB", ".1f"),
+        ("open_seconds_median", "opens, s", ".2f"),
+        ("open_seconds_max", "at most", ".2f"),
+        ("search_ms_median", "a letter typed, ms", ",.0f"),
+        ("search_ms_q95", "95 % of them", ",.0f"),
+        ("expand_ms_median", "a shelf opened, ms", ",.0f"),
+        ("sort_ms_median", "sorted, ms", ",.0f"),
+        ("load_before", "load of the machine", ".1f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -125,6 +143,8 @@ NOTES = {
     "held back; history masked, item-level hits, full ranking; 95 % intervals over cases.",
     "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
     "intervals.",
+    "terms": "Test titles, all seeds together; 95 % intervals over titles.",
+    "explorer": "Headless Chromium, from disk; until the next frame is painted.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
@@ -141,6 +161,10 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return f"{row['tokenizer']}, {row['slice']}" + (", cold only" if row["protocol"] == "cold_only" else "")
     if kind == "serving":
         return f"{row['engine']}, batch {row['batch']}"
+    if kind == "terms":
+        return f"{row['method']}, R@{row['k']}" if row["side"] == "test" else ""
+    if kind == "explorer":
+        return f"{row['num_products']:,} products"
     skewed = ", skewed" if row["skewed"] else ""
     if kind == "index":
         return f"{row['num_items']:,} items{skewed}" if row["engine"] == "index" else ""

@@ -75,6 +75,7 @@ def test_a_moved_product_says_who_has_its_codes(patient: Patient) -> None:
     assert found.nearest == tuple(patient.codes[moved[0]])
     for holder in found.holders:
         assert tuple(patient.table.sids[holder]) == found.nearest
+    assert found.holders
     assert "belong to" in text_of([label_run("r", patient)], [int(moved[0])], 2)
 
 

@@ -40,7 +40,7 @@ class LabelledRun:
         items = self.prefixes.items(prefix)
         mix = category_mix(self.patient.taxonomy, items, 1) if len(items) > 1 else []
         title = self.patient.catalog.title[items[0]]
-        return mix[0][0] if mix else title or "(no title)"
+        return mix[0][0].rsplit(" > ", 1)[-1] if mix else title or "(no title)"
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Explanation:
         steps: One a code.
         substitutes: Rows of items that share its deep prefix, nearest first.
         cousins: Rows of items of other categories that share its first code, nearest first.
-        nearest: Its nearest codes where it was given others, since another product had them; else ().
-        holders: Rows of the items that have the nearest codes.
+        nearest: Its nearest codes where it has others; else ().
+        holders: Rows of the items that have the nearest codes; () where nobody has them.
     """
 
     item: int

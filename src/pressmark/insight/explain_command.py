@@ -70,7 +70,8 @@ def text_of(runs: Sequence[LabelledRun], items: Sequence[int], most: int) -> str
     columns = [_column(run, one, width) for run, one in zip(runs, found, strict=True)]
     lines = _head(runs[0], items[0])
     for blocks in zip(*columns, strict=True):
-        lines += ["", *_side_by_side(blocks, width)]
+        if any(blocks):
+            lines += ["", *_side_by_side(blocks, width)]
     if len(runs) == 2:
         lines += ["", *_agreement(runs, found)]
     return "\n".join(lines)
@@ -94,7 +95,7 @@ def _column(run: LabelledRun, one: Explanation, width: int) -> list[list[str]]:
     return [
         head,
         steps,
-        *([moved] if moved else [[]]),
+        moved,
         _list(run, one, one.substitutes, f"substitutes ({codes} or more in common)", width),
         _list(run, one, one.cousins, "cousins in other categories", width, _no_cousins(run, one)),
     ]
@@ -107,12 +108,16 @@ def _step(run: LabelledRun, one: Explanation, place: int, step: Step, width: int
     if step.num_items > 1:
         mix = ", ".join(f"{_last(name)} {share:.0%}" for name, share in step.mix)
         lines += _wrap(mix, width, 4)
+    examples = [item for item in run.labels.examples[step.prefix] if item != one.item]
+    if step.num_items > 2 and examples:
+        lines += _wrap(f"such as {_title(run, examples[0])}", width, 4)
     if step.said and step.num_items > 1:
         lines += _wrap(f"its title says {', '.join(step.said)}", width, 4)
     if step.explained is not None:
         text = f"accounts for {step.explained:.0%} of its content so far"
         if step.runner_up >= 0:
-            text += f"; next best {step.runner_up}, {number(step.times_as_far)} times as far"
+            word = "next best" if step.times_as_far >= 1 else "nearer was"
+            text += f"; {word} {step.runner_up}, {number(step.times_as_far)} times as far"
             text += f" ({step.runner_up_label})" if step.runner_up_label else " (no product there)"
         lines += _wrap(text, width, 4)
     elif place >= run.patient.codes.shape[1]:
@@ -125,10 +130,13 @@ def _step(run: LabelledRun, one: Explanation, place: int, step: Step, width: int
 def _moved(run: LabelledRun, one: Explanation, width: int) -> list[str]:
     if not one.nearest:
         return []
-    titles = ", ".join(_title(run, item) for item in one.holders[:2]) or "nobody any longer"
+    nearest = "_".join(map(str, one.nearest))
+    if not one.holders:
+        return _wrap(f"Its nearest codes would be {nearest}; it was given others.", width)
+    titles = ", ".join(_title(run, item) for item in one.holders[:2])
     return _wrap(
-        f"Its nearest codes, {'_'.join(map(str, one.nearest))}, belong to {titles}: of two products with the "
-        "same codes one takes the next best.",
+        f"Its nearest codes, {nearest}, belong to {titles}: of two products with the same codes one takes the "
+        "next best.",
         width,
     )
 

@@ -13,6 +13,7 @@ from pressmark.insight.explain import label_run
 from pressmark.insight.explorer.content import content
 from pressmark.insight.explorer.flags import read_flags
 from pressmark.insight.explorer.page import Page, render
+from pressmark.sids.table import read_register
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -38,6 +39,9 @@ def report(arguments: Sequence[str]) -> None:
         print(
             f"--audit {options.audit}: {num_unknown:,} of {len(flags):,} flags are of products not in this run"
         )
+    num_later = len(read_register(options.run / "tokenizer" / "sids.parquet")) - len(patient.catalog)
+    if num_later:
+        print(f"{num_later:,} products that were appended after training are not on the page")
     print("the doctor's verdicts ...", flush=True)
     page = Page(
         options.title or _name(options.run),
