@@ -4,15 +4,16 @@
 const state = { prefix: -1, query: "", matches: null };
 const byId = (id) => document.getElementById(id);
 
-function kept(at) {
-  const { start, end } = store.prefixes;
-  if (state.prefix >= 0 && (at < start[state.prefix] || at >= end[state.prefix])) return false;
-  if (state.matches && !state.matches.found[at]) return false;
-  if (byId("only-cold").checked && !store.cold[at]) return false;
-  return !byId("only-flagged").checked || store.flagsOf.has(at);
+// What shelf, search and boxes leave, read once: it is asked of every product.
+function keeper() {
+  const [from, to] = state.prefix < 0 ? [0, store.numItems] : [store.prefixes.start[state.prefix], store.prefixes.end[state.prefix]];
+  const found = state.matches && state.matches.found;
+  const [onlyCold, onlyFlagged] = [byId("only-cold").checked, byId("only-flagged").checked];
+  return (at) => at >= from && at < to && (!found || found[at] === 1) && (!onlyCold || store.cold[at] === 1) && (!onlyFlagged || store.flagsOf.has(at));
 }
 
 function refresh() {
+  const kept = keeper();
   const positions = [];
   for (let at = 0; at < store.numItems; at++) if (kept(at)) positions.push(at);
   showRows(positions, state.matches ? state.matches.words : []);
