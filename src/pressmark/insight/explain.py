@@ -14,6 +14,7 @@ from pressmark.insight.doctor import Patient, read_patient
 from pressmark.insight.labels import Labels, category_mix, label_prefixes, own_words
 from pressmark.insight.prefixes import Prefixes, find_prefixes
 from pressmark.insight.relatives import relatives
+from pressmark.insight.today import as_of_today
 from pressmark.insight.words import grams_of
 
 
@@ -95,12 +96,12 @@ class Explanation:
 
 
 def read_labelled(run: str | Path) -> LabelledRun:
-    """Reads a run and labels its prefixes.
+    """Reads a run as it stands today and labels its prefixes.
 
     Raises:
         ValueError: As `read_patient`.
     """
-    return label_run(run, read_patient(run))
+    return label_run(run, as_of_today(run, read_patient(run)))
 
 
 def label_run(run: str | Path, patient: Patient) -> LabelledRun:
@@ -124,7 +125,7 @@ def find_item(catalog: Catalog, item_id: str, where: str) -> int:
     word = "Did you mean" if folded or near != ids[:3] else "Its ids look like"
     raise ValueError(
         f"item_id {item_id!r} is not among the {len(catalog):,} items of {where}. {word} {', '.join(near)}? "
-        "Ids are compared letter by letter; products appended later are not explained."
+        "Ids are compared letter by letter; removed products are not explained."
     )
 
 

@@ -13,7 +13,7 @@ from pressmark.insight.explain import label_run
 from pressmark.insight.explorer.content import content
 from pressmark.insight.explorer.flags import read_flags
 from pressmark.insight.explorer.page import Page, render
-from pressmark.sids.table import read_register
+from pressmark.insight.today import as_of_today
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -32,16 +32,13 @@ def report(arguments: Sequence[str]) -> None:
     print("reading the run ...", flush=True)
     patient = read_patient(options.run)
     print("labelling prefixes ...", flush=True)
-    labelled = label_run(options.run, patient)
+    labelled = label_run(options.run, as_of_today(options.run, patient))
     print("substitutes, cousins and the map; half a minute ...", flush=True)
     shown = content(labelled, flags, options.seed)
     if num_unknown := shown["flags"]["num_unknown"]:
         print(
             f"--audit {options.audit}: {num_unknown:,} of {len(flags):,} flags are of products not in this run"
         )
-    num_later = len(read_register(options.run / "tokenizer" / "sids.parquet")) - len(patient.catalog)
-    if num_later:
-        print(f"{num_later:,} products that were appended after training are not on the page")
     print("the doctor's verdicts ...", flush=True)
     page = Page(
         options.title or _name(options.run),
@@ -51,9 +48,8 @@ def report(arguments: Sequence[str]) -> None:
     )
     with files.replacing(out) as partial:
         partial.write_text(render(page), "utf-8")
-    print(
-        f"{out}: {len(patient.catalog):,} products, {out.stat().st_size / 2**20:.1f} MiB; open it in a browser"
-    )
+    num_items, size = len(labelled.patient.catalog), out.stat().st_size / 2**20
+    print(f"{out}: {num_items:,} products, {size:.1f} MiB; open it in a browser")
 
 
 def _parser() -> argparse.ArgumentParser:
