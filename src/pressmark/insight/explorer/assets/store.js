@@ -4,7 +4,9 @@
 const store = {};
 
 async function unpack(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }
@@ -19,8 +21,19 @@ async function openStore() {
   for (const at of store.items.cold) store.cold[at] = 1;
   linkPrefixes();
   readFlags();
-  store.sought = new Array(store.numItems);
-  for (let at = 0; at < store.numItems; at++) store.sought[at] = soughtIn(at);
+  store.sought = [];
+  prepareSearch();
+}
+
+// What a search looks in is made while nothing else goes on, some thousands of products at a time.
+function prepareSearch() {
+  if (store.sought.length === store.numItems) return;
+  readSought(Math.min(store.numItems, store.sought.length + 4000));
+  setTimeout(prepareSearch);
+}
+
+function readSought(until) {
+  for (let at = store.sought.length; at < until; at++) store.sought.push(soughtIn(at));
 }
 
 // First child and next sibling of each prefix: they come as a walk down the tree meets them.
@@ -118,6 +131,7 @@ function soughtIn(at) {
 
 // Positions with every word of a query, as marks and as a running count.
 function search(query) {
+  readSought(store.numItems);
   const words = plain(query).split(/\s+/).filter(Boolean);
   const found = new Uint8Array(store.numItems);
   const upTo = new Uint32Array(store.numItems + 1);
