@@ -123,7 +123,7 @@ def measure(path: Path, chromium: str) -> dict[str, Any]:
         inside = page.context.new_cdp_session(page)
         inside.send("Performance.enable", {"timeDomain": "threadTicks"})
         start = time.perf_counter()
-        page.goto(path.as_uri(), wait_until="commit")
+        page.goto(path.resolve().as_uri(), wait_until="commit")
         page.wait_for_selector("body[data-ready]", timeout=120_000)
         opened = time.perf_counter() - start
         cpu = busy(inside)
