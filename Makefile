@@ -57,8 +57,8 @@ bench: setup
 	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model dual_tower --cold_share 0.05 --record true
 	$(BIN)/python eval/bench_dual_tower.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/warm_start.py --config configs/grocery.yaml --record true
-	$(BIN)/python eval/terms.py --run runs/beauty/cold_items/seed0 --seeds 0 1 2 --record beauty
-	$(BIN)/python eval/terms.py --run runs/grocery/cold_items/seed0 --seeds 0 1 2 --record grocery
+	$(BIN)/python eval/terms.py --run runs/beauty/cold_items/seed0 --seeds 0 1 --record beauty
+	$(BIN)/python eval/terms.py --run runs/grocery/cold_items/seed0 --seeds 0 --record grocery
 	$(BIN)/python eval/bench_explorer.py --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true
 
