@@ -63,6 +63,9 @@ bench: setup
 	$(BIN)/python eval/audit.py --run runs/grocery/cold_items/seed0 --store data/grocery --record grocery
 	$(BIN)/python eval/audit.py --run runs/grocery/cold_items/seed0 --vouching true --record grocery
 	$(BIN)/python eval/categorize.py --run runs/beauty/leave_one_out/seed0 --record beauty
+	$(BIN)/python eval/terms.py --run runs/beauty/cold_items/seed0 --seeds 0 1 --record beauty
+	$(BIN)/python eval/terms.py --run runs/grocery/cold_items/seed0 --seeds 0 --record grocery
+	$(BIN)/python eval/bench_explorer.py --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true
 
 tables: setup

@@ -113,6 +113,26 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("accuracy", "accuracy", ".3f"),
         ("num", "products", ",.0f"),
     ],
+    "terms": [
+        ("recall", "recall", ".3f"),
+        ("low", "at least", ".3f"),
+        ("high", "at most", ".3f"),
+        ("model_leads_by", "the model leads by", "+.3f"),
+        ("lead_low", "at least", "+.3f"),
+        ("lead_high", "at most", "+.3f"),
+    ],
+    "explorer": [
+        ("page_mib", "page, MiB", ".1f"),
+        ("open_seconds_median", "opens, s", ".2f"),
+        ("open_seconds_max", "at most", ".2f"),
+        ("open_cpu_seconds_median", "processor, s", ".2f"),
+        ("search_ms_median", "a letter typed, ms", ",.0f"),
+        ("search_ms_q95", "95 % of them", ",.0f"),
+        ("search_cpu_ms_median", "processor, ms", ",.0f"),
+        ("expand_ms_median", "a shelf opened, ms", ",.0f"),
+        ("sort_ms_median", "sorted, ms", ",.0f"),
+        ("load_before", "load of the machine", ".1f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -140,6 +160,8 @@ NOTES = {
     "audit": "Labels moved on purpose among real ones, which hold mistakes too: precision is a lower bound. "
     "Least and greatest of the seeds in brackets.",
     "categories": "Accuracy of the leaf; `sure`: of the names called sure at .8.",
+    "terms": "Test titles, all seeds together; 95 % intervals over titles.",
+    "explorer": "Headless Chromium, from disk; until the next frame is painted.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
@@ -161,6 +183,10 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return f"{row['tokenizer']}, {row['slice']}" + (", cold only" if row["protocol"] == "cold_only" else "")
     if kind == "serving":
         return f"{row['engine']}, batch {row['batch']}"
+    if kind == "terms":
+        return f"{row['method']}, R@{row['k']}" if row["side"] == "test" else ""
+    if kind == "explorer":
+        return f"{row['num_products']:,} products"
     skewed = ", skewed" if row["skewed"] else ""
     if kind == "index":
         return f"{row['num_items']:,} items{skewed}" if row["engine"] == "index" else ""

@@ -38,8 +38,13 @@ FLOORS = {
     "cli": 5,
 }
 # Imports between rooms of one floor that have a direction: the seam is made of histories, the log of a
-# catalog's items, and the tokenizer trains in the loop.
-SAME_FLOOR = {("recommender", "interactions"), ("interactions", "catalog"), ("tokenizer", "training")}
+# catalog's items, the tokenizer trains in the loop, and the explorer shows the judge's table.
+SAME_FLOOR = {
+    ("recommender", "interactions"),
+    ("interactions", "catalog"),
+    ("tokenizer", "training"),
+    ("insight", "evaluation"),
+}
 
 
 def room(module: str) -> str:

@@ -18,6 +18,9 @@ _USAGE = """usage: pressmark COMMAND [options]
   run         every stage in order, then the comparison table; a finished stage is not done again
   recommend   next items for a file of histories, or for a folder of them on any number of processes
   doctor      what is good and what is wrong with the SIDs of a run, and what to change
+  explain     why a product has its SID, its substitutes, and its cousins in other categories
+  report      a run as one HTML page: shelves, products, a map, verdicts
+  terms       the product terms of a catalog, and which of them a title is about
   audit       products on a doubtful shelf, near duplicates, categories that the codes split or merge
   categorize  a category for products that have none, as deep as is sure
   tokenize    SIDs for new products of a trained run, or for a folder of them; or removes products
@@ -36,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "run": _run,
         "recommend": recommending.recommend,
         "doctor": _doctor,
+        "explain": _explain,
+        "report": _report,
+        "terms": _terms,
         "audit": _audit,
         "categorize": _categorize,
         "tokenize": living.tokenize,
@@ -89,6 +95,30 @@ def _doctor(arguments: list[str]) -> None:
 
     quiet_libraries()
     raise SystemExit(doctor(arguments))
+
+
+def _explain(arguments: list[str]) -> None:
+    from pressmark.insight.explain_command import explain_items
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    explain_items(arguments)
+
+
+def _report(arguments: list[str]) -> None:
+    from pressmark.insight.explorer.command import report
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    report(arguments)
+
+
+def _terms(arguments: list[str]) -> None:
+    from pressmark.insight.terms.command import terms
+    from pressmark.load import quiet_libraries
+
+    quiet_libraries()
+    terms(arguments)
 
 
 def _audit(arguments: list[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pressmark.drawing import GRID, INK, OTHER, QUIET, png
 from pressmark.insight.doctor import Diagnosis, Patient
+from pressmark.insight.places import MAP_ITEMS, place_items
 from pressmark.insight.prefix_tree import draw_tree
 from pressmark.insight.style import COLOURS, plain, top_colours
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMES = ("code_usage", "prefix_tree", "map")
-MAP_ITEMS = 2_000
 
 
 def draw(patient: Patient, diagnosis: Diagnosis) -> dict[str, bytes]:
@@ -89,11 +89,9 @@ def _map(patient: Patient, seed: int) -> Figure | None:
     """t-SNE of a sample of items, by first code and by category, the same points twice."""
     from matplotlib.figure import Figure
 
-    known = np.flatnonzero(np.linalg.norm(patient.vectors, axis=1) > 0)
-    if len(known) < 10:
+    items, place = place_items(patient.vectors, seed, MAP_ITEMS)
+    if len(items) == 0:
         return None
-    items = np.sort(np.random.default_rng(seed).permutation(known)[:MAP_ITEMS])
-    place = _tsne(patient.vectors[items], seed)
     code = patient.codes[items, 0]
     drawn = Figure(figsize=(11.6, 6.1), layout="constrained")
     left, right = drawn.add_subplot(1, 2, 1), drawn.add_subplot(1, 2, 2)
@@ -123,22 +121,6 @@ def _map(patient: Patient, seed: int) -> Figure | None:
         f"{len(items):,} of {len(patient.catalog):,} items, t-SNE of their vectors", fontsize=10, color=QUIET
     )
     return drawn
-
-
-def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """(n, D) -> (n, 2) within the unit disc, by cosine."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    # 50 components first, as is usual: it saves most of the time. A little noise parts equal vectors.
-    width = min(50, *units.shape)
-    reduced = PCA(width, svd_solver="full").fit_transform(units)
-    reduced += 1e-6 * np.random.default_rng(seed).normal(size=reduced.shape)
-    perplexity = min(30.0, (len(units) - 1) / 3)
-    place = TSNE(2, perplexity=perplexity, init="random", random_state=seed, n_jobs=1).fit_transform(reduced)
-    place -= place.mean(axis=0)
-    return place / np.linalg.norm(place, axis=1).max()
 
 
 def _hues(place: np.ndarray, code: np.ndarray) -> np.ndarray:

@@ -1,0 +1,68 @@
+"""Terms in titles: found word by word, the longest first, and taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pressmark.insight.words import words_of
+
+
+@dataclass(frozen=True)
+class Match:
+    """A term in a title.
+
+    Attributes:
+        term: Its number in the vocabulary.
+        start: Of its first character in the title.
+        end: Behind its last character.
+    """
+
+    term: int
+    start: int
+    end: int
+
+
+class Matcher:
+    """Finds the terms of a vocabulary in titles. Of terms that overlap the longest counts, then the first.
+
+    Args:
+        terms: The vocabulary, distinct; compared without regard to case and hyphens.
+    """
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        self._terms: dict[tuple[str, ...], int] = {}
+        for number, term in enumerate(terms):
+            self._terms.setdefault(tuple(word.text for word in words_of(term)), number)
+        self._longest = max(map(len, self._terms), default=0)
+
+    def find(self, title: str) -> list[Match]:
+        """The terms that a title says, in order.
+
+        >>> Matcher(["polish", "nail polish"]).find("Red Nail-Polish")
+        [Match(term=1, start=4, end=15)]
+        """
+        words, found, at = words_of(title), [], 0
+        while at < len(words):
+            for length in range(min(self._longest, len(words) - at), 0, -1):
+                span = words[at : at + length]
+                term = self._terms.get(tuple(word.text for word in span))
+                if term is not None and span[0].phrase == span[-1].phrase:
+                    found.append(Match(term, span[0].start, span[-1].end))
+                    at += length
+                    break
+            else:
+                at += 1
+        return found
+
+
+def masked(title: str, matches: Sequence[Match], term: int) -> str:
+    """The title without a term, wherever it stands.
+
+    >>> masked("Red Nail Polish, 9 ml", [Match(1, 4, 15)], 1)
+    'Red , 9 ml'
+    """
+    for one in sorted(matches, key=lambda match: -match.start):
+        if one.term == term:
+            title = title[: one.start] + title[one.end :]
+    return " ".join(title.split())

@@ -1,0 +1,248 @@
+"""The page in headless Chromium, as somebody uses it: by mouse, by keyboard, by its links."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.insight.conftest import with_catalog
+
+from pressmark.insight.doctor import Patient, diagnose
+from pressmark.insight.explain import LabelledRun, label_run
+from pressmark.insight.explorer import content as module
+from pressmark.insight.explorer.flags import Flag
+from pressmark.insight.explorer.page import Page, render
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'> Evil Cr\u00e8me"
+
+
+@dataclass
+class Visit:
+    """A page and what it did behind our back."""
+
+    page: Any
+    labelled: LabelledRun
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def texts(self, selector: str) -> list[str]:
+        return self.page.locator(selector).all_inner_texts()
+
+
+@pytest.fixture(scope="module")
+def labelled(patient: Patient) -> LabelledRun:
+    title = patient.catalog.title.copy()
+    title[0] = EVIL
+    return label_run("r", with_catalog(patient, title=title))
+
+
+@pytest.fixture(scope="module")
+def address(labelled: LabelledRun, tmp_path_factory: pytest.TempPathFactory) -> str:
+    ids = labelled.patient.catalog.item_id
+    flags = [Flag(str(ids[0]), EVIL, EVIL, 0.5, "high"), Flag(str(ids[9]), "odd one out", "Dairy > Milk", 0.9)]
+    with pytest.MonkeyPatch.context() as patch:
+        place = module.place_items
+        patch.setattr(module, "place_items", lambda vectors, seed: place(vectors, seed, 40))
+        shown = module.content(labelled, flags)
+    path = tmp_path_factory.mktemp("page") / "explorer.html"
+    path.write_text(render(Page("Tiny store", shown, diagnose("r", labelled.patient))), "utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str, labelled: LabelledRun) -> Iterator[Visit]:
+    page = browser.new_page(viewport={"width": 1400, "height": 800})
+    one = Visit(page, labelled)
+    page.on("pageerror", lambda error: one.errors.append(str(error)))
+    page.on("console", lambda message: one.errors.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: one.requests.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    yield one
+    assert one.errors == []
+    assert one.requests == [address]  # nothing was asked of anybody
+    assert page.evaluate("window.hacked") is None
+    page.close()
+
+
+def test_opens_with_every_product_and_shelf(visit: Visit) -> None:
+    prefixes = visit.labelled.prefixes
+    assert visit.texts("#count") == ["240 products"]
+    largest = int(prefixes.num_items[prefixes.length == 1].max())
+    assert visit.texts("#tree > li:first-child .num") == [str(largest)]
+    firsts = visit.texts("#tree > li[data-prefix] > .node .mono")
+    alone = visit.texts("#tree > li[data-item]")
+    assert len(firsts) + len(alone) == (prefixes.length == 1).sum()
+    # Few rows are in the page, however many there are to show.
+    assert 10 < visit.page.locator(".row").count() < 60
+    visit.page.locator("#table").evaluate("(one) => { one.scrollTop = one.scrollHeight; }")
+    visit.page.wait_for_selector('.row[data-at="239"]')
+
+
+def test_a_shelf_opens_and_fills_the_table(visit: Visit) -> None:
+    page, prefixes = visit.page, visit.labelled.prefixes
+    page.click("#tree > li:first-child > .node .name")
+    item = page.locator("#tree > li:first-child")
+    assert item.get_attribute("aria-expanded") == "true"
+    assert item.get_attribute("aria-selected") == "true"
+    codes = page.evaluate("location.hash").removeprefix("#prefix=")
+    prefix = prefixes.find([int(codes)])
+    assert visit.texts("#count") == [f"{prefixes.num_items[prefix]} products of 240"]
+    assert item.locator("> ul > li").count() > 1
+    assert visit.texts("#details h3") == [visit.labelled.label_of(prefix)]
+    page.click(".chip button")
+    assert visit.texts("#count") == ["240 products"]
+
+
+def test_search_finds_what_a_plain_look_finds(visit: Visit) -> None:
+    page, catalog = visit.page, visit.labelled.patient.catalog
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "search"
+    word = str(catalog.title[5]).split()[0].lower()
+    page.keyboard.type(word)
+    fits = [
+        " ".join([title, brand, item_id, *(paths[0] if paths else ())]).lower()
+        for title, brand, item_id, paths in zip(
+            catalog.title, catalog.brand, catalog.item_id, catalog.category, strict=True
+        )
+    ]
+    expected = sum(word in one for one in fits)
+    assert visit.texts("#count") == [f"{expected} product{'' if expected == 1 else 's'} of 240"]
+    counts = [
+        int(one.split(" of ")[0]) for one in visit.texts("#tree > li[data-prefix]:not(.none) > .node > .num")
+    ]
+    assert 0 < sum(counts) <= expected
+    page.fill("#search", "creme evil")  # accents do not count, nor does the order
+    assert visit.texts("#count") == ["1 product of 240"]
+    page.fill("#search", "no such thing anywhere")
+    assert "No product fits" in visit.texts("#rows")[0]
+    page.keyboard.press("Escape")
+    assert visit.texts("#count") == ["240 products"]
+
+
+def test_links_lead_to_products_and_back(visit: Visit) -> None:
+    page, labelled = visit.page, visit.labelled
+    page.click(".row[data-at='0'] .title")
+    first = labelled.patient.catalog.title[labelled.prefixes.order[0]]
+    assert visit.texts("#details h3") == [first]
+    link = page.locator("#details .list a").first
+    other = link.inner_text()
+    link.click()
+    assert visit.texts("#details h3") == [other]
+    page.go_back()
+    page.wait_for_function("(text) => document.querySelector('#details h3').innerText === text", arg=first)
+    page.locator("#details .path a.code").first.click()
+    assert page.evaluate("location.hash").startswith("#prefix=")
+
+
+def test_an_address_opens_what_it_names(visit: Visit, address: str) -> None:
+    page, labelled = visit.page, visit.labelled
+    # The deepest prefix of several products: the tree opens all the way down to it.
+    prefixes = labelled.prefixes
+    several = np.flatnonzero((prefixes.num_items > 1) & (prefixes.length == 2))
+    codes = "_".join(map(str, prefixes.codes(int(several[-1]))))
+    page.evaluate("(hash) => { location.hash = hash; }", f"#prefix={codes}")
+    page.wait_for_selector('#tree li[aria-level="2"][aria-selected="true"]')
+    for odd in ("#prefix=99_99", "#item=nobody", "#tab=none", "#%E0%A4%A"):
+        page.evaluate("(hash) => { location.hash = hash; }", odd)
+    assert page.locator('#tree li[aria-level="2"][aria-selected="true"]').count() == 1
+
+
+def test_the_tree_and_the_table_by_keyboard(visit: Visit) -> None:
+    page = visit.page
+    page.locator("#tree > li").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.getAttribute('aria-level')") == "2"
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "false"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
+    assert page.evaluate("getComputedStyle(document.activeElement.firstElementChild).outlineStyle") == "solid"
+    page.keyboard.press("Escape")
+    page.focus("#table")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator("#table").get_attribute("aria-activedescendant") == "row-2"
+    assert visit.texts("#details h3") == [
+        page.locator("#row-2 .title").evaluate("(one) => one.firstChild.textContent")
+    ]
+    page.keyboard.press("End")
+    page.wait_for_selector("#row-239.active")
+
+
+def test_sorting(visit: Visit) -> None:
+    visit.page.click('[data-column="title"] button')
+    shown = visit.page.locator(".row .title").evaluate_all(
+        "(all) => all.map((one) => one.firstChild.textContent)"
+    )
+    assert len(shown) > 5
+    assert [one.lower() for one in shown[1:]] == sorted(one.lower() for one in shown[1:])
+    visit.page.click('[data-column="flags"] button')
+    assert "odd one out" in visit.texts("#row-0 .flags")[0]  # the surest first
+
+
+def test_flags_and_new_products(visit: Visit) -> None:
+    page = visit.page
+    page.check("#only-flagged")
+    assert visit.texts("#count") == ["2 products of 240"]
+    page.uncheck("#only-flagged")
+    page.check("#only-cold")
+    assert visit.texts("#count") == [f"{int(visit.labelled.patient.split.cold.sum())} products of 240"]
+    page.uncheck("#only-cold")
+    page.fill("#search", "evil")
+    page.click(".row .title")
+    assert visit.texts("#details h3") == [EVIL]
+    note = visit.texts(".note")[0]
+    assert EVIL in note
+    assert "confidence 50%" in note
+
+
+def test_map_and_verdicts(visit: Visit) -> None:
+    page = visit.page
+    page.click("#tab-map")
+    assert visit.texts("#map-count") == ["40 of 240 products, near ones alike"]
+    pixels = "one.getContext('2d').getImageData(0, 0, one.width, one.height).data"
+    assert page.locator("#canvas").evaluate(f"(one) => [...{pixels}].filter(Boolean).length") > 1000
+    spot = page.evaluate("placeOf(0, byId('canvas').getBoundingClientRect())")
+    page.locator("#canvas").click(position={"x": spot[0], "y": spot[1]})
+    assert page.evaluate("location.hash").startswith("#item=")
+    page.focus("#tab-map")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#quality .verdict").count() > 15
+    assert page.locator("#products").is_hidden()
+
+
+def test_names_and_roles(visit: Visit) -> None:
+    page = visit.page
+    tree = page.get_by_role("tree", name="Prefixes of the SIDs, coarse to fine")
+    assert tree.get_by_role("treeitem").count() > 5
+    assert page.get_by_role("grid", name="Products").get_attribute("aria-rowcount") == "241"
+    assert page.get_by_role("searchbox").count() == 1
+    assert page.get_by_role("tab", selected=True).inner_text() == "Products"

@@ -1,0 +1,88 @@
+"""`pressmark terms` as a user calls it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pressmark.cli import main
+from pressmark.insight.terms.file import read_terms
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("terms") / "run"))
+
+
+def test_mine_edit_and_ask(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "terms.txt"
+    main(["terms", "--run", str(run), "--out", str(path), "--min-titles", "3"])
+    mined = read_terms(path)
+    assert f"{path}: {len(mined):,} terms" in capsys.readouterr().out
+
+    path.write_text(path.read_text("utf-8") + "unheard of thing\n", "utf-8")
+    ask = [
+        "terms",
+        "--run",
+        str(run),
+        "--vocabulary",
+        str(path),
+        "--encoder",
+        "words",
+        "--least",
+        "0",
+        "--k",
+        "2",
+    ]
+    title = f"Acme {mined[0].upper()} and more"
+    main([*ask, title, "Acme <b>Organic</b>"])
+    shown = capsys.readouterr().out.splitlines()
+    assert re.match(
+        rf"\d+ of {len(mined) + 1} terms are said by no title alone: known by their names", shown[0]
+    )
+    at = shown.index(title)
+    assert shown[at + 1].split()[-3:] == ["in", "the", "title"]
+    assert shown[at + 1].startswith(f"  {mined[0]}")
+    assert len(shown[at:]) == 4 + 3  # one said, two not, and two not of the other title
+    main([*ask, title])
+    assert "learning" not in capsys.readouterr().out  # kept from the first time
+
+
+def test_titles_from_a_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "titles.txt").write_text("One Title\n\nAnother\n", "utf-8")
+    ask = ["terms", "--run", str(run), "--min-titles", "3", "--encoder", "words"]
+    main([*ask, "--titles", str(tmp_path / "titles.txt")])
+    shown = capsys.readouterr().out.splitlines()
+    assert {"One Title", "Another"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --out FILE to write the vocabulary, or titles"),
+        (["--out", "x.txt", "title"], "give it without titles"),
+        (["--titles", "none.txt"], "no such file"),
+        (["--k", "0", "t"], "--k (0) must be at least 1"),
+        (["--vocabulary", "none.txt", "t"], "--vocabulary none.txt: no such file"),
+        (["--vocabulary", "none.txt", "--min-titles", "2", "t"], "--min-titles is for mining"),
+        (["--min-titles", "200", "--out", "x.txt"], "no product term in the titles"),
+        (["--min-titles", "3", "--encoder", "dual_tower", "t"], "holds no dual tower"),
+    ],
+)
+def test_mistakes(run: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["terms", "--run", str(run), *arguments])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_vocabulary_that_no_title_says(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "terms.txt").write_text("flux capacitor\n", "utf-8")
+    with pytest.raises(SystemExit):
+        main(
+            ["terms", "--run", str(run), "--vocabulary", str(tmp_path / "terms.txt"), "--encoder", "words", "t"]
+        )
+    assert "none of the" in capsys.readouterr().err
