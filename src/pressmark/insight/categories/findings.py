@@ -144,11 +144,11 @@ def write_findings(path: Path, found: list[Finding], shop: Shop, leaves: Leaves)
         }
         for one in found
     ]
-    write_parquet(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
+    write_parquet(path, pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
 _TEXT, _NUMBER = pa.string(), pa.float64()
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("item_id", _TEXT),
         ("title", _TEXT),

@@ -1,13 +1,15 @@
-"""What an audit says of products, as far as its file says it."""
+"""What `pressmark audit` says of products, to be shown beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pressmark import files
+
+DOUBTFUL = "doubtful category"
+COLUMNS = ("item_id", "suggested", "confidence", "severity")
+"""Of an audit's file, those that are read; see `insight.categories.findings`."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Flag:
         kind: What is wrong, in a word or two.
         suggested_path: The category that it belongs in, "" where the audit names none.
         confidence: How sure the audit is, 0 to 1; None where it does not say.
-        severity: How bad it is, as the audit words it; "" where it does not say.
+        severity: How bad it is, in words; "" where it does not say.
     """
 
     item_id: str
@@ -30,46 +32,26 @@ class Flag:
 
 
 def read_flags(path: Path) -> list[Flag]:
-    """Reads the parquet of `pressmark audit`; columns but item_id may be missing.
+    """Reads the parquet of `pressmark audit`.
 
     Raises:
-        ValueError: If the file cannot be read, or has no column item_id.
+        ValueError: If the file cannot be read, or is not of an audit.
     """
     if not path.is_file():
         raise ValueError(f"--audit {path}: no such file. `pressmark audit --run R --out {path}` writes one.")
     table = files.read_parquet(path)
-    if "item_id" not in table.column_names:
+    if missing := [name for name in COLUMNS if name not in table.column_names]:
         raise ValueError(
-            f"--audit {path}: no column 'item_id', but {', '.join(table.column_names) or 'none'}. "
-            "Give the file that `pressmark audit` wrote."
+            f"--audit {path}: no column {missing[0]!r}, but {', '.join(table.column_names) or 'none'}. "
+            "Give the file that `pressmark audit --out` names."
         )
-    return [_flag(row) for row in table.to_pylist() if row["item_id"] is not None]
-
-
-def _flag(row: dict[str, Any]) -> Flag:
-    confidence = row.get("confidence")
-    return Flag(
-        str(row["item_id"]),
-        _words(row.get("kind")) or "flagged",
-        _path(row.get("suggested_path")),
-        float(confidence) if confidence is not None and confidence == confidence else None,
-        _words(row.get("severity")),
-    )
-
-
-def _words(value: Any) -> str:
-    if value is None:
-        return ""
-    text = f"{value:.2g}" if isinstance(value, float) else str(value)
-    return text.replace("_", " ").strip()
-
-
-def _path(value: Any) -> str:
-    """A category path, whether one string, a list of names or a list of paths (the first counts)."""
-    if value is None:
-        return ""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if value and isinstance(value[0], Sequence) and not isinstance(value[0], str):
-            value = value[0]
-        return " > ".join(str(one) for one in value)
-    return str(value)
+    return [
+        Flag(
+            row["item_id"],
+            DOUBTFUL,
+            (row["suggested"] or [""])[0],
+            row["confidence"],
+            f"severity {row['severity']:.2f}",
+        )
+        for row in table.select(COLUMNS).to_pylist()
+    ]
