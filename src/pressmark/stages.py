@@ -86,8 +86,9 @@ def train_hybrid(experiment: Experiment) -> None:
 
     if not _has_item_head(experiment):
         raise ValueError(
-            f"generator.model.history_input is {experiment.generator.model.history_input!r}; the hybrid takes "
-            "the item head of a causal generator."
+            f"generator.backbone is {experiment.generator.backbone!r} and generator.model.history_input "
+            f"{experiment.generator.model.history_input!r}; the hybrid takes the item head of a causal "
+            "generator from scratch."
         )
     train_generator(experiment)
     train_dual_tower(experiment)
@@ -111,7 +112,8 @@ def training_of(run: Path, model: str) -> dict[str, Any]:
 
 
 def _has_item_head(experiment: Experiment) -> bool:
-    return experiment.generator.model.history_input == "causal"
+    generator = experiment.generator
+    return generator.backbone == "scratch" and generator.model.history_input == "causal"
 
 
 def _names(experiment: Experiment) -> list[str]:
@@ -155,7 +157,7 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
         "sasrec": train_sasrec,
     }
     if len(_names(experiment)) < len(experiment.models):
-        print("mind: a generator whose history_input is not causal has no item head, so there is no hybrid.")
+        print("mind: a generator that is a backbone, or not causal, has no item head, so there is no hybrid.")
     for name in _names(experiment):
         trained = TRAINED_AS.get(name, name)
         if trained in training:
