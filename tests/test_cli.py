@@ -41,6 +41,8 @@ def test_mistakes_end_with_status_2(
         ('{"history": [1]}', "row 2"),
         ("{", "row 2: not valid JSON"),
         ('{"user_id": "u"}', "row 2: history is None"),
+        ('{"history": [], "cart": "milk"}', "row 2: cart is 'milk'"),
+        ('{"history": [], "context": 3}', "row 2: context is 3"),
     ],
 )
 def test_a_bad_history_names_its_file_and_row(tmp_path: Path, line: str, message: str) -> None:
@@ -60,7 +62,14 @@ def test_items_that_are_gone_are_left_out_of_histories() -> None:
 def test_histories_without_a_user_are_numbered(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"history": []}\n\n{"user_id": 7, "history": ["x", "y"]}\n')
-    assert _read_histories(path) == (["1", "7"], [[], ["x", "y"]])
+    assert _read_histories(path) == (["1", "7"], [[], ["x", "y"]], ["", ""], [[], []])
     path.write_bytes(b'{"history": []}\n\n{"user_id": null, "history": ["caf\xe9"]}\n')
     with pytest.raises(ValueError, match="row 3: not valid JSON"):
         _read_histories(path)
+
+
+def test_contexts_and_carts_stand_beside_histories(tmp_path: Path) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"history": ["x"], "context": "north", "cart": ["y"]}\n{"history": ["z"], "cart": null}\n')
+    found = _read_histories(path)
+    assert (found.contexts, found.carts) == (["north", ""], [["y"], []])

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -102,7 +102,10 @@ def _recommend(arguments: list[str]) -> None:
         "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
     )
     parser.add_argument(
-        "--histories", type=Path, required=True, help="JSONL or parquet: user_id, history (item ids)"
+        "--histories",
+        type=Path,
+        required=True,
+        help="JSONL or parquet: user_id, history (item ids); optional context (a string) and cart (item ids)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="parquet to write: user_id, rank, item_id, score"
@@ -135,9 +138,14 @@ def recommend_file(options: argparse.Namespace) -> None:
     """Answers every history of a file and writes one parquet, whole or not at all."""
     from pressmark.load import load
 
-    user_id, histories = _read_histories(options.histories)
+    asked = _read_histories(options.histories)
+    user_id = asked.user_id
     model = load(options.run, options.model)
-    histories, num_unknown = _known_items(options.histories, histories, model.catalog.item_id)
+    histories, num_unknown = _known_items(options.histories, asked.histories, model.catalog.item_id)
+    # A cart's unknown items are left out alike; a file of carts alone is no mistake.
+    known = set(model.catalog.item_id)
+    carts = [[item for item in one if item in known] for one in asked.carts]
+    num_unknown += sum(map(len, asked.carts)) - sum(map(len, carts))
     wanted = _register_filters(model, options)
     schema = pa.schema(
         [("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string()), ("score", pa.float32())]
@@ -152,6 +160,8 @@ def recommend_file(options: argparse.Namespace) -> None:
                 filter=wanted,
                 mask_history=not options.keep_history,
                 certify=options.certify,
+                context=asked.contexts[start:stop],
+                cart=carts[start:stop] if any(carts) else None,
             )
             rows = list(_rows(user_id[start:stop], answers))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
@@ -211,15 +221,24 @@ def _rows(user_id: list[str], answers: list[list[Any]]) -> Iterator[dict[str, An
             yield {"user_id": user, "rank": rank, "item_id": one.item_id, "score": one.score}
 
 
-def _read_histories(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Reads user ids and histories.
+class _Histories(NamedTuple):
+    """Columns of a file of histories; contexts "" and carts empty where the file says nothing of them."""
+
+    user_id: list[str]
+    histories: list[list[str]]
+    contexts: list[str]
+    carts: list[list[str]]
+
+
+def _read_histories(path: Path) -> _Histories:
+    """Reads user ids, histories, contexts and carts.
 
     Raises:
         ValueError: Naming the file, the row and the rule.
     """
     if not path.is_file():
         raise ValueError(f"--histories {path}: no such file.")
-    user_id, histories = [], []
+    found = _Histories([], [], [], [])
     for row, record in _parquet_rows(path) if path.suffix == ".parquet" else _json_lines(path):
         history = record.get("history") if isinstance(record, dict) else None
         if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
@@ -227,10 +246,17 @@ def _read_histories(path: Path) -> tuple[list[str], list[list[str]]]:
                 f"{path}: row {row}: history is {history!r}; it must be a list of item ids (strings), "
                 'such as {"user_id": "u1", "history": ["milk-1", "bread-2"]}.'
             )
+        cart, context = record.get("cart") or [], record.get("context") or ""
+        if not isinstance(cart, list) or not all(isinstance(item, str) for item in cart):
+            raise ValueError(f"{path}: row {row}: cart is {cart!r}; it must be a list of item ids (strings).")
+        if not isinstance(context, str):
+            raise ValueError(f"{path}: row {row}: context is {context!r}; it must be a string.")
         user = record.get("user_id")
-        user_id.append(str(row if user is None else user))
-        histories.append(history)
-    return user_id, histories
+        found.user_id.append(str(row if user is None else user))
+        found.histories.append(history)
+        found.contexts.append(context)
+        found.carts.append(cart)
+    return found
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -76,8 +76,8 @@ def sid_token_names(level_sizes: Sequence[int]) -> list[str]:
     return [f"<sid_{level}_{code}>" for level, size in enumerate(level_sizes) for code in range(size)]
 
 
-def read_folder(folder: Path) -> tuple[Any, Any]:
-    """The model of a folder, float32 on the CPU, and its text tokenizer.
+def read_model(folder: Path) -> Any:
+    """The model of a folder, float32, on the CPU.
 
     Raises:
         ValueError: If there is none, it is no encoder-decoder, has no safetensors or lacks weights.
@@ -103,7 +103,7 @@ def read_folder(folder: Path) -> tuple[Any, Any]:
         )
     # Resizing would give a separate head the embedding's rows where the configuration calls them tied.
     model.config.tie_word_embeddings = lora.is_tied(model)
-    return model, read_text_tokenizer(folder)
+    return model
 
 
 def _config_of(folder: Path) -> Any:
@@ -178,7 +178,7 @@ def build_backbone(
     Raises:
         ValueError: If the folder cannot be used, or spells SIDs of other codebooks.
     """
-    model, text_tokenizer = read_folder(folder)
+    model, text_tokenizer = read_model(folder), read_text_tokenizer(folder)
     names = sid_token_names(built.table.level_sizes)
     known_sids = names[0] in text_tokenizer.get_added_vocab()
     if known_sids:
@@ -344,11 +344,7 @@ def load_backbone(folder: Path, table: SidTable) -> tuple[Any, Prompts, Any]:
     Raises:
         ValueError: If something is missing, of other codebooks, or an adapter's base is another one.
     """
-    if (folder / "adapter_config.json").is_file():
-        model, text_tokenizer = _with_base(folder)
-    else:
-        model, text_tokenizer = read_folder(folder)
-    config = model.config
+    config, text_tokenizer = _config_of(folder), read_text_tokenizer(folder)
     check_codebooks(folder, config, table)
     words = words_of(text_tokenizer, table.level_sizes, config.contexts, str(folder))
     if words.first_sid != config.first_sid:
@@ -356,12 +352,13 @@ def load_backbone(folder: Path, table: SidTable) -> tuple[Any, Prompts, Any]:
             f"{folder}: its text tokenizer has sid_tokens from {words.first_sid} on, the model from "
             f"{config.first_sid}. Put the tokenizer.json back that was saved with it, or train again."
         )
+    adapted = (folder / "adapter_config.json").is_file()
+    model = _with_base(folder, config, len(text_tokenizer)) if adapted else read_model(folder)
     return model.eval(), Prompts(words, prompts.Config(**config.prompt)), text_tokenizer
 
 
-def _with_base(folder: Path) -> tuple[Any, Any]:
-    """An adapter on its base."""
-    saved, text_tokenizer = _config_of(folder), read_text_tokenizer(folder)
+def _with_base(folder: Path, saved: Any, num_tokens: int) -> Any:
+    """The base of a saved adapter, its vocabulary grown to so many tokens, with the adapter merged into it."""
     base = Path(saved.base_folder)
     if not (base / "config.json").is_file():
         raise ValueError(
@@ -373,11 +370,11 @@ def _with_base(folder: Path) -> tuple[Any, Any]:
             f"{folder}: an adapter for another base: {base} has the fingerprint {found}, the adapter was "
             f"trained on {saved.base_fingerprint}. Put that base back, or train again."
         )
-    model, _ = read_folder(base)
-    size = max(len(text_tokenizer), model.get_input_embeddings().num_embeddings)
+    model = read_model(base)
+    size = max(num_tokens, model.get_input_embeddings().num_embeddings)
     model.resize_token_embeddings(size, mean_resizing=False)
     for name in BUILT_FOR:
         setattr(model.config, name, getattr(saved, name))
     model = lora.with_adapter(model, folder)
     model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return model, text_tokenizer
+    return model
