@@ -57,6 +57,8 @@ bench: setup
 	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model dual_tower --cold_share 0.05 --record true
 	$(BIN)/python eval/bench_dual_tower.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/warm_start.py --config configs/grocery.yaml --record true
+	$(BIN)/python eval/pretrain_backbone.py --catalog data/grocery --catalog data/amazon2014-beauty --out runs/small-t5
+	$(BIN)/python eval/backbones.py --config configs/grocery.yaml --name grocery_small --data.path data/grocery_small --data.grocery.num_products 600 --data.grocery.num_shoppers 1500 --tokenizer.level_sizes [32,32] --split.cold_valid_share 0.05 --pretrained runs/small-t5/pretrained --fresh runs/small-t5/fresh --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true
 
 tables: setup

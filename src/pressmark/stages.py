@@ -29,7 +29,7 @@ from pressmark.training.loop import decisive
 if TYPE_CHECKING:
     from pressmark.interactions.cases import Split
 
-_LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "polars", "pyarrow", "scikit-learn")
+_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "numpy", "polars", "pyarrow", "scikit-learn")
 
 
 def prepare(experiment: Experiment) -> None:
@@ -322,14 +322,25 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     """Of a stage's own settings and of the stage it reads."""
     upstream = {"generator": ["tokenizer"], "hybrid": ["generator", "dual_tower"]}.get(stage, ["prepare"])
     built_on = "".join(read_json(_stamp(experiment, one))["fingerprint"] for one in upstream)
-    given, source = experiment.tokenizer.given if stage == "tokenizer" else "", []
+    given, source = _given(experiment, stage), []
     if given and Path(given).is_file():
         source = [file_hash(Path(given))]
+    elif given and Path(given).is_dir():
+        from pressmark.generator.backbone import fingerprint_of
+
+        source = [fingerprint_of(Path(given))]
     elif given and (stamp := _stamp(experiment, stage)).is_file():
         done = read_json(stamp)
         if done["settings"] == _settings(experiment, stage):
             return str(done["fingerprint"])  # done elsewhere, where the file was
     return fingerprint(stage, built_on, decisive(as_dict(experiment)[stage]), experiment.seed, *source)
+
+
+def _given(experiment: Experiment, stage: str) -> str:
+    """What a stage reads from outside the run: a published tokenisation, a backbone's folder; "" for none."""
+    backbone = experiment.generator.backbone
+    outside = {"tokenizer": experiment.tokenizer.given, "generator": "" if backbone == "scratch" else backbone}
+    return outside.get(stage, "")
 
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.generator.backbones import save_folder
@@ -62,6 +63,11 @@ STEP = {"north": 5, "south": 3}
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run folder as stage one leaves it."""
+    return write_run(tmp_path)
+
+
+def write_run(folder: Path) -> Path:
+    """Writes data/ and tokenizer/ of a run."""
     names = np.array([f"item{number:02d}" for number in range(NUM_ITEMS)], object)
     titles = np.array(
         [("oat milk", "red tea", "green bread")[number % 3] for number in range(NUM_ITEMS)], object
@@ -86,11 +92,11 @@ def run(tmp_path: Path) -> Path:
         fitted_on=~cold,
         train_context=np.repeat(np.array(places, object), history.lengths),
     )
-    write_catalog(tmp_path / "data" / "items.parquet", catalog)
-    write_split(tmp_path / "data", split, catalog)
-    write_sids(tmp_path / "tokenizer" / "sids.parquet", table(), names)
-    write_codebooks(tmp_path / "tokenizer" / "codebooks.safetensors", CODEBOOKS)
-    return tmp_path
+    write_catalog(folder / "data" / "items.parquet", catalog)
+    write_split(folder / "data", split, catalog)
+    write_sids(folder / "tokenizer" / "sids.parquet", table(), names)
+    write_codebooks(folder / "tokenizer" / "codebooks.safetensors", CODEBOOKS)
+    return folder
 
 
 def quick(run: Path, family: str = "t5", finetune: Finetune | None = None, **changes: Any) -> Config:
@@ -442,3 +448,35 @@ def test_new_products_are_spelled_too(run: Path) -> None:
     )
     assert int(new[0]) in answer.item_index[0]
     assert answer.num_valid[0] == NUM_ITEMS + 1
+
+
+def test_the_command_answers_with_contexts_and_carts(run: Path, tmp_path: Path) -> None:
+    from pressmark.cli import main
+
+    train(run, quick(run, "bart", Finetune(prompt=prompts.Config(cart_share=0.5))), seed=0)
+    asked = tmp_path / "h.jsonl"
+    lines = [
+        {"user_id": "a", "history": ["item01"], "context": "north", "cart": ["item06", "gone"]},
+        {"user_id": "b", "history": ["item01"], "context": "south"},
+    ]
+    asked.write_text("\n".join(map(json.dumps, lines)))
+    command = ["recommend", "--run", str(run), "--histories", str(asked), "--k", "5"]
+    main([*command, "--out", str(tmp_path / "r.parquet")])
+    rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    assert [row["user_id"] for row in rows] == ["a"] * 5 + ["b"] * 5
+    assert not {"item01", "item06"} & {row["item_id"] for row in rows[:5]}
+    expected = load(run).recommend([["item01"]], 5, context=["north"], cart=[["item06"]])[0]
+    assert [row["item_id"] for row in rows[:5]] == [one.item_id for one in expected]
+    asked.write_text(json.dumps(lines[0] | {"context": "east"}))
+    with pytest.raises(SystemExit):
+        main([*command, "--out", str(tmp_path / "no.parquet")])
+    assert not (tmp_path / "no.parquet").exists()
+
+
+def test_a_model_that_reads_no_cart_takes_it_as_the_newest_of_the_history(run: Path) -> None:
+    train(run, quick(run), seed=0)
+    shop = load(run)
+    joined = shop.recommend([["item01", "item06"]], 4)
+    assert shop.recommend([["item01"]], 4, cart=[["item06"]]) == joined
+    with pytest.raises(ValueError, match="1 carts for 2 requests"):
+        shop.recommend([["item01"], []], 4, cart=[[]])

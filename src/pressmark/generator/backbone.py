@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, Gener
 from pressmark import files
 from pressmark.generator import alignment, lora, prompts
 from pressmark.generator.beam_search import Normalizer
+from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.new_rows import axes_for, drawn_rows, rows_of_codebooks
 from pressmark.generator.prompts import CART, CONTENT, HISTORY, SPELLED, Prompts, Words
 from pressmark.sids.table import SidTable
@@ -194,10 +195,8 @@ def build_backbone(
         _add_rows(model, num_known, len(text_tokenizer), 0, None)
     _describe(model, config, built, words)
     _check_length(model.config, words, config.prompt, built)
+    quicken_dropout(model)
     if config.tuning == "lora":
-        from pressmark.generator.dropout import quicken_dropout
-
-        quicken_dropout(model)
         first = words.first_sid
         model = lora.with_lora(model, config.lora, list(range(first, first + len(names) + len(contexts))))
     return model.train(), text_tokenizer, words
