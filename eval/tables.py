@@ -103,6 +103,16 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("difference_high", "at most", "+.4f"),
         ("items_sharing_a_sid", "items sharing their nearest SID", ".3f"),
     ],
+    "backbones": [
+        ("valid_warm_recall_at_10", "validation, warm R@10", ".4f"),
+        ("valid_warm_ndcg_at_10", "N@10", ".4f"),
+        ("test_warm_recall_at_10", "test, warm R@10", ".4f"),
+        ("test_warm_ndcg_at_10", "N@10", ".4f"),
+        ("test_cold_recall_at_10", "test, cold R@10", ".4f"),
+        ("test_cold_only_ndcg_at_10", "cold only N@10", ".4f"),
+        ("num_trained_parameters", "trained numbers", ",.0f"),
+        ("training_seconds", "seconds", ",.0f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -125,6 +135,7 @@ NOTES = {
     "held back; history masked, item-level hits, full ranking; 95 % intervals over cases.",
     "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
     "intervals.",
+    "backbones": "Equal steps; item-level hits, history masked. Seconds beside other work on two cores.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
@@ -139,6 +150,8 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return row["change"]
     if kind == "sids_compared":
         return f"{row['tokenizer']}, {row['slice']}" + (", cold only" if row["protocol"] == "cold_only" else "")
+    if kind == "backbones":
+        return row["row"]
     if kind == "serving":
         return f"{row['engine']}, batch {row['batch']}"
     skewed = ", skewed" if row["skewed"] else ""

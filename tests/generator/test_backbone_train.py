@@ -157,7 +157,8 @@ def test_each_way_of_tuning_learns_and_is_saved(run: Path, family: str, finetune
     assert whole == (finetune.tuning == "full")
     assert (run / "generator" / "model.safetensors").exists() == (finetune.save == "merged")
     assert load(run).recommend([["item01"]], 3)[0][0].score < 0
-    assert not list(run.glob("**/*.bin")) + list(run.glob("**/*.partial"))
+    left = [one for kind in ("bin", "partial", "md") for one in run.glob(f"**/*.{kind}")]
+    assert not left
 
 
 def test_a_saved_generator_has_the_scores_of_the_one_that_was_trained(run: Path) -> None:

@@ -318,6 +318,7 @@ def save_backbone(folder: Path, model: Any, text_tokenizer: Any, config: Config,
     nn.Module.to(model, "cpu")
     if config.save == "adapter":
         model.save_pretrained(folder, save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's blank form
         inner = model.get_base_model()
         inner.config.base_folder = str(base.resolve())
         inner.config.base_fingerprint = fingerprint_of(base)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,9 @@ def _ties_shown(model: Any) -> Iterator[None]:
         keys = model._tied_weights_keys
         model._tied_weights_keys = {at: of for at, of in keys.items() if not at.startswith(f"{head}.")}
     try:
-        yield
+        with warnings.catch_warnings():
+            # peft asks for a name that transformers has changed.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         model.config.tie_word_embeddings = before
