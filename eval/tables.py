@@ -111,7 +111,6 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("test_cold_recall_at_10", "test, cold R@10", ".4f"),
         ("test_cold_only_ndcg_at_10", "cold only N@10", ".4f"),
         ("num_trained_parameters", "trained numbers", ",.0f"),
-        ("training_seconds", "seconds", ",.0f"),
     ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
@@ -135,7 +134,7 @@ NOTES = {
     "held back; history masked, item-level hits, full ranking; 95 % intervals over cases.",
     "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
     "intervals.",
-    "backbones": "Equal steps; item-level hits, history masked. Seconds beside other work on two cores.",
+    "backbones": "Equal steps; item-level hits, history masked.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
