@@ -129,17 +129,19 @@ def again(run: Path) -> None:
 
 
 def hits(run: Path, asked: str, told: str) -> float:
-    """How often what comes next at `told` is among the first two of an answer for `asked`."""
-    histories = Histories.from_lists([cycle(start, 3, 5) for start in range(20)])
+    """How often what comes next at `told` is among the first two for `asked`, behind one item."""
+    histories = Histories.from_lists([[start] for start in range(20)])
     answer = load(run).recommend(Requests(histories, context=np.full(20, asked, object)), 2)
-    wanted = np.array([(cycle(start, 3, 5)[-1] + STEP[told]) % 22 for start in range(20)])
+    wanted = np.array([cycle(start, 2, STEP[told])[-1] for start in range(20)])
     return float((answer.item_index == wanted[:, None]).any(1).mean())
 
 
 def test_it_learns_what_comes_next_and_where(run: Path) -> None:
-    train(run, quick(run, "flan", num_epochs=30, learning_rate=1e-2), seed=0)
-    assert hits(run, "north", "north") > 0.35  # guessing hits 2 of 21
-    assert hits(run, "north", "north") > hits(run, "south", "north") + 0.15
+    train(run, quick(run, "flan", num_epochs=40, learning_rate=1e-2), seed=0)
+    # Guessing hits 2 of 21; what was bought says nothing of the place.
+    for own, other in (("north", "south"), ("south", "north")):
+        assert hits(run, own, own) > 0.3
+        assert hits(run, own, own) > hits(run, other, own) + 0.15
 
 
 @pytest.mark.parametrize(
