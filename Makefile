@@ -66,6 +66,8 @@ bench: setup
 	$(BIN)/python eval/terms.py --run runs/beauty/cold_items/seed0 --seeds 0 1 --record beauty
 	$(BIN)/python eval/terms.py --run runs/grocery/cold_items/seed0 --seeds 0 --record grocery
 	$(BIN)/python eval/bench_explorer.py --record true
+	$(BIN)/python eval/pretrain_backbone.py --catalog data/grocery --catalog data/amazon2014-beauty --out runs/small-t5
+	$(BIN)/python eval/backbones.py --config configs/grocery.yaml --name grocery_small --data.path data/grocery_small --data.grocery.num_products 600 --data.grocery.num_shoppers 1500 --tokenizer.level_sizes [32,32] --split.cold_valid_share 0.05 --pretrained runs/small-t5/pretrained --fresh runs/small-t5/fresh --record true
 	$(BIN)/python eval/serving.py --run runs/beauty/leave_one_out/seed0 --users 800 --record true
 
 tables: setup

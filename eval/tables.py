@@ -133,6 +133,15 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("sort_ms_median", "sorted, ms", ",.0f"),
         ("load_before", "load of the machine", ".1f"),
     ],
+    "backbones": [
+        ("valid_warm_recall_at_10", "validation, warm R@10", ".4f"),
+        ("valid_warm_ndcg_at_10", "N@10", ".4f"),
+        ("test_warm_recall_at_10", "test, warm R@10", ".4f"),
+        ("test_warm_ndcg_at_10", "N@10", ".4f"),
+        ("test_cold_recall_at_10", "test, cold R@10", ".4f"),
+        ("test_cold_only_ndcg_at_10", "cold only N@10", ".4f"),
+        ("num_trained_parameters", "trained numbers", ",.0f"),
+    ],
     "serving": [
         ("users_per_second", "users/s", ",.0f"),
         ("recall_at_10", "R@10", ".4f"),
@@ -162,6 +171,7 @@ NOTES = {
     "categories": "Accuracy of the leaf; `sure`: of the names called sure at .8.",
     "terms": "Test titles, all seeds together; 95 % intervals over titles.",
     "explorer": "Headless Chromium, from disk; until the next frame is painted.",
+    "backbones": "Equal steps; item-level hits, history masked.",
     "serving": "Encoder included, one thread, k = 10, history masked, item-level hits.",
 }
 
@@ -181,6 +191,8 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return row["change"]
     if kind == "sids_compared":
         return f"{row['tokenizer']}, {row['slice']}" + (", cold only" if row["protocol"] == "cold_only" else "")
+    if kind == "backbones":
+        return row["row"]
     if kind == "serving":
         return f"{row['engine']}, batch {row['batch']}"
     if kind == "terms":

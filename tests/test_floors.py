@@ -97,8 +97,34 @@ def third_party(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_heavy_libraries_are_imported_where_they_are_needed(path: Path) -> None:
     """Training from a run folder works without polars or FAISS, and imports stay quick."""
-    heavy = {"polars", "faiss", "datasets", "matplotlib", "sklearn", "sentence_transformers", "bm25s", "pickle"}
+    heavy = {
+        "peft",
+        "polars",
+        "faiss",
+        "datasets",
+        "matplotlib",
+        "sklearn",
+        "sentence_transformers",
+        "bm25s",
+        "pickle",
+    }
     assert not third_party(path) & heavy
+
+
+def test_peft_is_known_in_one_place() -> None:
+    users = [path for path in FILES if "peft" in {one.split(".")[0] for one in all_imports(path)}]
+    assert [path.relative_to(PACKAGE).as_posix() for path in users] == ["generator/lora.py"]
+
+
+def all_imports(path: Path) -> set[str]:
+    """Names of the modules that a file imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
 
 
 def test_only_the_experiment_reads_yaml_and_flags() -> None:

@@ -58,3 +58,37 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 def test_bad_requests_are_refused(requests: Requests, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_request(Nothing(), requests, k)
+
+
+def test_a_cart_is_masked_as_the_history_is_and_is_its_newest_part() -> None:
+    requests = Requests(
+        Histories.from_lists([[0], [1, 2]]),
+        cart=Histories.from_lists([[3, 1], []]),
+        context=np.array(["north", ""], object),
+    )
+    assert allowed_items({}, requests, 4).tolist() == [[False, False, True, False], [True, False, False, True]]
+    joined = requests.with_cart_as_history()
+    assert [joined.histories[row].tolist() for row in range(2)] == [[0, 3, 1], [1, 2]]
+    assert joined.cart is None
+    second = requests.take(np.array([1]))
+    assert second.cart is not None
+    assert second.context is not None
+    assert (second.cart.lengths.tolist(), second.context.tolist()) == ([0], [""])
+    check_request(Nothing(), joined, 1)
+
+
+class Carts(Nothing):
+    reads = frozenset({"cart"})
+
+
+def test_bad_carts_and_contexts_are_refused() -> None:
+    histories = Histories.from_lists([[0], [1]])
+    carts = Histories.from_lists([[2], [9]])
+    with pytest.raises(ValueError, match=r"Nothing reads no cart: ask it Requests\.with_cart_as_history"):
+        check_request(Nothing(), Requests(histories, cart=carts), 1)
+    with pytest.raises(ValueError, match="a cart holds item_index 9; the catalog has items 0 to 3"):
+        check_request(Carts(), Requests(histories, cart=carts), 1)
+    with pytest.raises(ValueError, match="1 carts for 2 requests"):
+        check_request(Carts(), Requests(histories, cart=carts.take(np.array([0]))), 1)
+    with pytest.raises(ValueError, match="1 contexts for 2 requests"):
+        check_request(Carts(), Requests(histories, context=np.array(["n"], object)), 1)

@@ -15,7 +15,7 @@ from pressmark import distributed, recommending, shard_work
 from pressmark.catalog.items import Catalog
 from pressmark.load import LoadedRecommender
 from pressmark.recommender import Recommendations, Requests, allowed_items, top_k
-from pressmark.recommending import batches
+from pressmark.recommending import Record, batches
 
 ITEM_ID = np.array(["a", "b", "c", "x", "y"], object)
 
@@ -87,6 +87,8 @@ def test_a_file_is_answered_a_batch_at_a_time(
         ('{"history": [1]}', "row 2"),
         ("{", "row 2: not valid JSON"),
         ('{"user_id": "u"}', "row 2: history is None"),
+        ('{"history": [], "cart": "milk"}', "row 2: cart is 'milk'"),
+        ('{"history": [], "context": 3}', "row 2: context is 3"),
     ],
 )
 def test_a_bad_history_names_its_file_and_row(tmp_path: Path, line: str, message: str) -> None:
@@ -106,6 +108,22 @@ def test_a_parquet_of_other_columns_is_named(tmp_path: Path) -> None:
         list(batches(path, 10))
 
 
+def test_contexts_and_carts_stand_beside_histories(
+    tmp_path: Path, model: LoadedRecommender, favourites: Favourites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "h.jsonl", list[Requests]()
+    path.write_text(
+        '{"history": ["x"], "context": "north", "cart": ["y", "gone"]}\n{"history": [], "cart": null}\n'
+    )
+    answer = favourites.recommend
+    monkeypatch.setattr(favourites, "recommend", lambda one, k: asked.append(one) or answer(one, k))
+    assert recommending.answer_file(model, None, options(), path, tmp_path / "o.parquet") == (2, 1)
+    # A model that reads no carts has them at the end of the histories.
+    assert [asked[0].histories[row].tolist() for row in range(2)] == [[3, 4], []]
+    assert asked[0].context is not None
+    assert asked[0].context.tolist() == ["north", ""]
+
+
 def test_items_that_are_gone_are_left_out_but_not_all_of_them(tmp_path: Path, model: LoadedRecommender) -> None:
     source, place = write(tmp_path / "h.jsonl", [[], ["X"], ["Y"]]), tmp_path / "o.parquet"
     with pytest.raises(ValueError, match=r"h\.jsonl: record 2: item id 'X', like all 2 others"):
@@ -117,7 +135,7 @@ def test_items_that_are_gone_are_left_out_but_not_all_of_them(tmp_path: Path, mo
 def test_histories_without_a_user_are_numbered(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"history": []}\n\n{"user_id": 7, "history": ["x", "y"]}\n')
-    assert list(batches(path, 1)) == [[(1, "1", [])], [(2, "7", ["x", "y"])]]
+    assert list(batches(path, 1)) == [[Record(1, "1", [], "", [])], [Record(2, "7", ["x", "y"], "", [])]]
     path.write_bytes(b'{"history": []}\n\n{"user_id": null, "history": ["caf\xe9"]}\n')
     with pytest.raises(ValueError, match="row 3: not valid JSON"):
         list(batches(path, 10))

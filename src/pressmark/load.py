@@ -69,6 +69,8 @@ class LoadedRecommender:
         filter: str | Sequence[str | None] | None = None,
         mask_history: bool = True,
         certify: bool = False,
+        context: Sequence[str] | None = None,
+        cart: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Recommended]]: ...
 
     def recommend(
@@ -79,6 +81,8 @@ class LoadedRecommender:
         filter: str | Sequence[str | None] | None = None,
         mask_history: bool = True,
         certify: bool = False,
+        context: Sequence[str] | None = None,
+        cart: Sequence[Sequence[str]] | None = None,
     ) -> Recommendations | list[list[Recommended]]:
         """The k best next items for each history.
 
@@ -90,17 +94,26 @@ class LoadedRecommender:
                 One for all, or a list with one a history.
             mask_history: Leave out what the history holds.
             certify: Search on where an answer is not yet proven, see `Requests`.
+            context: Where each asks, such as a store, "" for nowhere; a model that reads none answers without.
+            cart: What each has chosen and not bought yet, item ids; to a model that reads no carts it is the
+                newest of the history. It is masked as the history is.
 
         Raises:
-            ValueError: For an unknown item id or filter, naming it.
+            ValueError: For an unknown item id, filter or context, naming it.
         """
         if isinstance(histories, Requests):
             return self._answer(histories, k)
         if isinstance(histories, str) or any(isinstance(one, str) for one in histories):
             raise ValueError("histories must be a list of lists of item ids, such as [['milk-1', 'bread-2']].")
-        readable = [[item for item in one if item not in self._unread] for one in histories]
-        packed = Histories.from_lists([self.catalog.index_of(one).tolist() for one in readable])
-        answer = self._answer(Requests(packed, filter, mask_history, certify=certify), k)
+        asked = Requests(
+            self._packed(histories),
+            filter,
+            mask_history,
+            certify=certify,
+            context=None if context is None else np.array(context, object),
+            cart=None if cart is None else self._packed(cart),
+        )
+        answer = self._answer(asked, k)
         return [
             [
                 Recommended(str(self.catalog.item_id[item]), float(score))
@@ -108,6 +121,11 @@ class LoadedRecommender:
             ]
             for items, scores, valid in zip(answer.item_index, answer.scores, answer.num_valid, strict=True)
         ]
+
+    def _packed(self, lists: Sequence[Sequence[str]]) -> Histories:
+        """Lists of item ids as histories, without what the model cannot read."""
+        readable = [[item for item in one if item not in self._unread] for one in lists]
+        return Histories.from_lists([self.catalog.index_of(one).tolist() for one in readable])
 
     def mask(self, item_id: Sequence[str]) -> np.ndarray:
         """(num_items,) bool of these products, to be registered: `shop.filters["in_stock"] = shop.mask(ids)`.
@@ -121,6 +139,10 @@ class LoadedRecommender:
 
     def _answer(self, requests: Requests, k: int) -> Recommendations:
         """Asks the model, under a filter that removed products do not pass."""
+        if requests.cart is not None and "cart" not in getattr(self.recommender, "reads", ()):
+            if len(requests.cart) != len(requests):
+                raise ValueError(f"{len(requests.cart)} carts for {len(requests)} requests; give one for each.")
+            requests = requests.with_cart_as_history()
         if self._listed is None:
             return self.recommender.recommend(requests, k)
         # Registered for this call alone: `filters` shows what the user put there.

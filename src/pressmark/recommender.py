@@ -26,6 +26,10 @@ class Requests:
             did could not answer new users.
         certify: Search further where the answer is not yet proven to be the best there is; `exact` says for
             whom that did not help. Models that score every item have nothing to prove.
+        context: (B,) object str where each asks, such as a store or a channel, "" where unknown; or None. A
+            model that reads no context answers without.
+        cart: B carts of `item_index`, what each has chosen and not bought yet; or None. Few models read one
+            (`reads` then holds "cart"); ask the others `with_cart_as_history`.
     """
 
     histories: Histories
@@ -33,6 +37,8 @@ class Requests:
     mask_history: bool = True
     user_id: np.ndarray | None = None
     certify: bool = False
+    context: np.ndarray | None = None
+    cart: Histories | None = None
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -65,7 +71,18 @@ class Requests:
             histories=self.histories.take(rows),
             filter=self.filter if one_for_all else [every[row] for row in rows],
             user_id=None if self.user_id is None else self.user_id[rows],
+            context=None if self.context is None else self.context[rows],
+            cart=None if self.cart is None else self.cart.take(rows),
         )
+
+    @property
+    def seen(self) -> Histories:
+        """Each history with its cart behind it: what `mask_history` masks."""
+        return self.histories if self.cart is None else self.histories.followed_by(self.cart)
+
+    def with_cart_as_history(self) -> Requests:
+        """The same requests for a model that reads no carts: a cart is the newest of the history."""
+        return replace(self, histories=self.seen, cart=None)
 
 
 def joined(expression: str | None, name: str) -> str:
@@ -131,11 +148,29 @@ def check_request(recommender: Recommender, requests: Requests, k: int) -> None:
         raise ValueError(
             f"history holds item_index {bad}; the catalog has items 0 to {recommender.num_items - 1}."
         )
+    _check_beside(recommender, requests)
     num_filters = len(requests.each_filter())
     if num_filters != len(requests):
         raise ValueError(f"{num_filters} filters for {len(requests)} requests; give one, or one for each.")
     for one in requests.by_filter()[0]:
         _parts(recommender.filters, one, recommender.num_items)
+
+
+def _check_beside(recommender: Recommender, requests: Requests) -> None:
+    """Context and cart are one a request, and a cart is read."""
+    for name, one in (("contexts", requests.context), ("carts", requests.cart)):
+        if one is not None and len(one) != len(requests):
+            raise ValueError(f"{len(one)} {name} for {len(requests)} requests; give one for each.")
+    if requests.cart is None:
+        return
+    if "cart" not in getattr(recommender, "reads", ()):
+        raise ValueError(f"{type(recommender).__name__} reads no cart: ask it Requests.with_cart_as_history().")
+    values = requests.cart.values
+    if len(values) and (values.min() < 0 or values.max() >= recommender.num_items):
+        bad = values[(values < 0) | (values >= recommender.num_items)][0]
+        raise ValueError(
+            f"a cart holds item_index {bad}; the catalog has items 0 to {recommender.num_items - 1}."
+        )
 
 
 def filter_mask(filters: Mapping[str, np.ndarray], expression: str | None, num_items: int) -> np.ndarray | None:
@@ -189,7 +224,7 @@ def allowed_items(filters: Mapping[str, np.ndarray], requests: Requests, num_ite
     masks = [filter_mask(filters, one, num_items) for one in distinct]
     allowed = np.stack([np.ones(num_items, bool) if mask is None else mask for mask in masks])[which]
     if requests.mask_history:
-        allowed[requests.histories.row_of_value(), requests.histories.values] = False
+        allowed[requests.seen.row_of_value(), requests.seen.values] = False
     return allowed
 
 

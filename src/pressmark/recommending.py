@@ -10,7 +10,7 @@ import argparse
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pressmark.load import LoadedRecommender
 
 SUFFIXES = (".parquet", ".jsonl")
+COLUMNS = ("user_id", "history", "context", "cart")
 SCHEMA = pa.schema(
     [("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string()), ("score", pa.float32())]
 )
@@ -44,7 +45,8 @@ def recommend(arguments: list[str]) -> None:
         "--histories",
         type=Path,
         required=True,
-        help="JSONL or parquet: user_id, history (item ids); or a folder of such files, shared among processes",
+        help="JSONL or parquet: user_id, history (item ids), and where there are any context (a string) and "
+        "cart (item ids); or a folder of such files, shared among processes",
     )
     parser.add_argument(
         "--out",
@@ -160,37 +162,48 @@ def answer_file(
         metadata: For its schema.
 
     Returns:
-        Users, and items of their histories that the catalog lacks.
+        Users, and items of their histories and carts that the catalog lacks.
 
     Raises:
         ValueError: For a record that is no history, or if not one item of any history is known: then the ids
             mean something else. Nothing is written then.
     """
     index = model.catalog.rows
-    users = given = unknown = 0
+    users = given = lost = lost_of_carts = 0
     first: tuple[int, str] | None = None
     item_id = pa.array(model.catalog.item_id, pa.string())
     whole, bar = SCHEMA.with_metadata(metadata), tqdm(desc=source.name, unit="user", disable=None, leave=False)
     with replacing(place) as partial, pq.ParquetWriter(partial, whole) as writer, bar:
         for records in batches(source, options.batch_size):
-            first = first or next(((number, one[0]) for number, _, one in records if one), None)
-            known = [[index[item] for item in one if item in index] for _, _, one in records]
-            given += sum(len(one) for *_, one in records)
-            unknown += sum(len(one) for *_, one in records) - sum(map(len, known))
+            first = first or next(((one.number, one.history[0]) for one in records if one.history), None)
+            known = [_known(one.history, index) for one in records]
+            carts = [_known(one.cart, index) for one in records]
+            given += sum(len(one.history) for one in records)
+            lost += sum(len(one.history) for one in records) - sum(map(len, known))
+            lost_of_carts += sum(len(one.cart) for one in records) - sum(map(len, carts))
             requests = Requests(
-                Histories.from_lists(known), wanted, not options.keep_history, certify=options.certify
+                Histories.from_lists(known),
+                wanted,
+                not options.keep_history,
+                certify=options.certify,
+                context=np.array([one.context for one in records], object),
+                cart=Histories.from_lists(carts) if any(carts) else None,
             )
             answer = model.recommend(requests, options.k)
-            writer.write_table(_table([user for _, user, _ in records], answer, item_id))
+            writer.write_table(_table([one.user_id for one in records], answer, item_id))
             users += len(records)
             bar.update(len(records))
-        if first and given == unknown:
+        if first and given == lost:
             row, item = first
             raise ValueError(
                 f"{source}: record {row}: item id {item!r}, like all {given:,} others, is not in the run's "
                 f"catalog (which has {item_id[0].as_py()!r}). Ids are compared letter by letter."
             )
-    return users, unknown
+    return users, lost + lost_of_carts
+
+
+def _known(item_ids: list[str], index: Mapping[str, int]) -> list[int]:
+    return [index[item] for item in item_ids if item in index]
 
 
 def _table(user_id: list[str], answer: Recommendations, item_id: pa.Array) -> pa.Table:
@@ -231,35 +244,60 @@ def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> 
     return " & ".join(parts) or None
 
 
-def batches(path: Path, size: int) -> Iterator[list[tuple[int, str, list[str]]]]:
-    """Number, user id and history of the records of a file, `size` at a time.
+class Record(NamedTuple):
+    """One user of a file.
+
+    Attributes:
+        number: From 1, blank lines not counted.
+        user_id: Or the row's number, where the file names no user.
+        history: Item ids, oldest first.
+        context: "" where the file names none.
+        cart: Item ids; empty where the file names none.
+    """
+
+    number: int
+    user_id: str
+    history: list[str]
+    context: str
+    cart: list[str]
+
+
+def batches(path: Path, size: int) -> Iterator[list[Record]]:
+    """The records of a file, `size` at a time.
 
     Raises:
         ValueError: Naming the file, the row and the rule.
     """
     read = _parquet_rows if path.suffix == ".parquet" else _json_lines
-    records = enumerate(itertools.starmap(_checked, ((path, *one) for one in read(path))), start=1)
-    while some := [(number, user, history) for number, (user, history) in itertools.islice(records, size)]:
+    records = (_checked(path, number, *one) for number, one in enumerate(read(path), start=1))
+    while some := list(itertools.islice(records, size)):
         yield some
 
 
-def _checked(path: Path, row: int, record: Any) -> tuple[str, list[str]]:
-    """User id and history of a record."""
+def _checked(path: Path, number: int, row: int, record: Any) -> Record:
     history = record.get("history") if isinstance(record, Mapping) else None
-    if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
+    if not _are_ids(history):
         raise ValueError(
             f"{path}: row {row}: history is {history!r}; it must be a list of item ids (strings), "
             'such as {"user_id": "u1", "history": ["milk-1", "bread-2"]}.'
         )
-    user = record.get("user_id")
-    return str(row if user is None else user), history
+    user, context, cart = record.get("user_id"), record.get("context") or "", record.get("cart") or []
+    if not _are_ids(cart):
+        raise ValueError(f"{path}: row {row}: cart is {cart!r}; it must be a list of item ids (strings).")
+    if not isinstance(context, str):
+        raise ValueError(f"{path}: row {row}: context is {context!r}; it must be a string.")
+    return Record(number, str(row if user is None else user), history, context, cart)
+
+
+def _are_ids(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
     row = 0
     try:
         with pq.ParquetFile(path) as file:
-            columns = [one for one in ("user_id", "history") if one in file.schema_arrow.names]
+            columns = [one for one in COLUMNS if one in file.schema_arrow.names]
             if "history" not in columns:
                 yield 1, {}
             for batch in file.iter_batches(16_384, columns=columns):

@@ -29,7 +29,17 @@ from pressmark.training.loop import decisive
 if TYPE_CHECKING:
     from pressmark.interactions.cases import Split
 
-_LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "numpy", "polars", "pyarrow", "scikit-learn")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "peft",
+    "numpy",
+    "polars",
+    "pyarrow",
+    "scikit-learn",
+)
 
 
 def prepare(experiment: Experiment) -> None:
@@ -86,8 +96,9 @@ def train_hybrid(experiment: Experiment) -> None:
 
     if not _has_item_head(experiment):
         raise ValueError(
-            f"generator.model.history_input is {experiment.generator.model.history_input!r}; the hybrid takes "
-            "the item head of a causal generator."
+            f"generator.backbone is {experiment.generator.backbone!r} and generator.model.history_input "
+            f"{experiment.generator.model.history_input!r}; the hybrid takes the item head of a causal "
+            "generator from scratch."
         )
     train_generator(experiment)
     train_dual_tower(experiment)
@@ -111,7 +122,8 @@ def training_of(run: Path, model: str) -> dict[str, Any]:
 
 
 def _has_item_head(experiment: Experiment) -> bool:
-    return experiment.generator.model.history_input == "causal"
+    generator = experiment.generator
+    return generator.backbone == "scratch" and generator.model.history_input == "causal"
 
 
 def _names(experiment: Experiment) -> list[str]:
@@ -155,7 +167,7 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
         "sasrec": train_sasrec,
     }
     if len(_names(experiment)) < len(experiment.models):
-        print("mind: a generator whose history_input is not causal has no item head, so there is no hybrid.")
+        print("mind: a generator that is a backbone, or not causal, has no item head, so there is no hybrid.")
     for name in _names(experiment):
         trained = TRAINED_AS.get(name, name)
         if trained in training:
@@ -320,14 +332,25 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     """Of a stage's own settings and of the stage it reads."""
     upstream = {"generator": ["tokenizer"], "hybrid": ["generator", "dual_tower"]}.get(stage, ["prepare"])
     built_on = "".join(read_json(_stamp(experiment, one))["fingerprint"] for one in upstream)
-    given, source = experiment.tokenizer.given if stage == "tokenizer" else "", []
+    given, source = _given(experiment, stage), []
     if given and Path(given).is_file():
         source = [file_hash(Path(given))]
+    elif given and Path(given).is_dir():
+        from pressmark.generator.backbone import fingerprint_of
+
+        source = [fingerprint_of(Path(given))]
     elif given and (stamp := _stamp(experiment, stage)).is_file():
         done = read_json(stamp)
         if done["settings"] == _settings(experiment, stage):
             return str(done["fingerprint"])  # done elsewhere, where the file was
     return fingerprint(stage, built_on, decisive(as_dict(experiment)[stage]), experiment.seed, *source)
+
+
+def _given(experiment: Experiment, stage: str) -> str:
+    """What a stage reads from outside the run: a published tokenisation, a backbone's folder; "" for none."""
+    backbone = experiment.generator.backbone
+    outside = {"tokenizer": experiment.tokenizer.given, "generator": "" if backbone == "scratch" else backbone}
+    return outside.get(stage, "")
 
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:

@@ -17,7 +17,7 @@ from pressmark.files import read_json, read_tensors, write_tensors
 from pressmark.generator.model import encoder_arguments, item_tokens, load_facts, load_model
 from pressmark.generator.recommend import GeneratorRecommender, load_generator
 from pressmark.generator.samples import Collator, prefix_samples
-from pressmark.generator.train import IDENTITIES, Config, GeneratorTask, choose_cases, train
+from pressmark.generator.train import IDENTITIES, Config, GeneratorTask, assemble, choose_cases, train
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split
@@ -364,3 +364,20 @@ def test_bad_config() -> None:
         quick(popularity_discounts=(-0.1,))
     with pytest.raises(ValueError, match=r"generator.history_length is 0"):
         quick(history_length=0)
+
+
+@pytest.mark.parametrize("history_input", ["tokens", "items", "causal"])
+def test_checkpointing_has_the_same_gradients(run: Path, history_input: str) -> None:
+    """Dropout's draws too."""
+    found = []
+    for checkpointing in (False, True):
+        model_config = dataclasses.replace(SMALL, history_input=history_input, dropout=0.2)
+        model, task = assemble(run, quick(model=model_config, checkpointing=checkpointing), 0)
+        torch.manual_seed(3)
+        loss, _ = task.loss(model.train(), task.collate(task.plan(0)[0], torch.device("cpu")))
+        loss.backward()
+        found.append({name: one.grad for name, one in model.named_parameters() if one.grad is not None})
+    plain, again = found
+    assert plain.keys() == again.keys()
+    for name, one in plain.items():
+        torch.testing.assert_close(again[name], one, rtol=0, atol=0, msg=name)

@@ -12,7 +12,9 @@ def assert_same(one: Any, other: Any) -> None:
     """Equal bit by bit, NaN included."""
     for field in dataclasses.fields(one):
         a, b = getattr(one, field.name), getattr(other, field.name)
-        if dataclasses.is_dataclass(a):
+        if a is None or b is None:
+            assert a is b, field.name
+        elif dataclasses.is_dataclass(a):
             assert_same(a, b)
         elif isinstance(a, np.ndarray) and a.dtype != object:
             assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), field.name

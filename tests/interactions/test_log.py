@@ -290,3 +290,14 @@ def test_the_log_agrees_with_the_oracle(
 ) -> None:
     rows = [*rows, ("z", "a", 1, 1)]
     assert load(tmp_path, rows, *BOTH)[0] == oracle(rows)
+
+
+def test_where_an_interaction_took_place_is_kept(tmp_path: Path) -> None:
+    rows = [("v", "b", 1, "north"), ("u", "c", 2, None), ("u", "a", 1, " web ")]
+    _, _, log = load(tmp_path, rows, *PLACED, "context")
+    assert log.context is not None
+    assert log.context.tolist() == ["web", "", "north"]
+
+
+def test_without_such_a_column_nothing_is_known_of_it(tmp_path: Path) -> None:
+    assert load(tmp_path, [("v", "b", 1)], *PLACED)[2].context is None

@@ -51,8 +51,18 @@ EMPTY = Cases(
 )
 
 
+PLACES = dataclasses.replace(
+    SPLIT,
+    train_context=users("n", "", "s", "s", "n", "n"),
+    valid=dataclasses.replace(SPLIT.valid, context=users("n", "")),
+    test=dataclasses.replace(SPLIT.test, context=users("s")),
+)
+
+
 @pytest.mark.parametrize(
-    "split", [SPLIT, dataclasses.replace(SPLIT, valid=EMPTY)], ids=["full", "no validation"]
+    "split",
+    [SPLIT, dataclasses.replace(SPLIT, valid=EMPTY), PLACES],
+    ids=["full", "no validation", "with contexts"],
 )
 def test_a_split_comes_back_bit_by_bit(tmp_path: Path, split: Split) -> None:
     write_split(tmp_path, split, CATALOG)

@@ -393,3 +393,28 @@ def test_beauty_has_the_published_counts() -> None:
     assert len(split.train.values) == 198502 - 2 * 22363
     split = make_split(log, len(catalog), Config("cold_items", cold_share=0.05), 0)
     assert (int(split.cold.sum()), int(split.test.cold.sum()), len(split.test)) == (399, 1171, 22363)
+
+
+# ---- contexts ----
+
+
+@pytest.mark.parametrize("protocol", ["leave_one_out", "temporal"])
+def test_contexts_go_where_their_interactions_go(protocol: Any) -> None:
+    users = {"a": [0, 1, 2, 3], "b": [4, 5, 6, 7]}
+    log = make_log(users, {"a": [1.0, 2.0, 8.0, 9.0], "b": [3.0, 4.0, 8.5, 9.5]})
+    places = np.array(["n", "s", "s", "new", "s", "n", "n", "s"], object)
+    log = Log(log.user_id, log.item_index, log.timestamp, log.position, places)
+    config = Config(protocol=protocol, valid_quantile=0.5, test_quantile=0.8)
+    split = make_split(log, NUM_ITEMS, config, seed=0)
+    assert split.train_context is not None
+    place_of = dict(zip(log.item_index.tolist(), places, strict=True))
+    assert split.train_context.tolist() == [place_of[item] for item in split.train.values]
+    for cases in (split.valid, split.test):
+        assert cases.context is not None
+        # A place that training has not seen is none.
+        assert cases.context.tolist() == [place_of[item].replace("new", "") for item in cases.target]
+        assert cases.take(np.array([0])).context.tolist() == cases.context[:1].tolist()
+    held = split.held_back()
+    assert held.train_context.tolist() == [place_of[item] for item in held.train.values]
+    simulated = split.simulating_cold(0.5, 0)
+    assert simulated.train_context.tolist() == [place_of[item] for item in simulated.train.values]

@@ -54,6 +54,7 @@ class Columns:
         user_id: Who acted.
         timestamp: Seconds since 1970 or ISO 8601; this or `position` must be there.
         position: Order within a user.
+        context: Where an interaction took place, such as a store or a channel; may be absent.
     """
 
     item_id: str = "item_id"
@@ -64,6 +65,7 @@ class Columns:
     user_id: str = "user_id"
     timestamp: str = "timestamp"
     position: str = "position"
+    context: str = "context"
 
     def __post_init__(self) -> None:
         for name in self.text:

@@ -51,7 +51,11 @@ def ask(
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             requests = Requests(
-                cases.histories.take(rows), filter_name, mask_history, user_id=cases.user_id[rows]
+                cases.histories.take(rows),
+                filter_name,
+                mask_history,
+                user_id=cases.user_id[rows],
+                context=None if cases.context is None else cases.context[rows],
             )
             answer = recommender.recommend(requests, LIST_LENGTH)
             check(answer, requests, recommender, progress)

@@ -11,13 +11,14 @@ Source: SASRec's encoder (Kang and McAuley 2018) under TIGER's decoder (Rajput e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
@@ -46,7 +47,10 @@ class CausalT5(T5ForConditionalGeneration):
     Attributes:
         recency: (history_length + 1, H) bias of cross-attention, a row for each number of newer positions.
         item_head: Scores of whole items.
+        checkpointing: Hold one layer's activations at a time in training.
     """
+
+    checkpointing = False
 
     def __init__(self, config: T5Config) -> None:
         super().__init__(config)
@@ -131,23 +135,14 @@ class CausalT5(T5ForConditionalGeneration):
             states: (B, T, D) encoder states of the last T positions.
         """
         states = self._encode(inputs_embeds)
-        num_rows, num_targets, num_levels = next_items.shape
+        num_targets, num_levels = next_items.shape[1:]
         grid = _Grid.of(next_items.shape, needed)
         before = F.pad(next_items[..., :-1], (1, 0), value=PAD)
         hidden = self._drop(F.embedding(grid.rows(before[..., None])[:, 0], self.shared.weight))  # (R, D)
         own = self._self_bias(self.decoder, num_levels)  # (1, H, L, L)
         cross = self._cross_bias(num_targets, states.shape[1], num_levels)  # (1, H, T * L, S)
-        for own_part, part, feed_forward in _parts(self.decoder):
-            hidden = hidden + self._drop(self._attend(own_part, hidden, own, grid))
-            queries = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
-            attention = part.EncDecAttention
-            query = grid.full(F.linear(queries, attention.q.weight))
-            both = F.linear(states, torch.cat([attention.k.weight, attention.v.weight]))
-            mixed = _mix(
-                cross, *self._heads(query.view(num_rows, -1, query.shape[2]), 1), *self._heads(both, 2)
-            )
-            hidden = hidden + self._drop(F.linear(grid.rows(mixed), attention.o.weight))
-            hidden = hidden + self._drop(self._feed_forward(feed_forward, hidden))
+        for parts in _parts(self.decoder):
+            hidden = self._held(self._decoder_layer, parts, hidden, states, own, cross, grid)
         hidden = self._drop(self._final_norm(self.decoder, hidden))
         if self.config.scale_decoder_outputs:
             hidden = hidden * self.config.d_model**-0.5
@@ -158,10 +153,35 @@ class CausalT5(T5ForConditionalGeneration):
         grid = _Grid.of(inputs_embeds.shape[:2], None)
         hidden = self._drop(grid.rows(inputs_embeds))  # (B * S, D)
         bias = self._self_bias(self.encoder, inputs_embeds.shape[1])
-        for attention, feed_forward in _parts(self.encoder):
-            hidden = hidden + self._drop(self._attend(attention, hidden, bias, grid))
-            hidden = hidden + self._drop(self._feed_forward(feed_forward, hidden))
+        for parts in _parts(self.encoder):
+            hidden = self._held(self._encoder_layer, parts, hidden, bias, grid)
         return self._drop(self._final_norm(self.encoder, hidden)).view(inputs_embeds.shape)
+
+    def _held(self, layer: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """What a layer makes of its arguments; its activations are held, or computed again on the way back."""
+        if not (self.checkpointing and self.training):
+            return layer(*arguments)
+        again: Tensor = checkpoint(layer, *arguments, use_reentrant=False)
+        return again
+
+    def _encoder_layer(self, parts: Any, hidden: Tensor, bias: Tensor, grid: _Grid) -> Tensor:
+        attention, feed_forward = parts
+        hidden = hidden + self._drop(self._attend(attention, hidden, bias, grid))
+        return hidden + self._drop(self._feed_forward(feed_forward, hidden))
+
+    def _decoder_layer(
+        self, parts: Any, hidden: Tensor, states: Tensor, own: Tensor, cross: Tensor, grid: _Grid
+    ) -> Tensor:
+        own_part, part, feed_forward = parts
+        hidden = hidden + self._drop(self._attend(own_part, hidden, own, grid))
+        queries = rms_norm(hidden, part.layer_norm.weight, self.config.layer_norm_epsilon)
+        attention = part.EncDecAttention
+        query = grid.full(F.linear(queries, attention.q.weight))
+        both = F.linear(states, torch.cat([attention.k.weight, attention.v.weight]))
+        query = query.view(len(states), -1, query.shape[2])
+        mixed = _mix(cross, *self._heads(query, 1), *self._heads(both, 2))
+        hidden = hidden + self._drop(F.linear(grid.rows(mixed), attention.o.weight))
+        return hidden + self._drop(self._feed_forward(feed_forward, hidden))
 
     def _attend(self, part: Any, hidden: Tensor, bias: Tensor, grid: _Grid) -> Tensor:
         attention = part.SelfAttention

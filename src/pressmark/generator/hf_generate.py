@@ -1,6 +1,8 @@
 """Pressmark's decoding for people who stay inside Hugging Face's `generate`.
 
-Two doors. `TrieBeamSearch` puts Pressmark's loop in the place of HF's:
+Two doors, for generators from scratch: a backbone's vocabulary is numbered otherwise.
+
+`TrieBeamSearch` puts Pressmark's loop in the place of HF's:
 
     model.generate(input_ids, num_beams=50, custom_generate=TrieBeamSearch(trie))
 
@@ -86,6 +88,11 @@ class TrieBeamSearch:
         **model_kwargs: Any,
     ) -> GenerateBeamEncoderDecoderOutput | Tensor:
         """What `generate` calls: (B * num_return_sequences, 1 + L) int64 sequences, best first a user."""
+        if getattr(model.config, "history_input", None) == "prompt":
+            raise ValueError(
+                "this door is for generators from scratch; a backbone numbers its tokens otherwise. Ask a "
+                "GeneratorRecommender, or use prefix_allowed_tokens_fn."
+            )
         num_beams = generation_config.num_beams or 1
         num_answers = generation_config.num_return_sequences or 1
         if num_answers > num_beams:

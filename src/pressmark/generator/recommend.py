@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
+from pressmark.generator.backbone import PROMPT, is_backbone, load_backbone
+from pressmark.generator.backbone_data import with_titles
 from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.hf_decoder import Renumbered, decoder_of
 from pressmark.generator.item_head import TriePrior
 from pressmark.generator.model import (
     ItemFacts,
@@ -28,6 +31,7 @@ from pressmark.generator.model import (
     load_model,
     normalizer_of,
 )
+from pressmark.generator.prompts import Asked, Prompts
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests, check_request, filter_mask
@@ -63,9 +67,11 @@ class GeneratorRecommender:
         facts: What the model knows of the N items beside their SIDs, where it asks for that.
         popularity_discount: What an item's score loses for each unit of `ItemFacts.log_count`; None is what the
             model was saved with, see `train.Config.popularity_discounts`.
+        prompts: How a backbone is asked; it then reads contexts and carts too, where it was trained on some.
 
     Attributes:
         num_items: Items in the catalog, withdrawn ones too.
+        reads: "context" and "cart", where these are read.
         filters: name -> (num_items,) bool mask of allowed items. What a filter means for the trie is found
             when it is first asked for, in time that grows with the items, and again when its mask has changed.
         trie: The SIDs as they stand. Change it through `insert`, `withdraw` and `restore` alone.
@@ -82,6 +88,7 @@ class GeneratorRecommender:
         max_beam: int = 800,
         facts: ItemFacts | None = None,
         popularity_discount: float | None = None,
+        prompts: Prompts | None = None,
     ) -> None:
         if min(beam, batch_size, max_beam) < 1:
             raise ValueError(
@@ -95,6 +102,8 @@ class GeneratorRecommender:
         self.history_length, self.history_input = model.config.history_length, model.config.history_input
         self.decoder, self._search = _decoder_of(model, dtype)
         self.device = model.device
+        self._prompts = None if prompts is None else prompts.to(self.device)
+        self.reads = frozenset() if prompts is None else prompts.reads
         self._head = copy.deepcopy(model.item_head).float().eval() if isinstance(model, CausalT5) else None
         self._catalog_lock = threading.Lock()
         self.guided = self.normalizer == "trie" and bool(getattr(model.config, "guided", False))
@@ -236,20 +245,26 @@ class GeneratorRecommender:
         with self._masks_lock:
             masks = [self._mask(name) for name in names]
         items, lengths = requests.histories.newest(self.history_length)
+        beside = _Beside.of(requests, self._prompts)
         item_index = np.full((len(requests), k), -1, np.int64)
         scores = np.full((len(requests), k), -np.inf, np.float32)
         exact = np.zeros(len(requests), bool)
-        beam = max(k, self.beam)
+        beam, seen = max(k, self.beam), requests.seen
         # Users with histories of about one length together: little padding.
         order = np.argsort(lengths, kind="stable")
         while len(order):
             width = max(1, self.batch_size * self.beam // beam)
             for rows in np.split(order, np.arange(width, len(order), width)):
                 longest = int(lengths[rows].max())
-                excluded = _excluded(requests.histories, rows) if requests.mask_history else None
+                excluded = _excluded(seen, rows) if requests.mask_history else None
                 used, own = np.unique(of_user[rows], return_inverse=True)
                 item_index[rows], scores[rows], exact[rows] = self._answer(
-                    items[rows, :longest], lengths[rows], [masks[one] for one in used], own, beam, excluded, k
+                    self._read(items[rows, :longest], lengths[rows], beside.take(rows)),
+                    [masks[one] for one in used],
+                    own,
+                    beam,
+                    excluded,
+                    k,
                 )
             if not requests.certify or beam >= self.max_beam:
                 break
@@ -258,8 +273,7 @@ class GeneratorRecommender:
 
     def _answer(
         self,
-        items: np.ndarray,
-        lengths: np.ndarray,
+        read: tuple[Tensor, Tensor, Tensor | None],
         masks: Sequence[EdgeMask | None],
         of_user: np.ndarray,
         beam: int,
@@ -267,7 +281,7 @@ class GeneratorRecommender:
         k: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One batch: (B, k) items, (B, k) scores, (B,) exact."""
-        input_ids, attention_mask, vectors = self._read(items, lengths)
+        input_ids, attention_mask, vectors = read
         states = self.decoder.encode(input_ids, attention_mask, vectors)
         dead = None
         if excluded is not None:
@@ -289,9 +303,16 @@ class GeneratorRecommender:
         pruned = beams.pruned.cpu().numpy()
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
 
-    def _read(self, items: np.ndarray, lengths: np.ndarray) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _read(
+        self, items: np.ndarray, lengths: np.ndarray, beside: _Beside | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What the encoder reads of items (B, W), padded with -1: input_ids, attention_mask and vectors."""
         shown = torch.from_numpy(items).to(self.device)
+        if self._prompts is not None:
+            others = [None, None] if beside is None else [beside.context, beside.cart]
+            context, cart = (None if one is None else torch.from_numpy(one).to(self.device) for one in others)
+            asked = Asked(shown, torch.from_numpy(lengths).to(self.device), context, cart)
+            return (*self._prompts.of(self._tokens, asked), None)
         input_ids, attention_mask = history_tokens(
             self._tokens,
             shown,
@@ -403,14 +424,44 @@ class GeneratorRecommender:
 
 def _decoder_of(
     model: T5ForConditionalGeneration, dtype: torch.dtype
-) -> tuple[T5Decoder, Callable[..., Beams]]:
+) -> tuple[T5Decoder | Renumbered, Callable[..., Beams]]:
     """The decoder that is fastest where the model is, and the search that goes with it."""
+    if model.config.history_input == PROMPT:
+        return decoder_of(model, dtype), search
     # Triton comes with PyTorch's CUDA builds, but on Windows.
     if model.device.type == "cuda" and dtype != torch.float32 and find_spec("triton"):
         from pressmark.generator import fused
 
         return fused.FusedDecoder(model, dtype), fused.search
     return T5Decoder(model, dtype), search
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What B requests say beside their histories.
+
+    Attributes:
+        context: (B,) int64, see `prompts.Asked`; None where nothing reads one.
+        cart: (B, C) int64, the newest items of the carts, padded with -1; None for no carts.
+    """
+
+    context: np.ndarray | None
+    cart: np.ndarray | None
+
+    @classmethod
+    def of(cls, requests: Requests, prompts: Prompts | None) -> _Beside:
+        """Raises ValueError for a context that is unknown."""
+        if prompts is None:
+            return cls(None, None)
+        context = None
+        if "context" in prompts.reads:
+            context = prompts.words.numbers(requests.context, len(requests))
+        cart = None if requests.cart is None else requests.cart.newest(prompts.config.cart_length)[0]
+        return cls(context, cart)
+
+    def take(self, rows: np.ndarray) -> _Beside:
+        """Those at (n,) rows."""
+        return _Beside(*(None if one is None else one[rows] for one in (self.context, self.cart)))
 
 
 @dataclass(frozen=True)
@@ -447,10 +498,15 @@ def load_generator(
     """
     from pressmark.catalog.items import read_catalog
 
-    if item_id is None:
-        item_id = read_catalog(run / "data" / "items.parquet").item_id
+    own = read_catalog(run / "data" / "items.parquet")
+    item_id = own.item_id if item_id is None else item_id
     table = read_sids(run / "tokenizer" / "sids.parquet", item_id)
-    model = load_model(run / "generator", table)
+    model: Any
+    if is_backbone(run / "generator"):
+        model, prompts, text_tokenizer = load_backbone(run / "generator", table)
+        prompts = with_titles(prompts, text_tokenizer, own.title)
+    else:
+        model, prompts = load_model(run / "generator", table), None
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     saved = model.generation_config
@@ -462,7 +518,7 @@ def load_generator(
             content = model.item_head.content(appended_vectors)
         facts = facts.then(content, len(appended_vectors))
     nn.Module.to(model, device)
-    return GeneratorRecommender(model, table, beam, batch_size, facts=facts)
+    return GeneratorRecommender(model, table, beam, batch_size, facts=facts, prompts=prompts)
 
 
 def _excluded(histories: Histories, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

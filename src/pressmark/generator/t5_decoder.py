@@ -110,7 +110,7 @@ class T5Decoder:
         self.embedding = self._copy(weights["shared.weight"])
         # Scale and norm go into the head once instead of into every hidden state.
         self.root = config.d_model**0.5
-        scale = self.root * (config.d_model**-0.5 if config.scale_decoder_outputs else 1.0)
+        scale = self.root * (config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0)
         norm = weights["decoder.final_layer_norm.weight"]
         # Weights stand as (in, out), rows contiguous: on a CPU narrow products are up to twice as fast so.
         self.head = self._copy(weights["lm_head.weight"] * norm * scale)  # (V, D): rows are picked from it

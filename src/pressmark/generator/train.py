@@ -15,8 +15,11 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark import distributed, files
+from pressmark.generator import backbone as backbones
 from pressmark.generator import model as sizes
+from pressmark.generator.backbone import SCRATCH
 from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.checkpointing import checkpoint_activations
 from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
@@ -57,6 +60,11 @@ class Config:
             column `history` with a list of item ids (or item_index) a row, see `history_shards`. They take the
             place of data/train.parquet. Empty trains on the latter.
         stream_buffer: Histories of a stream that are shuffled and bucketed by length together, on each process.
+        backbone: "scratch" trains the T5 that `model` describes; else a local Hugging Face folder of an
+            encoder-decoder (T5, mT5, BART, ...), whose vocabulary gains the sid_tokens. Of `model` it reads the
+            normalizer alone, and it has no item head, so that there is no hybrid.
+        finetune: How a backbone is fitted; read where there is one.
+        checkpointing: Hold one layer's activations at a time and compute the others again on the way back.
         init_from: Run folder whose generator it goes on from, over the same codebooks: for nightly retraining,
             or a catalog that has grown; its data/items.parquet says whose the identities are. The vectors must
             be of the same embedding. Empty starts afresh.
@@ -85,6 +93,9 @@ class Config:
     )
     stream: str = ""
     stream_buffer: int = 65_536
+    backbone: str = SCRATCH
+    finetune: backbones.Config = field(default_factory=backbones.Config)
+    checkpointing: bool = False
     init_from: str = ""
     history_length: int = 20
     item_loss: float = 2.0
@@ -98,6 +109,20 @@ class Config:
     mask_history: bool = True
 
     def __post_init__(self) -> None:
+        if self.backbone != SCRATCH and self.init_from:
+            raise ValueError(
+                f"generator.init_from is {self.init_from!r} and generator.backbone {self.backbone!r}: to go on "
+                "from a backbone that was trained here, give its run's generator folder as generator.backbone."
+            )
+        if not self.backbone:
+            raise ValueError(
+                "generator.backbone is empty; it must be 'scratch' or a local Hugging Face folder."
+            )
+        if self.backbone != SCRATCH and self.stream:
+            raise ValueError(
+                f"generator.stream is {self.stream!r} and generator.backbone {self.backbone!r}: a backbone "
+                "trains on data/train.parquet alone."
+            )
         for name in ("history_length", "beam", "valid_beam", "stream_buffer"):
             if getattr(self, name) < 1:
                 raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be at least 1.")
@@ -124,6 +149,11 @@ def train(run: Path, config: Config, seed: int) -> None:
     Raises:
         ValueError: If an earlier stage is missing, or there is nothing to train on.
     """
+    if config.backbone != SCRATCH:
+        from pressmark.generator import backbone_train
+
+        backbone_train.train(run, config, seed)
+        return
     model, task = assemble(run, config, seed)
     built_on = files.fingerprint(
         "generator",
@@ -190,6 +220,8 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
             if model.item_head.read is None:
                 model.item_head.codes.requires_grad_(False)
     quicken_dropout(model)
+    if config.checkpointing:
+        checkpoint_activations(model)
     # What nobody has bought is told from nothing: as something to avoid it would be buried, new or not.
     bought = np.flatnonzero(samples.item_counts(len(table)))
     valid = choose_cases(split.valid, config, seed)

@@ -20,6 +20,8 @@ class Cases:
             ones too.
         target: (C,) int64 item_index.
         cold: (C,) bool, whether the target is held out of training.
+        context: (C,) object array of str, where the next interaction takes place, "" where unknown or not in
+            training; None where the data say nothing of it.
     """
 
     case_id: np.ndarray
@@ -27,6 +29,7 @@ class Cases:
     histories: Histories
     target: np.ndarray
     cold: np.ndarray
+    context: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.case_id), len(self.user_id), len(self.histories), len(self.target), len(self.cold)}
@@ -45,6 +48,7 @@ class Cases:
             self.histories.take(rows),
             self.target[rows],
             self.cold[rows],
+            None if self.context is None else self.context[rows],
         )
 
     def target_in_history(self) -> np.ndarray:
@@ -69,6 +73,8 @@ class Split:
         fitted_on: (N,) bool, items that whatever is fitted (tokenizer, k-means, standardisation, TF-IDF)
             may look at.
         counts: What was dropped and hidden, and the settings: the split's statement. JSON values.
+        train_context: (len(train.values),) object array of str, where each took place, "" where unknown; None
+            where the data say nothing of it.
     """
 
     train: Histories
@@ -80,6 +86,7 @@ class Split:
     cold: np.ndarray
     fitted_on: np.ndarray
     counts: dict[str, int | float | str | bool] = field(default_factory=dict)
+    train_context: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert len(self.train) == len(self.train_user_id)
@@ -102,6 +109,7 @@ class Split:
             train=Histories(train.values[~last], np.concatenate([[0], np.cumsum(lengths)])),
             train_timestamp=self.train_timestamp[~last],
             train_position=self.train_position[~last],
+            train_context=None if self.train_context is None else self.train_context[~last],
         )
 
     def simulating_cold(self, share: float, seed: int) -> Split:
@@ -132,6 +140,7 @@ class Split:
             train_user_id=inner.train_user_id[left],
             train_timestamp=inner.train_timestamp[kept],
             train_position=inner.train_position[kept],
+            train_context=None if inner.train_context is None else inner.train_context[kept],
             valid=replace(inner.valid, histories=histories, cold=cold[inner.valid.target]),
             test=self.test.take(none),
             cold=cold | self.cold,

@@ -65,6 +65,16 @@ class Histories:
         within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         return Histories(self.values[np.repeat(self.offsets[:-1][rows], lengths) + within], offsets)
 
+    def followed_by(self, other: Histories) -> Histories:
+        """Each sequence with the other's of the same number behind it.
+
+        >>> Histories.from_lists([[3], [1]]).followed_by(Histories.from_lists([[], [2]])).values.tolist()
+        [3, 1, 2]
+        """
+        row = np.concatenate([self.row_of_value(), other.row_of_value()])
+        order = np.argsort(row, kind="stable")
+        return Histories(np.concatenate([self.values, other.values])[order], self.offsets + other.offsets)
+
     def newest(self, width: int) -> tuple[np.ndarray, np.ndarray]:
         """The newest `width` items of each sequence, left-aligned and oldest first.
 

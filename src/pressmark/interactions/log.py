@@ -48,12 +48,14 @@ class Log:
         item_index: (M,) int64.
         timestamp: (M,) float64 seconds since 1970, NaN where unknown.
         position: (M,) int64, -1 where unknown.
+        context: (M,) object array of str, where it took place, "" where unknown; None where no column says it.
     """
 
     user_id: np.ndarray
     item_index: np.ndarray
     timestamp: np.ndarray
     position: np.ndarray
+    context: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert len(self.user_id) == len(self.item_index) == len(self.timestamp) == len(self.position)
@@ -90,7 +92,7 @@ def load_interactions(folder: Path, columns: Columns, catalog: Catalog) -> tuple
     file = tables.find_table(folder, "interactions")
     required = {"user_id": columns.user_id, "item_id": columns.item_id}
     order = {"timestamp": columns.timestamp, "position": columns.position}
-    raw = tables.read_table(file, required, order)
+    raw = tables.read_table(file, required, {**order, "context": columns.context})
     if not {"timestamp", "position"} & set(raw.columns):
         raise ValueError(
             f"{file}: neither a column {columns.timestamp!r} nor {columns.position!r} is there; "
@@ -105,6 +107,7 @@ def load_interactions(folder: Path, columns: Columns, catalog: Catalog) -> tuple
         frame["item_index"].to_numpy().astype(np.int64),
         frame["timestamp"].fill_null(float("nan")).to_numpy().copy(),
         frame["position"].fill_null(-1).to_numpy().copy(),
+        frame["context"].fill_null("").to_numpy() if "context" in raw.columns else None,
     )
     per_user = np.diff(log.user_offsets())
     counts |= {
@@ -145,13 +148,16 @@ def _words(key: str) -> str:
 
 
 def _typed(raw: pl.DataFrame, file: Path, columns: Columns, counts: dict[str, int]) -> pl.DataFrame:
-    """Columns row, user_id and item_id (String), timestamp (Float64), position (Int64)."""
+    """Columns row, user_id, item_id and context (String), timestamp (Float64), position (Int64)."""
     import polars as pl
 
     counts["interactions_unparsable_time"] = 0
     unknown = pl.Series([None] * len(raw))
     timestamp = _timestamps(raw, file, columns.timestamp, counts) if "timestamp" in raw.columns else unknown
     position = _positions(raw, file, columns.position) if "position" in raw.columns else unknown
+    context = unknown.cast(pl.String)
+    if "context" in raw.columns:
+        context = tables.as_text(raw, "context", file, columns.context).str.strip_chars()
     return pl.DataFrame(
         {
             "row": raw[tables.ROW],
@@ -159,6 +165,7 @@ def _typed(raw: pl.DataFrame, file: Path, columns: Columns, counts: dict[str, in
             "item_id": tables.read_ids(raw, "item_id", file, columns.item_id),
             "timestamp": timestamp.cast(pl.Float64),
             "position": position.cast(pl.Int64),
+            "context": context,
         }
     )
 

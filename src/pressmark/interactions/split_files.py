@@ -31,6 +31,8 @@ def write_split(folder: Path, split: Split, catalog: Catalog) -> None:
         "timestamp": pa.array(split.train_timestamp, mask=np.isnan(split.train_timestamp)),
         "position": pa.array(split.train_position, mask=split.train_position < 0),
     }
+    if split.train_context is not None:
+        train["context"] = pa.array(split.train_context, pa.string())
     write_parquet(folder / "train.parquet", pa.table(train))
     for name, cases in (("valid", split.valid), ("test", split.test)):
         write_parquet(folder / f"{name}.parquet", _cases_table(cases, item_id))
@@ -76,20 +78,22 @@ def read_split(folder: Path, catalog: Catalog) -> Split:
         cold=cold,
         fitted_on=~hidden,
         counts=record["counts"],
+        train_context=_strings(train, "context"),
     )
 
 
 def _cases_table(cases: Cases, item_id: pa.Array) -> pa.Table:
     offsets = pa.array(cases.histories.offsets, pa.int32())
-    return pa.table(
-        {
-            "case_id": pa.array(cases.case_id),
-            "user_id": pa.array(cases.user_id, pa.string()),
-            "history": pa.ListArray.from_arrays(offsets, item_id.take(pa.array(cases.histories.values))),
-            "item_id": item_id.take(pa.array(cases.target)),
-            "cold": pa.array(cases.cold),
-        }
-    )
+    columns = {
+        "case_id": pa.array(cases.case_id),
+        "user_id": pa.array(cases.user_id, pa.string()),
+        "history": pa.ListArray.from_arrays(offsets, item_id.take(pa.array(cases.histories.values))),
+        "item_id": item_id.take(pa.array(cases.target)),
+        "cold": pa.array(cases.cold),
+    }
+    if cases.context is not None:
+        columns["context"] = pa.array(cases.context, pa.string())
+    return pa.table(columns)
 
 
 def _read_cases(path: Path, catalog: Catalog) -> Cases:
@@ -102,7 +106,13 @@ def _read_cases(path: Path, catalog: Catalog) -> Cases:
         histories=Histories(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)),
         target=_item_index(table.column("item_id"), catalog),
         cold=_array(table.column("cold")),
+        context=_strings(table, "context"),
     )
+
+
+def _strings(table: pa.Table, name: str) -> np.ndarray | None:
+    """A column of strings, None where the table has no such column."""
+    return np.array(table.column(name).to_pylist(), object) if name in table.column_names else None
 
 
 def _array(column: pa.ChunkedArray) -> np.ndarray:

@@ -181,7 +181,8 @@ def _temporal(log: Log, num_items: int, config: Config, counts: dict[str, Any]) 
             "split.protocol is temporal, but not one interaction has a timestamp. "
             "Name the column with --data.columns.timestamp, or use the protocol cold_items."
         )
-    log = Log(log.user_id[timed], log.item_index[timed], log.timestamp[timed], log.position[timed])
+    context = None if log.context is None else log.context[timed]
+    log = Log(log.user_id[timed], log.item_index[timed], log.timestamp[timed], log.position[timed], context)
     time, user = log.timestamp, _user_numbers(log)
     valid_from, test_from = map(float, np.quantile(time, [config.valid_quantile, config.test_quantile]))
     counts |= {"split_valid_from_second": valid_from, "split_test_from_second": test_from}
@@ -268,6 +269,7 @@ def _assemble(parts: _Parts, config: Config, counts: dict[str, Any]) -> Split:
         cold=cold,
         fitted_on=np.ones_like(cold) if config.tokenizer_sees_cold else ~unfitted,
         counts=counts,
+        train_context=None if log.context is None else log.context[train],
     )
 
 
@@ -283,7 +285,23 @@ def _cases(parts: _Parts, role: int, first_id: int) -> Cases:
     )
     target = parts.log.item_index[targets]
     case_id = np.arange(first_id, first_id + len(targets), dtype=np.int64)
-    return Cases(case_id, parts.log.user_id[targets], histories, target, parts.cold[role][target])
+    return Cases(
+        case_id,
+        parts.log.user_id[targets],
+        histories,
+        target,
+        parts.cold[role][target],
+        _known_context(parts, targets),
+    )
+
+
+def _known_context(parts: _Parts, rows: np.ndarray) -> np.ndarray | None:
+    """(n,) where those interactions took place, "" for a place that training knows nothing of."""
+    context = parts.log.context
+    if context is None:
+        return None
+    seen = np.isin(context[rows].astype(str), context[parts.role == _TRAIN].astype(str))
+    return np.where(seen, context[rows], "").astype(object)
 
 
 def _nothing_cold(num_items: int) -> dict[int, np.ndarray]:

@@ -25,7 +25,8 @@ def validated(
         "ndcg_at_10" and "recall_at_10", the same on every process; nothing where there are no cases.
     """
     share = cases.take(np.arange(distributed.rank(), len(cases), distributed.num_processes()))
-    answer = model.recommend(Requests(share.histories, mask_history=mask_history), 10)
+    requests = Requests(share.histories, mask_history=mask_history, context=share.context)
+    answer = model.recommend(requests, 10)
     rank = metrics.rank_of_target(answer.item_index, share.target)
     sums = [metrics.ndcg_at_k(rank, 10).sum(), metrics.recall_at_k(rank, 10).sum(), len(share)]
     ndcg, recall, num = distributed.all_reduce_sum(
