@@ -13,7 +13,7 @@ from pressmark.evaluation.report import figure, models_of, short
 from pressmark.files import read_json
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "scale.md")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 COLUMNS = {
     "cold_start": [
