@@ -435,6 +435,8 @@ def test_it_has_no_item_head(run: Path) -> None:
         load_generator(run, device="cpu").shoppers(Histories.from_lists([[1]]))
     with pytest.raises(ValueError, match=r"as generator\.backbone"):
         Config(backbone="somewhere", init_from="elsewhere")
+    with pytest.raises(ValueError, match=r"trains on data/train\.parquet alone"):
+        Config(backbone="somewhere", stream="shards")
     with pytest.raises(ValueError, match="only tuning 'lora' learns one"):
         Finetune(save="adapter")
 

@@ -56,7 +56,7 @@ def test_a_hybrid_of_other_models_is_refused(run: Path, tmp_path: Path) -> None:
 
 def test_a_generator_without_an_item_head_leaves_it_out(tmp_path: Path) -> None:
     experiment, _ = parse(tiny_arguments(tmp_path, **{"generator.model.history_input": "items"}))
-    with pytest.raises(ValueError, match=r"history_input is 'items'"):
+    with pytest.raises(ValueError, match=r"history_input 'items'; the hybrid takes"):
         stages.train_hybrid(experiment)
     assert "hybrid" not in stages._names(experiment)
     assert "generator" in stages._names(experiment)

@@ -31,7 +31,8 @@ def _small_map(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_as_a_user_calls_it(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    pq.write_table(pa.table({"item_id": ["nobody"], "kind": ["x"]}), tmp_path / "audit.parquet")
+    found = {"item_id": ["nobody"], "suggested": [["Dairy"]], "confidence": [0.9], "severity": [1.0]}
+    pq.write_table(pa.table(found), tmp_path / "audit.parquet")
     main(["report", "--run", str(run), "--audit", str(tmp_path / "audit.parquet")])
     assert "1 of 1 flags are of products not in this run" in capsys.readouterr().out
     html = (run / "explorer.html").read_text("utf-8")
