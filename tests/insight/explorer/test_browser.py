@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ def test_a_shelf_opens_and_fills_the_table(visit: Visit) -> None:
 def test_search_finds_what_a_plain_look_finds(visit: Visit) -> None:
     page, catalog = visit.page, visit.labelled.patient.catalog
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "search"
+    page.wait_for_function("document.activeElement.id === 'search'")
     word = str(catalog.title[5]).split()[0].lower()
     page.keyboard.type(word)
     fits = [
@@ -155,7 +156,7 @@ def test_links_lead_to_products_and_back(visit: Visit) -> None:
     page.go_back()
     page.wait_for_function("(text) => document.querySelector('#details h3').innerText === text", arg=first)
     page.locator("#details .path a.code").first.click()
-    assert page.evaluate("location.hash").startswith("#prefix=")
+    page.wait_for_function("location.hash.startsWith('#prefix=')")
 
 
 def test_an_address_opens_what_it_names(visit: Visit, address: str) -> None:
@@ -171,25 +172,29 @@ def test_an_address_opens_what_it_names(visit: Visit, address: str) -> None:
     assert page.locator('#tree li[aria-level="2"][aria-selected="true"]').count() == 1
 
 
+def press(page: Any, key: str, then: str) -> None:
+    """Presses a key and waits until what has the focus is so."""
+    page.keyboard.press(key)
+    page.wait_for_function(f"document.activeElement.{then}")
+
+
 def test_the_tree_and_the_table_by_keyboard(visit: Visit) -> None:
     page = visit.page
     page.locator("#tree > li").first.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.getAttribute('aria-level')") == "2"
-    page.keyboard.press("ArrowLeft")
-    page.keyboard.press("ArrowLeft")
-    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "false"
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
+    press(page, "ArrowRight", "getAttribute('aria-expanded') === 'true'")
+    press(page, "ArrowRight", "getAttribute('aria-level') === '2'")
+    press(page, "ArrowLeft", "getAttribute('aria-level') === '1'")
+    press(page, "ArrowLeft", "getAttribute('aria-expanded') === 'false'")
+    first = page.evaluate("document.activeElement.textContent")
+    press(page, "ArrowDown", f"textContent !== {json.dumps(first)}")
+    press(page, "Enter", "getAttribute('aria-selected') === 'true'")
     assert page.evaluate("getComputedStyle(document.activeElement.firstElementChild).outlineStyle") == "solid"
     page.keyboard.press("Escape")
     page.focus("#table")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    assert page.locator("#table").get_attribute("aria-activedescendant") == "row-2"
+    page.wait_for_selector('#table[aria-activedescendant="row-2"]')
     assert visit.texts("#details h3") == [
         page.locator("#row-2 .title").evaluate("(one) => one.firstChild.textContent")
     ]
@@ -232,7 +237,7 @@ def test_map_and_verdicts(visit: Visit) -> None:
     assert page.locator("#canvas").evaluate(f"(one) => [...{pixels}].filter(Boolean).length") > 1000
     spot = page.evaluate("placeOf(0, byId('canvas').getBoundingClientRect())")
     page.locator("#canvas").click(position={"x": spot[0], "y": spot[1]})
-    assert page.evaluate("location.hash").startswith("#item=")
+    page.wait_for_function("location.hash.startsWith('#item=')")
     page.focus("#tab-map")
     page.keyboard.press("ArrowRight")
     assert page.locator("#quality .verdict").count() > 15
