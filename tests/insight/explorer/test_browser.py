@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,20 @@ class Visit:
 
     def texts(self, selector: str) -> list[str]:
         return self.page.locator(selector).all_inner_texts()
+
+    def until(self, read: Callable[[], Any], wanted: Any) -> None:
+        """Waits until the page is so: it follows its address, which changes after the click returns."""
+        for _ in range(500):
+            if (seen := read()) == wanted:
+                return
+            self.page.wait_for_timeout(20)
+        assert seen == wanted
+
+    def sees(self, selector: str, wanted: list[str]) -> None:
+        self.until(lambda: self.texts(selector), wanted)
+
+    def says(self, script: str, wanted: Any = True) -> None:
+        self.until(lambda: self.page.evaluate(script), wanted)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +105,9 @@ def visit(browser: Any, address: str, labelled: LabelledRun) -> Iterator[Visit]:
 
 def test_opens_with_every_product_and_shelf(visit: Visit) -> None:
     prefixes = visit.labelled.prefixes
-    assert visit.texts("#count") == ["240 products"]
+    visit.sees("#count", ["240 products"])
     largest = int(prefixes.num_items[prefixes.length == 1].max())
-    assert visit.texts("#tree > li:first-child .num") == [str(largest)]
+    visit.sees("#tree > li:first-child .num", [str(largest)])
     firsts = visit.texts("#tree > li[data-prefix] > .node .mono")
     alone = visit.texts("#tree > li[data-item]")
     assert len(firsts) + len(alone) == (prefixes.length == 1).sum()
@@ -107,21 +121,22 @@ def test_a_shelf_opens_and_fills_the_table(visit: Visit) -> None:
     page, prefixes = visit.page, visit.labelled.prefixes
     page.click("#tree > li:first-child > .node .name")
     item = page.locator("#tree > li:first-child")
-    assert item.get_attribute("aria-expanded") == "true"
-    assert item.get_attribute("aria-selected") == "true"
+    for state in ("aria-expanded", "aria-selected"):
+        visit.until(lambda state=state: item.get_attribute(state), "true")
+    visit.says("location.hash.startsWith('#prefix=')")
     codes = page.evaluate("location.hash").removeprefix("#prefix=")
     prefix = prefixes.find([int(codes)])
-    assert visit.texts("#count") == [f"{prefixes.num_items[prefix]} products of 240"]
+    visit.sees("#count", [f"{prefixes.num_items[prefix]} products of 240"])
     assert item.locator("> ul > li").count() > 1
-    assert visit.texts("#details h3") == [visit.labelled.label_of(prefix)]
+    visit.sees("#details h3", [visit.labelled.label_of(prefix)])
     page.click(".chip button")
-    assert visit.texts("#count") == ["240 products"]
+    visit.sees("#count", ["240 products"])
 
 
 def test_search_finds_what_a_plain_look_finds(visit: Visit) -> None:
     page, catalog = visit.page, visit.labelled.patient.catalog
     page.keyboard.press("/")
-    page.wait_for_function("document.activeElement.id === 'search'")
+    visit.says("document.activeElement.id", "search")
     word = str(catalog.title[5]).split()[0].lower()
     page.keyboard.type(word)
     fits = [
@@ -131,32 +146,32 @@ def test_search_finds_what_a_plain_look_finds(visit: Visit) -> None:
         )
     ]
     expected = sum(word in one for one in fits)
-    assert visit.texts("#count") == [f"{expected} product{'' if expected == 1 else 's'} of 240"]
+    visit.sees("#count", [f"{expected} product{'' if expected == 1 else 's'} of 240"])
     counts = [
         int(one.split(" of ")[0]) for one in visit.texts("#tree > li[data-prefix]:not(.none) > .node > .num")
     ]
     assert 0 < sum(counts) <= expected
     page.fill("#search", "creme evil")  # accents do not count, nor does the order
-    assert visit.texts("#count") == ["1 product of 240"]
+    visit.sees("#count", ["1 product of 240"])
     page.fill("#search", "no such thing anywhere")
-    assert "No product fits" in visit.texts("#rows")[0]
+    visit.says("document.getElementById('rows').innerText.includes('No product fits')")
     page.keyboard.press("Escape")
-    assert visit.texts("#count") == ["240 products"]
+    visit.sees("#count", ["240 products"])
 
 
 def test_links_lead_to_products_and_back(visit: Visit) -> None:
     page, labelled = visit.page, visit.labelled
     page.click(".row[data-at='0'] .title")
     first = labelled.patient.catalog.title[labelled.prefixes.order[0]]
-    assert visit.texts("#details h3") == [first]
+    visit.sees("#details h3", [first])
     link = page.locator("#details .list a").first
     other = link.inner_text()
     link.click()
-    assert visit.texts("#details h3") == [other]
+    visit.sees("#details h3", [other])
     page.go_back()
-    page.wait_for_function("(text) => document.querySelector('#details h3').innerText === text", arg=first)
+    visit.sees("#details h3", [first])
     page.locator("#details .path a.code").first.click()
-    page.wait_for_function("location.hash.startsWith('#prefix=')")
+    visit.says("location.hash.startsWith('#prefix=')")
 
 
 def test_an_address_opens_what_it_names(visit: Visit, address: str) -> None:
@@ -172,22 +187,22 @@ def test_an_address_opens_what_it_names(visit: Visit, address: str) -> None:
     assert page.locator('#tree li[aria-level="2"][aria-selected="true"]').count() == 1
 
 
-def press(page: Any, key: str, then: str) -> None:
+def press(visit: Visit, key: str, then: str) -> None:
     """Presses a key and waits until what has the focus is so."""
-    page.keyboard.press(key)
-    page.wait_for_function(f"document.activeElement.{then}")
+    visit.page.keyboard.press(key)
+    visit.says(f"document.activeElement.{then}")
 
 
 def test_the_tree_and_the_table_by_keyboard(visit: Visit) -> None:
     page = visit.page
     page.locator("#tree > li").first.focus()
-    press(page, "ArrowRight", "getAttribute('aria-expanded') === 'true'")
-    press(page, "ArrowRight", "getAttribute('aria-level') === '2'")
-    press(page, "ArrowLeft", "getAttribute('aria-level') === '1'")
-    press(page, "ArrowLeft", "getAttribute('aria-expanded') === 'false'")
+    press(visit, "ArrowRight", "getAttribute('aria-expanded') === 'true'")
+    press(visit, "ArrowRight", "getAttribute('aria-level') === '2'")
+    press(visit, "ArrowLeft", "getAttribute('aria-level') === '1'")
+    press(visit, "ArrowLeft", "getAttribute('aria-expanded') === 'false'")
     first = page.evaluate("document.activeElement.textContent")
-    press(page, "ArrowDown", f"textContent !== {json.dumps(first)}")
-    press(page, "Enter", "getAttribute('aria-selected') === 'true'")
+    press(visit, "ArrowDown", f"textContent !== {json.dumps(first)}")
+    press(visit, "Enter", "getAttribute('aria-selected') === 'true'")
     assert page.evaluate("getComputedStyle(document.activeElement.firstElementChild).outlineStyle") == "solid"
     page.keyboard.press("Escape")
     page.focus("#table")
@@ -195,35 +210,36 @@ def test_the_tree_and_the_table_by_keyboard(visit: Visit) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_selector('#table[aria-activedescendant="row-2"]')
-    assert visit.texts("#details h3") == [
-        page.locator("#row-2 .title").evaluate("(one) => one.firstChild.textContent")
-    ]
+    visit.sees("#details h3", [page.locator("#row-2 .title").evaluate("(one) => one.firstChild.textContent")])
     page.keyboard.press("End")
     page.wait_for_selector("#row-239.active")
 
 
 def test_sorting(visit: Visit) -> None:
     visit.page.click('[data-column="title"] button')
-    shown = visit.page.locator(".row .title").evaluate_all(
-        "(all) => all.map((one) => one.firstChild.textContent)"
-    )
-    assert len(shown) > 5
-    assert [one.lower() for one in shown[1:]] == sorted(one.lower() for one in shown[1:])
+
+    def ordered() -> bool:
+        shown = visit.page.locator(".row .title").evaluate_all(
+            "(all) => all.map((one) => one.firstChild.textContent.toLowerCase())"
+        )
+        return len(shown) > 5 and shown[1:] == sorted(shown[1:])
+
+    visit.until(ordered, True)
     visit.page.click('[data-column="flags"] button')
-    assert "odd one out" in visit.texts("#row-0 .flags")[0]  # the surest first
+    visit.until(lambda: "odd one out" in visit.texts("#row-0 .flags")[0], True)  # the surest first
 
 
 def test_flags_and_new_products(visit: Visit) -> None:
     page = visit.page
     page.check("#only-flagged")
-    assert visit.texts("#count") == ["2 products of 240"]
+    visit.sees("#count", ["2 products of 240"])
     page.uncheck("#only-flagged")
     page.check("#only-cold")
-    assert visit.texts("#count") == [f"{int(visit.labelled.patient.split.cold.sum())} products of 240"]
+    visit.sees("#count", [f"{int(visit.labelled.patient.split.cold.sum())} products of 240"])
     page.uncheck("#only-cold")
     page.fill("#search", "evil")
     page.click(".row .title")
-    assert visit.texts("#details h3") == [EVIL]
+    visit.sees("#details h3", [EVIL])
     note = visit.texts(".note")[0]
     assert EVIL in note
     assert "confidence 50%" in note
@@ -232,16 +248,16 @@ def test_flags_and_new_products(visit: Visit) -> None:
 def test_map_and_verdicts(visit: Visit) -> None:
     page = visit.page
     page.click("#tab-map")
-    assert visit.texts("#map-count") == ["40 of 240 products, near ones alike"]
+    visit.sees("#map-count", ["40 of 240 products, near ones alike"])
     pixels = "one.getContext('2d').getImageData(0, 0, one.width, one.height).data"
     assert page.locator("#canvas").evaluate(f"(one) => [...{pixels}].filter(Boolean).length") > 1000
     spot = page.evaluate("placeOf(0, byId('canvas').getBoundingClientRect())")
     page.locator("#canvas").click(position={"x": spot[0], "y": spot[1]})
-    page.wait_for_function("location.hash.startsWith('#item=')")
+    visit.says("location.hash.startsWith('#item=')")
     page.focus("#tab-map")
     page.keyboard.press("ArrowRight")
-    assert page.locator("#quality .verdict").count() > 15
-    assert page.locator("#products").is_hidden()
+    visit.until(lambda: page.locator("#quality .verdict").count() > 15, True)
+    visit.until(lambda: page.locator("#products").is_hidden(), True)
 
 
 def test_names_and_roles(visit: Visit) -> None:
