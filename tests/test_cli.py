@@ -2,12 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from pressmark.cli import main
+from pressmark.cli import _USAGE, main
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--help"])
     assert "recommend" in capsys.readouterr().out
+
+
+def test_every_command_that_is_listed_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [line.split()[0] for line in _USAGE.splitlines() if line.startswith("  ")]
+    assert len(commands) == 11
+    for command in commands:
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"pressmark {command}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

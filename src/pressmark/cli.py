@@ -1,16 +1,20 @@
-"""The `pressmark` command: prepare, run, recommend, doctor, tokenize, churn."""
+"""The `pressmark` command; `_USAGE` lists what it can do."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 from pressmark import living, recommending, stages
 from pressmark.distributed import LostProcess, noticing
 from pressmark.experiment import parse, read_run
 from pressmark.files import DiskFull
+
+Command = Callable[[list[str]], None]
+"""The words behind the command's name -> what it does."""
 
 _USAGE = """usage: pressmark COMMAND [options]
 
@@ -39,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "run": _run,
         "recommend": recommending.recommend,
         "doctor": _doctor,
-        "explain": _explain,
-        "report": _report,
-        "terms": _terms,
-        "audit": _audit,
-        "categorize": _categorize,
+        "explain": _insight("explain_command", "explain_items"),
+        "report": _insight("explorer.command", "report"),
+        "terms": _insight("terms.command", "terms"),
+        "audit": _categories("audit_command", "audit"),
+        "categorize": _categories("predict_command", "categorize"),
         "tokenize": living.tokenize,
         "churn": living.churn,
     }
@@ -97,44 +101,29 @@ def _doctor(arguments: list[str]) -> None:
     raise SystemExit(doctor(arguments))
 
 
-def _explain(arguments: list[str]) -> None:
-    from pressmark.insight.explain_command import explain_items
-    from pressmark.load import quiet_libraries
+def _insight(module: str, command: str) -> Command:
+    """A command of `pressmark.insight`, imported when it is asked for."""
 
-    quiet_libraries()
-    explain_items(arguments)
+    def run(arguments: list[str]) -> None:
+        from pressmark.load import quiet_libraries
 
+        quiet_libraries()
+        getattr(import_module(f"pressmark.insight.{module}"), command)(arguments)
 
-def _report(arguments: list[str]) -> None:
-    from pressmark.insight.explorer.command import report
-    from pressmark.load import quiet_libraries
-
-    quiet_libraries()
-    report(arguments)
+    return run
 
 
-def _terms(arguments: list[str]) -> None:
-    from pressmark.insight.terms.command import terms
-    from pressmark.load import quiet_libraries
+def _categories(module: str, command: str) -> Command:
+    """The same for those that embed a run's texts again, as it was configured."""
 
-    quiet_libraries()
-    terms(arguments)
+    def run(arguments: list[str]) -> None:
+        from pressmark.load import quiet_libraries
 
+        quiet_libraries()
+        room = import_module(f"pressmark.insight.categories.{module}")
+        getattr(room, command)(arguments, read_run(room.parser().parse_args(arguments).run)[1])
 
-def _audit(arguments: list[str]) -> None:
-    from pressmark.insight.categories.audit_command import audit, parser
-    from pressmark.load import quiet_libraries
-
-    quiet_libraries()
-    audit(arguments, read_run(parser().parse_args(arguments).run)[1])
-
-
-def _categorize(arguments: list[str]) -> None:
-    from pressmark.insight.categories.predict_command import categorize, parser
-    from pressmark.load import quiet_libraries
-
-    quiet_libraries()
-    categorize(arguments, read_run(parser().parse_args(arguments).run)[1])
+    return run
 
 
 if __name__ == "__main__":
