@@ -336,7 +336,7 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     if given and Path(given).is_file():
         source = [file_hash(Path(given))]
     elif given and Path(given).is_dir():
-        from pressmark.generator.backbone import fingerprint_of
+        from pressmark.generator.hf_folder import fingerprint_of
 
         source = [fingerprint_of(Path(given))]
     elif given and (stamp := _stamp(experiment, stage)).is_file():

@@ -351,7 +351,7 @@ def test_yesterdays_generator_goes_on(run: Path, tmp_path: Path) -> None:
 
 
 def load_generator_state(folder: Path) -> dict[str, torch.Tensor]:
-    from pressmark.generator.backbone import load_backbone
+    from pressmark.generator.saved_backbone import load_backbone
 
     found: dict[str, torch.Tensor] = load_backbone(folder, table())[0].state_dict()
     return found

@@ -9,11 +9,12 @@ from tests.generator.backbones import FAMILIES, save_folder
 from tests.generator.models import random_table
 from torch import Tensor
 
-from pressmark.generator.backbone import BuiltFor, Config, build_backbone, load_backbone, save_backbone
+from pressmark.generator.backbone import BuiltFor, Config, build_backbone
 from pressmark.generator.beam_search import SearchTrie, search
 from pressmark.generator.hf_decoder import HfDecoder, Renumbered, decoder_of
 from pressmark.generator.model import item_tokens
 from pressmark.generator.prompts import Asked, Prompts
+from pressmark.generator.saved_backbone import load_backbone, save_backbone
 from pressmark.sids.trie import build_trie
 
 TABLE = random_table(3, 40, (6, 7, 5))

@@ -15,14 +15,16 @@ from torch.nn import functional as F
 from pressmark import distributed, files
 from pressmark.catalog.items import read_catalog
 from pressmark.generator import alignment, lora
-from pressmark.generator.backbone import BuiltFor, build_backbone, fingerprint_of, save_backbone
+from pressmark.generator.backbone import BuiltFor, build_backbone
 from pressmark.generator.backbone_data import Batch, Data, PromptCollator
 from pressmark.generator.checkpointing import checkpoint_activations
+from pressmark.generator.hf_folder import fingerprint_of
 from pressmark.generator.losses import CodeLoss
 from pressmark.generator.model import ItemFacts
 from pressmark.generator.prompts import Prompts
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Samples, prefix_samples
+from pressmark.generator.saved_backbone import save_backbone
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.codebooks import read_codebooks
