@@ -17,7 +17,6 @@ With `--cold_share` that share of the validation targets is hidden as cold items
 and warm and cold cases stand apart too. One folder a change: a finished one stays.
 """
 
-import dataclasses
 import shlex
 import shutil
 import sys
@@ -100,7 +99,7 @@ def study(
     config = with_keys(config, own_epochs | {"training.log_with": ""} | CHANGES[model][name])
     stage = "tokenizer" if model == "generator" else "prepare"
     built_on = read_json(experiment.run / "stages" / f"{stage}.json")["fingerprint"]
-    own = fingerprint(decisive(dataclasses.asdict(config)), experiment.seed, str(built_on), cold_share)
+    own = fingerprint(decisive(config), experiment.seed, str(built_on), cold_share)
     if (run / "made.json").exists() and read_json(run / "made.json")["fingerprint"] != own:
         raise ValueError(f"{run} was trained with other settings or on other data: delete it, or set --epochs.")
     if not (run / "made.json").exists():

@@ -85,11 +85,8 @@ def bench_stream(arguments: argparse.Namespace) -> list[Report]:
     num_items, rows = 100_000, []
     table, item_id = sid_table(num_items), names(num_items)
     whole = write_histories(arguments.folder / "histories", arguments.histories, num_items)
-    tenth = arguments.folder / "histories_tenth"
-    tenth.mkdir(exist_ok=True)
-    for path in sorted(whole.iterdir())[: arguments.histories // PER_SHARD // 10]:
-        if not (tenth / path.name).exists():
-            (tenth / path.name).hardlink_to(path)
+    few = sorted(whole.iterdir())[: arguments.histories // PER_SHARD // 10]
+    tenth = linked(arguments.folder / "histories_tenth", few)
     none = np.zeros(num_items, bool)
     for folder in (tenth, whole):
         with measured() as looked:

@@ -112,16 +112,19 @@ def test_contexts_and_carts_stand_beside_histories(
     tmp_path: Path, model: LoadedRecommender, favourites: Favourites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, asked = tmp_path / "h.jsonl", list[Requests]()
-    path.write_text(
-        '{"history": ["x"], "context": "north", "cart": ["y", "gone"]}\n{"history": [], "cart": null}\n'
-    )
+    path.write_text('{"history": ["x"], "context": "", "cart": ["y", "gone"]}\n{"history": [], "cart": null}\n')
     answer = favourites.recommend
     monkeypatch.setattr(favourites, "recommend", lambda one, k: asked.append(one) or answer(one, k))
     assert recommending.answer_file(model, None, options(), path, tmp_path / "o.parquet") == (2, 1)
     # A model that reads no carts has them at the end of the histories.
     assert [asked[0].histories[row].tolist() for row in range(2)] == [[3, 4], []]
-    assert asked[0].context is not None
-    assert asked[0].context.tolist() == ["north", ""]
+    path.write_text('{"history": ["x"], "context": "north"}\n')
+    with pytest.raises(ValueError, match="context 'north': this model reads no context"):
+        recommending.answer_file(model, None, options(), path, tmp_path / "o.parquet")
+    favourites.reads = frozenset({"context"})  # type: ignore[attr-defined]
+    recommending.answer_file(model, None, options(), path, tmp_path / "o.parquet")
+    assert asked[-1].context is not None
+    assert asked[-1].context.tolist() == ["north"]
 
 
 def test_items_that_are_gone_are_left_out_but_not_all_of_them(tmp_path: Path, model: LoadedRecommender) -> None:

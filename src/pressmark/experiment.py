@@ -103,13 +103,15 @@ class Experiment:
 
 def as_dict(config: Any) -> dict[str, Any]:
     """A config dataclass as plain nested values, tuples as lists."""
+    found: dict[str, Any] = plain(dataclasses.asdict(config))
+    return found
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(one) for key, one in value.items()}
-        return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
-    return plain(dataclasses.asdict(config))
+def plain(value: Any) -> Any:
+    """Nested values with lists for tuples, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def with_keys(config: Any, keys: Mapping[str, Any]) -> Any:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,34 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def holding(folder: Path, command: str) -> Iterator[Callable[[bool], None]]:
+    """Keeps a second `command` off a folder; released at the end, or when the process ends.
+
+    Yields what takes hold of it: alone, or (True) together with others who do so too.
+
+    Raises:
+        ValueError: If another one is at work on the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock, nor any folder to hold it
+        yield lambda shared: None
+        return
+    held = os.open(folder, os.O_RDONLY)
+
+    def take(shared: bool) -> None:
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another `{command}` is at work on it. Wait for it.") from None
+
+    try:
+        yield take
+    finally:
+        os.close(held)
 
 
 def write_json(path: str | Path, value: Any) -> None:

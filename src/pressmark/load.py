@@ -94,12 +94,12 @@ class LoadedRecommender:
                 One for all, or a list with one a history.
             mask_history: Leave out what the history holds.
             certify: Search on where an answer is not yet proven, see `Requests`.
-            context: Where each asks, such as a store, "" for nowhere; a model that reads none answers without.
+            context: Where each asks, such as a store, "" for nowhere; for a model that reads one.
             cart: What each has chosen and not bought yet, item ids; to a model that reads no carts it is the
                 newest of the history. It is masked as the history is.
 
         Raises:
-            ValueError: For an unknown item id, filter or context, naming it.
+            ValueError: For an unknown item id, filter or context, naming it; for a context that is not read.
         """
         if isinstance(histories, Requests):
             return self._answer(histories, k)
@@ -139,7 +139,14 @@ class LoadedRecommender:
 
     def _answer(self, requests: Requests, k: int) -> Recommendations:
         """Asks the model, under a filter that removed products do not pass."""
-        if requests.cart is not None and "cart" not in getattr(self.recommender, "reads", ()):
+        reads = getattr(self.recommender, "reads", ())
+        if requests.context is not None and "context" not in reads and any(requests.context):
+            given = next(one for one in requests.context if one)
+            raise ValueError(
+                f"context {given!r}: this model reads no context; a generator does that has a backbone and was "
+                "trained on contexts. Leave it out, or name that one as the model."
+            )
+        if requests.cart is not None and "cart" not in reads:
             if len(requests.cart) != len(requests):
                 raise ValueError(f"{len(requests.cart)} carts for {len(requests)} requests; give one for each.")
             requests = requests.with_cart_as_history()

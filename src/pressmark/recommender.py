@@ -27,7 +27,7 @@ class Requests:
         certify: Search further where the answer is not yet proven to be the best there is; `exact` says for
             whom that did not help. Models that score every item have nothing to prove.
         context: (B,) object str where each asks, such as a store or a channel, "" where unknown; or None. A
-            model that reads no context answers without.
+            model that reads no context (`reads` lacks "context") answers without.
         cart: B carts of `item_index`, what each has chosen and not bought yet; or None. Few models read one
             (`reads` then holds "cart"); ask the others `with_cart_as_history`.
     """

@@ -7,9 +7,7 @@ made of in its metadata. `<command>.json` beside them says with which settings.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +66,12 @@ def to_do(shards: Sequence[Shard], command: str, settings: Mapping[str, Any]) ->
     """
     out = shards[0].place.parent
     out.mkdir(parents=True, exist_ok=True)
-    with _held(out, command):
+    with files.holding(out, command) as take:
+        # A second launch would write the same files at the same time; the processes of one work together.
+        if distributed.rank() == 0:
+            take(False)
+        distributed.barrier()
+        take(True)
         yield from _left(shards, command, dict(settings))
 
 
@@ -102,28 +105,6 @@ def failures(found: Sequence[ValueError], command: str) -> None:
             + f"\n{len(found)} shards could not be done; all others are. Put them right, then give the same "
             f"`{command}` command again: it does these alone."
         )
-
-
-@contextmanager
-def _held(folder: Path, command: str) -> Iterator[None]:
-    """Keeps a second launch off a folder, whose processes would write the same files at the same time."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock, nor any folder to hold it
-        yield
-        return
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            if distributed.rank() == 0:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            distributed.barrier()
-            fcntl.flock(held, fcntl.LOCK_SH)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another `{command}` is at work on it. Wait for it.") from None
-        yield
-    finally:
-        os.close(held)
 
 
 def _claim(path: Path, settings: dict[str, Any]) -> None:

@@ -20,8 +20,10 @@ import yaml
 
 from pressmark import distributed
 from pressmark.evaluation.record import commit
-from pressmark.experiment import Experiment, as_dict
+from pressmark.experiment import Experiment, as_dict, plain
 from pressmark.files import file_hash, fingerprint, read_json, replacing, write_json
+from pressmark.generator.backbone import SCRATCH
+from pressmark.generator.hf_folder import fingerprint_of
 from pressmark.load import LOADERS, TRAINED, TRAINED_AS, quiet_libraries
 from pressmark.recommender import Recommender
 from pressmark.training.loop import decisive
@@ -90,16 +92,12 @@ def train_hybrid(experiment: Experiment) -> None:
     """Generator and dense retrieval as one.
 
     Raises:
-        ValueError: If the generator that is configured has no item head.
+        ValueError: If the generator that is configured is none for it.
     """
     from pressmark.hybrid import train
 
-    if not _has_item_head(experiment):
-        raise ValueError(
-            f"generator.backbone is {experiment.generator.backbone!r} and generator.model.history_input "
-            f"{experiment.generator.model.history_input!r}; the hybrid takes the item head of a causal "
-            "generator from scratch."
-        )
+    if why := _no_hybrid(experiment):
+        raise ValueError(f"{why}.")
     train_generator(experiment)
     train_dual_tower(experiment)
     parts = experiment.generator, experiment.dual_tower
@@ -121,15 +119,23 @@ def training_of(run: Path, model: str) -> dict[str, Any]:
     return training
 
 
-def _has_item_head(experiment: Experiment) -> bool:
+def _no_hybrid(experiment: Experiment) -> str:
+    """Why there can be no hybrid with the generator that is configured; "" if there can."""
     generator = experiment.generator
-    return generator.backbone == "scratch" and generator.model.history_input == "causal"
+    if generator.backbone != SCRATCH:
+        return f"generator.backbone is {generator.backbone!r}: it has no item head, which the hybrid takes"
+    if generator.model.history_input != "causal":
+        given = generator.model.history_input
+        return f"generator.model.history_input is {given!r}: the hybrid takes the item head of 'causal'"
+    if generator.stream:
+        return f"generator.stream is {generator.stream!r}: the hybrid holds products of data/train.parquet back"
+    return ""
 
 
 def _names(experiment: Experiment) -> list[str]:
-    """The models to be trained and judged: a generator without an item head leaves the hybrid out."""
-    has_head = _has_item_head(experiment)
-    return [name for name in experiment.models if has_head or TRAINED_AS.get(name, name) != "hybrid"]
+    """The models to be trained and judged: without the hybrid where there can be none."""
+    joins = not _no_hybrid(experiment)
+    return [name for name in experiment.models if joins or TRAINED_AS.get(name, name) != "hybrid"]
 
 
 def models_of(experiment: Experiment) -> dict[str, Recommender]:
@@ -167,7 +173,7 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
         "sasrec": train_sasrec,
     }
     if len(_names(experiment)) < len(experiment.models):
-        print("mind: a generator that is a backbone, or not causal, has no item head, so there is no hybrid.")
+        print(f"mind: the hybrid is left out: {_no_hybrid(experiment)}.")
     for name in _names(experiment):
         trained = TRAINED_AS.get(name, name)
         if trained in training:
@@ -333,24 +339,28 @@ def _stage_fingerprint(experiment: Experiment, stage: str) -> str:
     upstream = {"generator": ["tokenizer"], "hybrid": ["generator", "dual_tower"]}.get(stage, ["prepare"])
     built_on = "".join(read_json(_stamp(experiment, one))["fingerprint"] for one in upstream)
     given, source = _given(experiment, stage), []
-    if given and Path(given).is_file():
-        source = [file_hash(Path(given))]
-    elif given and Path(given).is_dir():
-        from pressmark.generator.backbone import fingerprint_of
-
-        source = [fingerprint_of(Path(given))]
+    if given and Path(given).exists():
+        source = [_contents(Path(given))]
     elif given and (stamp := _stamp(experiment, stage)).is_file():
         done = read_json(stamp)
         if done["settings"] == _settings(experiment, stage):
             return str(done["fingerprint"])  # done elsewhere, where the file was
-    return fingerprint(stage, built_on, decisive(as_dict(experiment)[stage]), experiment.seed, *source)
+    return fingerprint(stage, built_on, plain(decisive(getattr(experiment, stage))), experiment.seed, *source)
 
 
 def _given(experiment: Experiment, stage: str) -> str:
-    """What a stage reads from outside the run: a published tokenisation, a backbone's folder; "" for none."""
-    backbone = experiment.generator.backbone
-    outside = {"tokenizer": experiment.tokenizer.given, "generator": "" if backbone == "scratch" else backbone}
-    return outside.get(stage, "")
+    """What a stage reads from outside the run, a published tokenisation, shards or a backbone; "" for none."""
+    generator = experiment.generator
+    of_generator = generator.stream if generator.backbone == SCRATCH else generator.backbone
+    return {"tokenizer": experiment.tokenizer.given, "generator": of_generator}.get(stage, "")
+
+
+def _contents(given: Path) -> Any:
+    """What a fingerprint is made of: a file's bytes, the names and sizes of shards, a model's weights."""
+    if given.is_file():
+        return file_hash(given)
+    shards = [[one.name, one.stat().st_size] for one in sorted(given.glob("*.parquet"))]
+    return shards or fingerprint_of(given)
 
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:
@@ -420,7 +430,7 @@ def _settings(experiment: Experiment, stage: str) -> dict[str, Any]:
     """A stage's own part of the configuration, flat: {"tokenizer.epochs": 3}."""
     everything = as_dict(experiment)
     if stage != "prepare":
-        everything[stage] = decisive(everything[stage])
+        everything[stage] = plain(decisive(getattr(experiment, stage)))
     keys = ["data", "split", "vectors", "seed"] if stage == "prepare" else [stage, "seed"]
     flat: dict[str, Any] = {}
 

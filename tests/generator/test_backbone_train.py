@@ -13,6 +13,7 @@ import torch
 from tests.generator.backbones import save_folder
 from transformers import AutoTokenizer, BertConfig, BertModel
 
+from pressmark import distributed
 from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.files import read_json
 from pressmark.generator import alignment, backbone_train, prompts
@@ -351,7 +352,7 @@ def test_yesterdays_generator_goes_on(run: Path, tmp_path: Path) -> None:
 
 
 def load_generator_state(folder: Path) -> dict[str, torch.Tensor]:
-    from pressmark.generator.backbone import load_backbone
+    from pressmark.generator.saved_backbone import load_backbone
 
     found: dict[str, torch.Tensor] = load_backbone(folder, table())[0].state_dict()
     return found
@@ -439,6 +440,14 @@ def test_it_has_no_item_head(run: Path) -> None:
         Config(backbone="somewhere", stream="shards")
     with pytest.raises(ValueError, match="only tuning 'lora' learns one"):
         Finetune(save="adapter")
+    with pytest.raises(ValueError, match=r"generator\.backbone is 'scratch': name a backbone's folder"):
+        Config(finetune=Finetune(token_start="random"))
+
+
+def test_a_backbone_is_not_divided(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "sharding", lambda: "FSDP")
+    with pytest.raises(ValueError, match=r"a backbone is not divided by FSDP.*ddp\.yaml"):
+        train(run, quick(run), seed=0)
 
 
 def test_new_products_are_spelled_too(run: Path) -> None:
@@ -485,3 +494,11 @@ def test_a_model_that_reads_no_cart_takes_it_as_the_newest_of_the_history(run: P
     assert shop.recommend([["item01"]], 4, cart=[["item06"]]) == joined
     with pytest.raises(ValueError, match="1 carts for 2 requests"):
         shop.recommend([["item01"], []], 4, cart=[[]])
+
+
+def test_a_model_that_reads_no_context_refuses_one(run: Path) -> None:
+    train(run, quick(run), seed=0)
+    with pytest.raises(ValueError, match="context 'north': this model reads no context"):
+        load(run, "popularity").recommend([["item01"], []], 4, context=["", "north"])
+    assert load(run, "popularity").recommend([["item01"]], 4, context=[""])
+    assert load(run).recommend([["item01"]], 4, context=["north"])

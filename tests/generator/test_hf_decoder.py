@@ -9,11 +9,13 @@ from tests.generator.backbones import FAMILIES, save_folder
 from tests.generator.models import random_table
 from torch import Tensor
 
-from pressmark.generator.backbone import BuiltFor, Config, build_backbone, load_backbone, save_backbone
+from pressmark.generator.backbone import BuiltFor, Config, build_backbone
 from pressmark.generator.beam_search import SearchTrie, search
 from pressmark.generator.hf_decoder import HfDecoder, Renumbered, decoder_of
+from pressmark.generator.hf_generate import TrieBeamSearch
 from pressmark.generator.model import item_tokens
 from pressmark.generator.prompts import Asked, Prompts
+from pressmark.generator.saved_backbone import load_backbone, save_backbone
 from pressmark.sids.trie import build_trie
 
 TABLE = random_table(3, 40, (6, 7, 5))
@@ -142,3 +144,11 @@ def test_a_bf16_copy_leaves_the_model_alone(saved: tuple[Any, Prompts]) -> None:
     near = HfDecoder(model).encode(ids, mask)
     inside = mask.bool()
     assert torch.nn.functional.cosine_similarity(states.float()[inside], near[inside]).min() > 0.99
+
+
+def test_the_door_of_generators_from_scratch_is_closed_to_it(saved: tuple[Any, Prompts]) -> None:
+    model, prompts = saved
+    ids, mask = prompts.of(item_tokens(TABLE), asked())
+    door = TrieBeamSearch(build_trie(TABLE.sids, TABLE.level_sizes))
+    with pytest.raises(ValueError, match="this door is for generators from scratch"):
+        model.generate(ids, attention_mask=mask, num_beams=2, custom_generate=door)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.generator.test_train import NUM_ITEMS, SMALL, cycle, quick, run  # noqa: F401 (a fixture)
 
-from pressmark import distributed
+from pressmark import distributed, stages
 from pressmark.files import read_json, read_tensors
 from pressmark.generator.samples import Samples, prefix_samples, windows
 from pressmark.generator.stream import StreamedSamples, open_stream
@@ -195,6 +195,11 @@ def test_it_trains_on_a_stream_and_a_resumed_run_ends_bit_for_bit_the_same(
         assert (found[name] == value).all(), name
 
 
+def test_a_buffer_without_a_stream_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stream_buffer is 5 and there is no generator\.stream"):
+        Config(stream_buffer=5)
+
+
 def test_another_stream_is_another_run(run: Path, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "histories"
     streamed(folder)
@@ -216,3 +221,11 @@ def test_processes_look_through_the_shards_together(tmp_path: Path, monkeypatch:
     both = (sums[0] + sums[1]).numpy()
     assert (both[:-1] == whole.counts).all()
     assert both[-1] == whole.targets
+
+
+def test_a_finished_stage_knows_its_shards(tmp_path: Path) -> None:
+    streamed(tmp_path)
+    before = stages._contents(tmp_path)
+    assert before == stages._contents(tmp_path)
+    write_shard(tmp_path / "3.parquet", Histories.from_lists([[1, 2]]), ITEM_ID)
+    assert stages._contents(tmp_path) != before

@@ -381,3 +381,12 @@ def test_checkpointing_has_the_same_gradients(run: Path, history_input: str) -> 
     assert plain.keys() == again.keys()
     for name, one in plain.items():
         torch.testing.assert_close(again[name], one, rtol=0, atol=0, msg=name)
+
+
+def test_keys_that_came_later_say_nothing_at_their_defaults() -> None:
+    usual = loop.decisive(Config())
+    assert not set(Config.LATER) & usual.keys()
+    assert "checkpoint_every" not in usual["training"]
+    for changed in (Config(stream="shards"), Config(backbone="folder"), Config(checkpointing=True)):
+        (key,) = loop.decisive(changed).keys() - usual.keys()
+        assert getattr(changed, key) != getattr(Config(), key)

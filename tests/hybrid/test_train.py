@@ -54,9 +54,19 @@ def test_a_hybrid_of_other_models_is_refused(run: Path, tmp_path: Path) -> None:
         load(tmp_path / "run")
 
 
-def test_a_generator_without_an_item_head_leaves_it_out(tmp_path: Path) -> None:
-    experiment, _ = parse(tiny_arguments(tmp_path, **{"generator.model.history_input": "items"}))
-    with pytest.raises(ValueError, match=r"history_input 'items'; the hybrid takes"):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.history_input", "items", "history_input is 'items': the hybrid takes the item head"),
+        ("backbone", "somewhere", "backbone is 'somewhere': it has no item head"),
+        ("stream", "shards", "stream is 'shards': the hybrid holds products"),
+    ],
+)
+def test_a_generator_that_cannot_be_part_of_it_leaves_it_out(
+    tmp_path: Path, key: str, value: str, message: str
+) -> None:
+    experiment, _ = parse(tiny_arguments(tmp_path, **{f"generator.{key}": value}))
+    with pytest.raises(ValueError, match=message):
         stages.train_hybrid(experiment)
     assert "hybrid" not in stages._names(experiment)
     assert "generator" in stages._names(experiment)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import begun, ended
 from tests.tokenizer.two_processes import LOSSES, TRAININGS, everything
 
-REPOSITORY = Path(__file__).parents[2]
 Found = dict[str, np.ndarray]
 
 
@@ -20,18 +17,11 @@ Found = dict[str, np.ndarray]
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """What one process wrote, and what two did."""
     alone, together = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
-    command = [sys.executable, "-m", "tests.tokenizer.two_processes", str(together)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        command, env=environment, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = begun("tests.tokenizer.two_processes", together)
     try:
         everything(alone)
-        said, _ = process.communicate(timeout=120)
     finally:
-        process.kill()
-    assert process.returncode == 0, said[-3000:]
+        ended(process, 120)
     return alone, together
 
 

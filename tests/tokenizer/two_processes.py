@@ -6,15 +6,13 @@ One interpreter imports everything and forks: that takes a third of the time of 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tests.processes import pair, status
 from tests.tokenizer.test_train import NUM_ITEMS, PAIRS, config, content, tree
 
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
@@ -102,24 +100,12 @@ def everything(folder: Path) -> None:
         (folder / "losses.json").write_text(json.dumps(losses))
 
 
-def process(number: int, port: int, folder: Path) -> None:
-    """One of two, as a launcher would start it."""
-    os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def work(folder: Path) -> None:
+    """What each of the two does."""
     assert start().num_processes == 2
-    torch.set_num_threads(1)
     everything(folder)
     barrier()
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=process, args=(number, port, Path(sys.argv[1]))) for number in (0, 1)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join()
-    sys.exit(any(one.exitcode for one in both))
+    sys.exit(status(pair(work, Path(sys.argv[1]))))

@@ -7,15 +7,14 @@ and accelerate is told that they are GPUs.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import socket
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from tests.processes import pair, status
 from tests.training.test_loop import Line, quick
 from torch import Tensor, nn
 
@@ -82,10 +81,8 @@ def divided(folder: Path, **changes: object) -> dict[str, object]:
     return trained(folder, **changes)
 
 
-def process(number: int, port: int, folder: Path) -> None:
-    os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
+def work(folder: Path) -> None:
+    """What each of the two does."""
     distributed.start()
     found = {name: divided(folder / name, **changes) for name, changes in CASES.items()}
     try:
@@ -93,21 +90,13 @@ def process(number: int, port: int, folder: Path) -> None:
     except KeyboardInterrupt:
         distributed.barrier()
     found["resumed"] = divided(folder / "resumed")
-    (folder / f"rank-{number}.json").write_text(json.dumps(found))
+    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
     distributed.barrier()
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=process, args=(number, port, place)) for number in (0, 1)]
-    for one in both:
-        one.start()
+    both = pair(work, place)
     alone = {name: trained(place / "alone" / name, **changes) for name, changes in CASES.items()}
     (place / "alone.json").write_text(json.dumps(alone))
-    for one in both:
-        one.join()
-    sys.exit(any(one.exitcode for one in both))
+    sys.exit(status(both))

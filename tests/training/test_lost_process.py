@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.processes import begun, ended
 
 
 def test_a_killed_process_is_named_by_the_other_and_the_run_goes_on(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "tests.training.two_processes", str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=REPOSITORY, timeout=200, check=False)
-    assert done.returncode == 0
+    ended(begun("tests.training.two_processes", tmp_path), 200)
     # Status 2 is the end of one that knew why; None would be one that hung for a minute.
-    ended = json.loads((tmp_path / "ended.json").read_text())
-    assert ended == {"whole": [0, 0], "killed": [2, -signal.SIGKILL], "again": [0, 0]}
+    codes = json.loads((tmp_path / "ended.json").read_text())
+    assert codes == {"whole": [0, 0], "killed": [2, -signal.SIGKILL], "again": [0, 0]}
     assert (tmp_path / "too_late.txt").read_text() == "False", "the kill came too late to test anything"
     said = (tmp_path / "said.txt").read_text()
     assert "error: process 0 of 2 has lost another one, which was killed" in said, said

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.processes import begun, ended
 from tests.training.test_loop import Line, new_model, quick
 
 from pressmark import distributed
 from pressmark.training.loop import fit
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """By "alone", "rank-0" and "rank-1"."""
     folder = tmp_path_factory.mktemp("sharded")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "tests.training.sharded_processes", str(folder)]
-    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr[-3000:]
+    ended(begun("tests.training.sharded_processes", folder), 100)
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("alone", "rank-0", "rank-1")}
 
 

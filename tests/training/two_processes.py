@@ -7,16 +7,14 @@ training came to in record.json.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
+from tests.processes import pair
 from tests.training.test_loop import Line, new_model, quick
 from torch import nn
 
@@ -40,29 +38,19 @@ def training(folder: Path) -> None:
     distributed.barrier()
 
 
-def process(number: int, port: int, folder: Path) -> None:
-    """One of two, as a launcher would start it."""
-    said = (folder / f"said-{number}.txt").open("w")
+def work(folder: Path) -> None:
+    """What each of the two does."""
+    said = (folder / f"said-{os.environ['RANK']}.txt").open("w")
     os.dup2(said.fileno(), 1)
     os.dup2(said.fileno(), 2)
-    os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
     guarded(distributed.start)
     guarded(training, folder)
 
 
-def pair(folder: Path) -> list[BaseProcess]:
+def both_in(folder: Path) -> list[BaseProcess]:
     """Starts both."""
     folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    both = [fork.Process(target=process, args=(number, port, folder)) for number in (0, 1)]
-    for one in both:
-        one.start()
-    return both
+    return pair(work, folder)
 
 
 def ended(both: list[BaseProcess]) -> list[int | None]:
@@ -78,15 +66,15 @@ def ended(both: list[BaseProcess]) -> list[int | None]:
 
 def main(folder: Path) -> dict[str, list[int | None]]:
     """An undisturbed training, one of which process 1 is killed, and the latter once more."""
-    found = {"whole": ended(pair(folder / "whole"))}
-    both = pair(folder / "killed")
+    found = {"whole": ended(both_in(folder / "whole"))}
+    both = both_in(folder / "killed")
     while not list((folder / "killed").glob("training/step-*")) and all(one.is_alive() for one in both):
         time.sleep(0.005)
     os.kill(both[1].pid or 0, signal.SIGKILL)
     found["killed"] = ended(both)
     (folder / "killed" / "said-0.txt").rename(folder / "said.txt")
     (folder / "too_late.txt").write_text(str((folder / "killed" / "record.json").exists()))
-    found["again"] = ended(pair(folder / "killed"))
+    found["again"] = ended(both_in(folder / "killed"))
     return found
 
 

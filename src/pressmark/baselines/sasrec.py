@@ -366,4 +366,4 @@ def _fingerprint(split: Split, config: Config, seed: int) -> str:
         cases.histories.values,
         cases.histories.offsets,
     )
-    return fingerprint("sasrec", loop.decisive(dataclasses.asdict(config)), seed, len(split.cold), *arrays)
+    return fingerprint("sasrec", loop.decisive(config), seed, len(split.cold), *arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -461,7 +460,7 @@ def _fingerprint(split: Split, vectors: np.ndarray, config: Config, seed: int) -
     cases = split.valid
     return fingerprint(
         "dual_tower",
-        loop.decisive(dataclasses.asdict(config)),
+        loop.decisive(config),
         seed,
         vectors,
         split.train.values,

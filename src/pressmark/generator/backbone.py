@@ -1,8 +1,4 @@
-"""A local Hugging Face encoder-decoder as the generator: sid_tokens in its vocabulary, saved and loaded again.
-
-A saved backbone is an ordinary Hugging Face folder: weights (or an adapter and the name of its base), the text
-tokenizer with the added tokens, and in config.json what it was built for.
-"""
+"""A local Hugging Face encoder-decoder as the generator: it is fitted to SIDs, as tokens of its vocabulary."""
 
 from __future__ import annotations
 
@@ -13,20 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
-from pressmark import files
 from pressmark.generator import alignment, lora, prompts
 from pressmark.generator.beam_search import Normalizer
 from pressmark.generator.dropout import quicken_dropout
+from pressmark.generator.hf_folder import read_model, read_text_tokenizer
+from pressmark.generator.model import PROMPT
 from pressmark.generator.new_rows import axes_for, drawn_rows, rows_of_codebooks
 from pressmark.generator.prompts import CART, CONTENT, HISTORY, SPELLED, Prompts, Words
 from pressmark.sids.table import SidTable
 
 SCRATCH = "scratch"
-PROMPT = "prompt"
-"""The `history_input` of a backbone."""
 BUILT_FOR = (
     "history_input",
     "history_length",
@@ -39,7 +33,6 @@ BUILT_FOR = (
     "prompt",
 )
 """What a saved backbone's config.json says of it beside what transformers wants to know."""
-TEXT_TOKENIZERS = ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -75,83 +68,6 @@ def sid_token_names(level_sizes: Sequence[int]) -> list[str]:
     ['<sid_0_0>', '<sid_0_1>', '<sid_1_0>']
     """
     return [f"<sid_{level}_{code}>" for level, size in enumerate(level_sizes) for code in range(size)]
-
-
-def read_model(folder: Path) -> Any:
-    """The model of a folder, float32, on the CPU.
-
-    Raises:
-        ValueError: If there is none, it is no encoder-decoder, has no safetensors or lacks weights.
-    """
-    config = _config_of(folder)
-    if not list(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder}: no *.safetensors here; save the model with save_pretrained again.")
-    try:
-        model, loaded = AutoModelForSeq2SeqLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder}: not a model that can be loaded ({_first_line(error)}).") from error
-    if loaded["missing_keys"]:
-        # transformers draws them afresh and says so on the console.
-        raise ValueError(
-            f"{folder}: no weights for {sorted(loaded['missing_keys'])[0]}; the folder is not whole."
-        )
-    # Resizing would give a separate head the embedding's rows where the configuration calls them tied.
-    model.config.tie_word_embeddings = lora.is_tied(model)
-    return model
-
-
-def _config_of(folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"generator.backbone {folder}: no config.json here; name a local Hugging Face folder, or 'scratch'."
-        )
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder / 'config.json'}: not a model's ({_first_line(error)}).") from error
-    if not config.is_encoder_decoder or type(config) not in AutoModelForSeq2SeqLM._model_mapping:
-        raise ValueError(
-            f"generator.backbone {folder}: {config.model_type} is no text encoder-decoder; take one such "
-            "as T5, mT5 or BART."
-        )
-    return config
-
-
-def read_text_tokenizer(folder: Path) -> Any:
-    """The text tokenizer of a folder.
-
-    Raises:
-        ValueError: If there is none, or one without an end and a padding token.
-    """
-    if not any((folder / name).is_file() for name in TEXT_TOKENIZERS):
-        raise ValueError(
-            f"{folder}: no text tokenizer here (one of {', '.join(TEXT_TOKENIZERS)}); save it into this folder "
-            "with save_pretrained."
-        )
-    try:
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise ValueError(f"{folder}: its text tokenizer cannot be read ({_first_line(error)}).") from error
-    if found.eos_token_id is None or found.pad_token_id is None:
-        raise ValueError(f"{folder}: its text tokenizer names no eos_token or no pad_token.")
-    return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def fingerprint_of(folder: Path) -> str:
-    """Of a model's configuration and weights, by their bytes."""
-    weights = sorted(folder.glob("*.safetensors"))
-    return files.fingerprint([files.file_hash(one) for one in (folder / "config.json", *weights)])
 
 
 @dataclass(frozen=True)
@@ -311,70 +227,3 @@ def check_codebooks(folder: Path, config: Any, table: SidTable) -> None:
             f"{folder}: the generator was trained on codebooks {pinned}, the SID table is of codebooks "
             f"{table.codebook_fingerprint}. Train the generator again, or use the tokenizer it was built on."
         )
-
-
-def save_backbone(folder: Path, model: Any, text_tokenizer: Any, config: Config, base: Path) -> None:
-    """Writes weights or adapter, configuration and text tokenizer into a folder."""
-    nn.Module.to(model, "cpu")
-    if config.save == "adapter":
-        model.save_pretrained(folder, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # peft's blank form
-        inner = model.get_base_model()
-        inner.config.base_folder = str(base.resolve())
-        inner.config.base_fingerprint = fingerprint_of(base)
-        inner.config.save_pretrained(folder)
-        inner.generation_config.save_pretrained(folder)
-    else:
-        lora.merged(model).save_pretrained(folder)
-    text_tokenizer.save_pretrained(folder)
-
-
-def is_backbone(folder: Path) -> bool:
-    """Whether a saved generator is a backbone and not our own T5."""
-    path = folder / "config.json"
-    return path.is_file() and files.read_json(path).get("history_input") == PROMPT
-
-
-def load_backbone(folder: Path, table: SidTable) -> tuple[Any, Prompts, Any]:
-    """A saved backbone for the SIDs of `table`.
-
-    Returns:
-        The model in evaluation mode, float32, on the CPU; its prompts, without titles yet; its text tokenizer.
-
-    Raises:
-        ValueError: If something is missing, of other codebooks, or an adapter's base is another one.
-    """
-    config, text_tokenizer = _config_of(folder), read_text_tokenizer(folder)
-    check_codebooks(folder, config, table)
-    words = words_of(text_tokenizer, table.level_sizes, config.contexts, str(folder))
-    if words.first_sid != config.first_sid:
-        raise ValueError(
-            f"{folder}: its text tokenizer has sid_tokens from {words.first_sid} on, the model from "
-            f"{config.first_sid}. Put the tokenizer.json back that was saved with it, or train again."
-        )
-    adapted = (folder / "adapter_config.json").is_file()
-    model = _with_base(folder, config, len(text_tokenizer)) if adapted else read_model(folder)
-    return model.eval(), Prompts(words, prompts.Config(**config.prompt)), text_tokenizer
-
-
-def _with_base(folder: Path, saved: Any, num_tokens: int) -> Any:
-    """The base of a saved adapter, its vocabulary grown to so many tokens, with the adapter merged into it."""
-    base = Path(saved.base_folder)
-    if not (base / "config.json").is_file():
-        raise ValueError(
-            f"{folder}: an adapter for {base}, which is not there. Put the base back, or save merged."
-        )
-    found = fingerprint_of(base)
-    if found != saved.base_fingerprint:
-        raise ValueError(
-            f"{folder}: an adapter for another base: {base} has the fingerprint {found}, the adapter was "
-            f"trained on {saved.base_fingerprint}. Put that base back, or train again."
-        )
-    model = read_model(base)
-    size = max(num_tokens, model.get_input_embeddings().num_embeddings)
-    model.resize_token_embeddings(size, mean_resizing=False)
-    for name in BUILT_FOR:
-        setattr(model.config, name, getattr(saved, name))
-    model = lora.with_adapter(model, folder)
-    model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return model

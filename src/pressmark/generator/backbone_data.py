@@ -15,7 +15,7 @@ from pressmark.catalog.items import Catalog
 from pressmark.generator import alignment
 from pressmark.generator.model import item_tokens
 from pressmark.generator.prompts import Asked, Prompts, text_rows, with_drawn_carts
-from pressmark.generator.samples import Samples
+from pressmark.generator.samples import Samples, stretches
 from pressmark.interactions.cases import Split
 from pressmark.sids.table import SidTable
 
@@ -137,13 +137,8 @@ class PromptCollator:
     def _asked(self, numbers: np.ndarray) -> tuple[Asked, Tensor]:
         """Shoppers of samples (n,), and their targets (n,)."""
         place, length = self.samples.place[numbers], self.samples.length[numbers]
-        column = np.arange(length.max(initial=0))
-        # Places behind a history are in range and overwritten.
-        at = np.minimum((place - length)[:, None] + column, len(self.samples.values) - 1)
-        inside = torch.from_numpy(column < length[:, None]).to(self.device)
-        items = self.values[torch.from_numpy(at).to(self.device)].masked_fill(~inside, -1)
         context = None if self.context is None else torch.from_numpy(self.context[place]).to(self.device)
-        asked = Asked(items, torch.from_numpy(length).to(self.device), context)
+        asked = Asked(*stretches(self.values, place - length, length), context)
         return asked, self.values[torch.from_numpy(place).to(self.device)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,16 @@ from torch.nn import functional as F
 from pressmark import distributed, files
 from pressmark.catalog.items import read_catalog
 from pressmark.generator import alignment, lora
-from pressmark.generator.backbone import BuiltFor, build_backbone, fingerprint_of, save_backbone
+from pressmark.generator.backbone import BuiltFor, build_backbone
 from pressmark.generator.backbone_data import Batch, Data, PromptCollator
 from pressmark.generator.checkpointing import checkpoint_activations
+from pressmark.generator.hf_folder import fingerprint_of
 from pressmark.generator.losses import CodeLoss
 from pressmark.generator.model import ItemFacts
 from pressmark.generator.prompts import Prompts
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.samples import Samples, prefix_samples
+from pressmark.generator.saved_backbone import save_backbone
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.codebooks import read_codebooks
@@ -41,13 +42,19 @@ def train(run: Path, config: Config, seed: int) -> None:
     Every process calls it; the first one writes.
 
     Raises:
-        ValueError: If the backbone cannot be used, an earlier stage is missing, or there is nothing to learn.
+        ValueError: If the backbone cannot be used or is to be divided, an earlier stage is missing, or there is
+            nothing to learn.
     """
+    if distributed.sharding():
+        raise ValueError(
+            f"generator.backbone {config.backbone}: a backbone is not divided by {distributed.sharding()}, but "
+            "trained whole on each GPU: launch it with configs/accelerate/ddp.yaml."
+        )
     model, text_tokenizer, task = assemble(run, config, seed)
     data = task.data
     built_on = files.fingerprint(
         "backbone",
-        loop.decisive(asdict(config)) | {"backbone": fingerprint_of(Path(config.backbone))},
+        loop.decisive(config) | {"backbone": fingerprint_of(Path(config.backbone))},
         seed,
         *vars(task.samples).values(),
         task.valid.case_id,

@@ -30,7 +30,7 @@ from transformers import GenerationConfig, LogitsProcessor, T5ForConditionalGene
 from transformers.generation import GenerateBeamEncoderDecoderOutput
 
 from pressmark.generator.beam_search import Masks, SearchTrie, search
-from pressmark.generator.model import normalizer_of
+from pressmark.generator.model import PROMPT, normalizer_of
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.sids.edge_mask import edge_mask
 from pressmark.sids.living_trie import LivingTrie
@@ -88,7 +88,7 @@ class TrieBeamSearch:
         **model_kwargs: Any,
     ) -> GenerateBeamEncoderDecoderOutput | Tensor:
         """What `generate` calls: (B * num_return_sequences, 1 + L) int64 sequences, best first a user."""
-        if getattr(model.config, "history_input", None) == "prompt":
+        if getattr(model.config, "history_input", None) == PROMPT:
             raise ValueError(
                 "this door is for generators from scratch; a backbone numbers its tokens otherwise. Ask a "
                 "GeneratorRecommender, or use prefix_allowed_tokens_fn."

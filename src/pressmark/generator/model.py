@@ -27,6 +27,9 @@ FORMAT = 2
 
 HistoryInput = Literal["tokens", "items", "causal"]
 
+PROMPT = "prompt"
+"""The `history_input` that a saved backbone has in place of those."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -201,8 +204,8 @@ def load_model(folder: Path, table: SidTable) -> T5ForConditionalGeneration:
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder}: no generator here. Run train_generator first.")
     config = T5Config.from_pretrained(folder, local_files_only=True)
-    if getattr(config, "history_input", None) == "prompt":
-        raise ValueError(f"{folder}: a backbone's, not a generator from scratch; see backbone.load_backbone.")
+    if getattr(config, "history_input", None) == PROMPT:
+        raise ValueError(f"{folder}: a backbone's, not a generator from scratch; see saved_backbone.")
     if getattr(config, "history_input", None) == "causal" and getattr(config, "format", 1) != FORMAT:
         raise ValueError(f"{folder}: another version of Pressmark saved it. Train the generator again.")
     kind = CausalT5 if getattr(config, "history_input", None) == "causal" else T5ForConditionalGeneration

@@ -15,7 +15,7 @@ def drawn_rows(known: Tensor, num: int) -> Tensor:
     return mean + std * torch.randn(num, known.shape[1], dtype=known.dtype)
 
 
-def rows_of_codebooks(known: Tensor, codebooks: Sequence[np.ndarray], axes: Sequence[Tensor]) -> Tensor:
+def rows_of_codebooks(known: Tensor, codebooks: Sequence[np.ndarray], axes: Tensor) -> Tensor:
     """A row for each code: its codebook entry, turned into the embedding space.
 
     Entries are centred a level and spread as the known rows are about their mean, so that near codes are near
@@ -24,22 +24,22 @@ def rows_of_codebooks(known: Tensor, codebooks: Sequence[np.ndarray], axes: Sequ
     Args:
         known: (V, D) float32 rows of the vocabulary that was pretrained.
         codebooks: L arrays (K, d) float32, the effective codebooks.
-        axes: For each level (d, D), from `axes_for`.
+        axes: (d, D), from `axes_for`.
 
     Returns:
         (sum of K, D) float32, level after level.
     """
     mean, std = _mean_and_std(known)
     rows = []
-    for book, own in zip(codebooks, axes, strict=True):
-        turned = torch.from_numpy(book - book.mean(axis=0)).to(known.dtype) @ own
+    for book in codebooks:
+        turned = torch.from_numpy(book - book.mean(axis=0)).to(known.dtype) @ axes
         spread = turned.square().mean().sqrt()
         rows.append(mean + turned * (std / spread) if spread > 0 else drawn_rows(known, len(book)))
     return torch.cat(rows)
 
 
-def axes_for(codebooks: Sequence[np.ndarray], width: int) -> list[Tensor]:
-    """For each level (d, width) orthonormal directions: a drawn rotation, of principal axes where d > width.
+def axes_for(codebooks: Sequence[np.ndarray], width: int) -> Tensor:
+    """(d, width) orthonormal directions: a drawn rotation, of principal axes where d > width.
 
     One for all levels: entries of two levels stand to each other as in the tokenizer's space.
     """
@@ -49,7 +49,7 @@ def axes_for(codebooks: Sequence[np.ndarray], width: int) -> list[Tensor]:
     if dim > width:
         kept = torch.linalg.svd(torch.from_numpy(centred), full_matrices=False).Vh[:width].T
     drawn = torch.linalg.qr(torch.randn(width, kept.shape[1])).Q
-    return [kept @ drawn.T] * len(codebooks)
+    return kept @ drawn.T
 
 
 def _mean_and_std(known: Tensor) -> tuple[Tensor, Tensor]:

@@ -158,7 +158,7 @@ class Prompts:
             phrase = self._column(CART, asked.items)
             there = (asked.cart >= 0).any(1, keepdim=True)
             parts += [torch.where(there, phrase, NOTHING), self.spelled(tokens, asked.cart).flatten(1)]
-        return self.joined([*(one.reshape(num, -1) for one in parts)])
+        return self.joined([one.reshape(num, -1) for one in parts])
 
     def spelled(self, tokens: Tensor, items: Tensor) -> Tensor:
         """(..., L) int64 the backbone's numbers of items (...), `NOTHING` for -1."""

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
-from pressmark.generator.backbone import PROMPT, is_backbone, load_backbone
 from pressmark.generator.backbone_data import with_titles
 from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.hf_decoder import Renumbered, decoder_of
 from pressmark.generator.item_head import TriePrior
 from pressmark.generator.model import (
+    PROMPT,
     ItemFacts,
     encoder_arguments,
     history_tokens,
@@ -32,6 +32,7 @@ from pressmark.generator.model import (
     normalizer_of,
 )
 from pressmark.generator.prompts import Asked, Prompts
+from pressmark.generator.saved_backbone import is_backbone, load_backbone
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests, check_request, filter_mask

@@ -263,7 +263,7 @@ class Collator:
         if isinstance(self.samples, Windows):
             return self._windows(self.samples, numbers)
         place, length = self.samples.place[numbers], self.samples.length[numbers]
-        items, lengths = self._stretches(place - length, length)
+        items, lengths = stretches(self.values, place - length, length)
         input_ids, attention_mask = history_tokens(
             self.tokens, items, lengths, self.history_input, self.first_recency
         )
@@ -276,7 +276,7 @@ class Collator:
             np.pad(one[numbers], (0, -len(numbers) % WINDOWS))
             for one in (samples.start, samples.length, samples.overlap)
         )
-        items, lengths = self._stretches(start, length)
+        items, lengths = stretches(self.values, start, length)
         # An item is read where the next one is to be told; a window's last one is told alone.
         input_ids, attention_mask = history_tokens(
             self.tokens, items[:, :-1], (lengths - 1).clamp_min(0), self.history_input, self.first_recency
@@ -299,11 +299,12 @@ class Collator:
         labels = spelled.flatten(0, 1)[chosen]
         return Batch(input_ids, attention_mask, labels, target, spelled, chosen, told, read, content)
 
-    def _stretches(self, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
-        """(n, W) int64 items from each start on, padded with -1; and (n,) int64 their lengths."""
-        column = np.arange(length.max(initial=0))
-        # Places behind a stretch are in range and overwritten.
-        place = np.minimum(start[:, None] + column, len(self.samples.values) - 1)
-        items = self.values[torch.from_numpy(place).to(self.device)]
-        items = items.masked_fill(torch.from_numpy(column >= length[:, None]).to(self.device), -1)
-        return items, torch.from_numpy(length).to(self.device)
+
+def stretches(values: Tensor, start: np.ndarray, length: np.ndarray) -> tuple[Tensor, Tensor]:
+    """(n, W) int64 of `values` (total,) from each start on, padded with -1; and (n,) int64 their lengths."""
+    column = np.arange(length.max(initial=0))
+    # Places behind a stretch are in range and overwritten.
+    place = np.minimum(start[:, None] + column, len(values) - 1)
+    items = values[torch.from_numpy(place).to(values.device)]
+    items = items.masked_fill(torch.from_numpy(column >= length[:, None]).to(values.device), -1)
+    return items, torch.from_numpy(length).to(values.device)

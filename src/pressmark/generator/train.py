@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -108,6 +108,9 @@ class Config:
     num_valid_cases: int = 2000
     mask_history: bool = True
 
+    LATER: ClassVar[tuple[str, ...]] = ("stream", "stream_buffer", "backbone", "finetune", "checkpointing")
+    """See `training.loop.decisive`."""
+
     def __post_init__(self) -> None:
         if self.backbone != SCRATCH and self.init_from:
             raise ValueError(
@@ -117,6 +120,16 @@ class Config:
         if not self.backbone:
             raise ValueError(
                 "generator.backbone is empty; it must be 'scratch' or a local Hugging Face folder."
+            )
+        if self.backbone == SCRATCH and self.finetune != backbones.Config():
+            raise ValueError(
+                "generator.finetune is how a backbone is fitted, and generator.backbone is 'scratch': name a "
+                "backbone's folder, or leave generator.finetune out."
+            )
+        if not self.stream and self.stream_buffer != Config.stream_buffer:
+            raise ValueError(
+                f"generator.stream_buffer is {self.stream_buffer} and there is no generator.stream: name the "
+                "folder of the shards, or leave it out."
             )
         if self.backbone != SCRATCH and self.stream:
             raise ValueError(
@@ -157,7 +170,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     model, task = assemble(run, config, seed)
     built_on = files.fingerprint(
         "generator",
-        loop.decisive(asdict(config)),
+        loop.decisive(config),
         seed,
         *task.samples.contents(),
         task.valid.case_id,

@@ -81,7 +81,7 @@ def train(
     """
     inner = run / "training" / "hybrid"
     built_on = parts_of(run)
-    settings = [loop.decisive(dataclasses.asdict(one)) for one in (of_generator, of_tower)]
+    settings = [loop.decisive(one) for one in (of_generator, of_tower)]
     made = fingerprint(config.cold_share, config.generator_epochs, *settings, seed, built_on)
     if distributed.rank() == 0:
         mark = inner / "made.json"

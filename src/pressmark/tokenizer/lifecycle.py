@@ -14,7 +14,6 @@ histories that name the product go on meaning that SID.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from pressmark import files
 from pressmark.catalog.items import Catalog
 from pressmark.sids.table import FREED, LISTED, WITHDRAWN, Register, write_register
 from pressmark.tokenizer import drift
@@ -134,20 +134,9 @@ def _alone(run: Path) -> Iterator[None]:
     folder = run / "tokenizer"
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing: train the tokenizer of this run first.")
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock, nor any folder to hold it
+    with files.holding(folder, "pressmark tokenize") as take:
+        take(False)
         yield
-        return
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another `pressmark tokenize` is at work on it. Wait for it.") from None
-        yield
-    finally:
-        os.close(held)
 
 
 def _sorted_out(items: Catalog, state: State, keep_changed: bool) -> tuple[Catalog, list[str], dict[str, int]]:

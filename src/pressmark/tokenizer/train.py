@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ def fit_quantizer(
     model.books.requires_grad_(config.codebooks == "gradient")
     task = RQVAETask(vectors, taxonomy, items, config, seed, histories)
     behaviour = (histories.values, histories.offsets) if histories and config.behaviour_weight else ()
-    decisive = loop.decisive(asdict(config))
+    decisive = loop.decisive(config)
     fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, decisive, seed, *behaviour)
     record = loop.fit(model, task, config.training, folder, seed, fingerprint)
     if rank() == 0:

@@ -87,15 +87,19 @@ class Config:
             raise ValueError(f"training.learning_rate is {self.learning_rate}; it must be above 0.")
 
 
-def decisive(settings: dict[str, Any]) -> dict[str, Any]:
-    """A stage's config as a dict, less what tells only when to save and where to log: it changes no result."""
-    if "training" not in settings:
-        return settings
-    idle = ("checkpoint_every", "log_with")
-    training = {key: value for key, value in settings["training"].items() if key not in idle}
-    # How a stream would be read says nothing where there is none.
-    unread = () if settings.get("stream") else ("stream", "stream_buffer")
-    return {key: value for key, value in settings.items() if key not in unread} | {"training": training}
+def decisive(config: Any) -> dict[str, Any]:
+    """A stage's config as a dict, less what changes no result.
+
+    That is when to save and where to log, and what stands at its default among the keys that the config's class
+    names in `LATER`: finished runs know nothing of those.
+    """
+    settings, usual = asdict(config), type(config)()
+    for key in getattr(config, "LATER", ()):
+        if getattr(config, key) == getattr(usual, key):
+            del settings[key]
+    for key in ("checkpoint_every", "log_with") if "training" in settings else ():
+        del settings["training"][key]
+    return settings
 
 
 class Task(Protocol):
