@@ -82,7 +82,7 @@ class Explanation:
         item: Its item_index.
         steps: One a code.
         substitutes: Rows of items that share its deep prefix, nearest first.
-        cousins: Rows of items of other categories that share its first code, nearest first.
+        cousins: Rows of further items that share its first code, of other categories, nearest first.
         nearest: Its nearest codes where it has others; else ().
         holders: Rows of the items that have the nearest codes; () where nobody has them.
     """

@@ -149,7 +149,7 @@ def _no_cousins(run: LabelledRun, one: Explanation) -> str:
         return "the catalog has one category"
     if taxonomy.path_length[one.item, 0] == 0:
         return "the product has no category"
-    return "none: all products with its first code are of its own kind"
+    return "none but those above: all others with its first code are of its own kind"
 
 
 def _list(
