@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pressmark import files
-from pressmark.catalog.embeddings import embed
+from pressmark.catalog.embeddings import embed, vectors_cache
 from pressmark.catalog.grocery import read_truth
 from pressmark.catalog.items import read_catalog
 from pressmark.catalog.taxonomy import build_taxonomy
@@ -312,7 +312,7 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
         own, _ = embed(
             read_catalog(run / "data" / "items.parquet"),
             vectors_config,
-            _cache(run),
+            vectors_cache(run),
             np.ones(len(catalog), bool),
         )
         vectors = own.copy()
@@ -340,10 +340,6 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
         {**here, "method": f"prefix_{name}", **figures(score[known], moved[known])}
         for name, score in scores.items()
     ]
-
-
-def _cache(run: Path) -> Path:
-    return (run / files.read_json(run / "data" / "vectors.json")["path"]).parent
 
 
 def picture(found: dict[str, Any], name: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pressmark.catalog.embeddings import Config
 from pressmark.catalog.paths import CategoryPath, parse_category
-from pressmark.files import write_parquet
+from pressmark.files import read_lines, write_parquet
 from pressmark.insight.categories.assemble import Shop, labelled, read_shop, sources_of
 from pressmark.insight.categories.leaves import SEPARATOR, Leaves
 from pressmark.insight.categories.pool import fit_pool
@@ -81,11 +81,9 @@ def read_leaves(path: Path) -> list[CategoryPath]:
     """Paths of a text file, one a line, whole from the root.
 
     Raises:
-        ValueError: If there is no such file, or no path in it.
+        ValueError: If there is no such file, it is not UTF-8, or there is no path in it.
     """
-    if not path.is_file():
-        raise ValueError(f"--leaves {path}: no such file.")
-    found = [one for line in path.read_text("utf-8-sig").splitlines() for one in parse_category(line).paths]
+    found = [one for line in read_lines(path, "--leaves") for one in parse_category(line).paths]
     if not found:
         raise ValueError(f"--leaves {path}: no path in it; write one a line, such as Dairy > Milk > Goat.")
     return found
