@@ -12,21 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.integration.tiny import tiny_arguments
 
-from pressmark import stages
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.cli import main
-from pressmark.experiment import parse
 from pressmark.files import read_parquet
 from pressmark.interactions.split_files import read_split, write_split
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    experiment, _ = parse(tiny_arguments(tmp_path_factory.mktemp("tiny")))
-    stages.train_tokenizer(experiment)
-    return experiment.run
+@pytest.fixture
+def run(tiny_run: Path) -> Path:
+    return tiny_run
 
 
 def changed(run: Path, place: Path, **columns: object) -> Path:

@@ -43,7 +43,8 @@ def audit(arguments: Sequence[str], vectors: Config) -> None:
     review = read_review(options.review, set(shop.catalog.item_id)) if options.review else NOTHING
     judged = judge(leaves, pool_of(shop, leaves, folds, options.seed), folds.fold, options.seed)
     codes, sids = _codes(options.run, shop)
-    found = findings(shop, leaves, judged, sids, options.confidence, review.decided)
+    found = [one for one in findings(shop, leaves, judged, sids, options.confidence)
+             if page.finding_key(one, shop, leaves) not in review.decided]  # fmt: skip
     twins = [one for one in duplicates(codes, shop.content.vectors, options.cosine)
              if page.twin_key(one, shop) not in review.decided]  # fmt: skip
     shaped = [one for one in shapes(codes[:, 0], leaves) if page.shape_key(one, leaves) not in review.decided]

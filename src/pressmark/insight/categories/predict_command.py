@@ -96,12 +96,8 @@ def tower_names(run: Path, shop: Shop, leaves: Leaves) -> list[Names]:
     from pressmark.dual_tower.recommend import load_dual_tower
 
     tower = load_dual_tower(run)
-    source = Names(
-        tower.embed_texts(shop.content.texts),
-        tower.embed_texts([SEPARATOR.join(path) for path in leaves.paths]),
-    )
-    source.name = "tower"
-    return [source]
+    names = tower.embed_texts([SEPARATOR.join(path) for path in leaves.paths])
+    return [Names(tower.embed_texts(shop.content.texts), names, "tower")]
 
 
 def _write(
