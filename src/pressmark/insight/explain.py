@@ -157,7 +157,9 @@ def _steps(labelled: LabelledRun, item: int) -> list[Step]:
     patient, prefixes = labelled.patient, labelled.prefixes
     said, sid = grams_of(patient.catalog.title[item], 3), patient.table.sids[item]
     residual = patient.quantizer.latents(patient.vectors[item : item + 1])[0].astype(np.float64)
-    content, codebooks = float(np.square(residual).sum()), patient.quantizer.codebooks()
+    # A product without text has no content, whatever latent the tokenizer makes of nothing.
+    content = float(np.square(residual).sum()) if patient.vectors[item].any() else 0.0
+    codebooks = patient.quantizer.codebooks()
     steps = []
     for level, code in enumerate(sid.tolist()):
         prefix = int(prefixes.of_item[item, level + 1])
