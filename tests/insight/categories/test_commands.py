@@ -135,6 +135,8 @@ def test_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     num, out = len(catalog_of(run)), tmp_path / "a.parquet"
     assert "config.yaml is missing" in fails(capsys, "audit", "--run", tmp_path, "--out", out)
     assert "must lie in 0..1" in fails(capsys, "audit", "--run", run, "--out", out, "--confidence", "2")
+    assert "--cosine is 2.0" in fails(capsys, "audit", "--run", run, "--out", out, "--cosine", "2")
+    assert "--seed is -1" in fails(capsys, "categorize", "--run", run, "--out", out, "--seed", "-1")
     assert "ends in .parquet" in fails(capsys, "audit", "--run", run, "--out", tmp_path / "a.csv")
     bare = changed(run, tmp_path / "bare", category=((),) * num)
     for command in ("audit", "categorize"):

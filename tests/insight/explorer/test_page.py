@@ -47,7 +47,7 @@ def test_as_a_user_calls_it(tiny_run: Path, tmp_path: Path, capsys: pytest.Captu
     html = (run / "explorer.html").read_text("utf-8")
     assert "The doctor" in html
     assert 'id="tab-evaluation"' not in html
-    # Twice the same bytes.
+    # The same data again, but for the audit that was not given.
     main(["report", "--run", str(run), "--out", str(tmp_path / "again.html")])
     pages = [html, (tmp_path / "again.html").read_text("utf-8")]
     data = [unpacked(re.search(r'id="data">([^<]*)<', one)[1]) for one in pages]  # type: ignore[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,32 @@ class Shop:
     near: Neighbours
     codes: np.ndarray
     together: Neighbours | None
+
+
+def add_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """What both commands ask for; `out` says what is written."""
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
+    )
+    parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument(
+        "--trust-vectors", action="store_true", help="read vectors that were brought along, as they are"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Those of `add_options` and --confidence.
+
+    Raises:
+        ValueError: Where one cannot be used.
+    """
+    if options.out.suffix != ".parquet":
+        raise ValueError(f"--out {options.out}: name a file that ends in .parquet.")
+    if not 0 <= options.confidence <= 1:
+        raise ValueError(f"--confidence is {options.confidence}; it must lie in 0..1.")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}; it must be 0 or more.")
 
 
 def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> Shop:
