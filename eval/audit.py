@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pressmark import files
-from pressmark.catalog.embeddings import embed
+from pressmark.catalog.embeddings import embed, vectors_cache
 from pressmark.catalog.grocery import read_truth
 from pressmark.catalog.items import read_catalog
 from pressmark.catalog.taxonomy import build_taxonomy
@@ -233,13 +233,14 @@ def study(shop: Shop, base: Leaves, options: argparse.Namespace) -> dict[str, An
 
 
 def curve(score: np.ndarray, wrong: np.ndarray) -> list[list[float]]:
-    """Precision at 101 recalls."""
+    """The best precision at 101 recalls or more: steps, since equal scores come all at once or not at all."""
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(wrong, score)
-    best = np.maximum.accumulate(precision)  # recall falls along the curve
+    # Recall falls along the curve; its last point, precision 1 at recall 0, is nobody's.
+    best, recall = np.maximum.accumulate(precision[:-1])[::-1], recall[:-1][::-1]
     at = np.linspace(0, 1, 101)
-    return [at.tolist(), np.interp(at, recall[::-1], best[::-1]).round(4).tolist()]
+    return [at.tolist(), best[np.searchsorted(recall, at - 1e-9)].round(4).tolist()]
 
 
 def line(row: Row) -> str:
@@ -311,7 +312,7 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
         own, _ = embed(
             read_catalog(run / "data" / "items.parquet"),
             vectors_config,
-            _cache(run),
+            vectors_cache(run),
             np.ones(len(catalog), bool),
         )
         vectors = own.copy()
@@ -323,7 +324,6 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
         fit = lambda x, items, at: train.fit_quantizer(x, tree, items, at, seed, Path(scratch))[0].encode(x)  # noqa: E731
         content = shop.content.vectors
         half = make_folds(leaves.label, seed, 2).fold
-        crossed = np.empty((len(catalog), len(config.level_sizes)), np.int64)
         scores = {"run_sids": prefix_scores(fit(vectors, every, config), leaves.label)}
         plain = dataclasses.replace(config, contrastive_weight=0.0)
         scores["lambda_0"] = prefix_scores(fit(content, every, plain), leaves.label)
@@ -342,10 +342,6 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
     ]
 
 
-def _cache(run: Path) -> Path:
-    return (run / files.read_json(run / "data" / "vectors.json")["path"]).parent
-
-
 def picture(found: dict[str, Any], name: str) -> None:
     """Precision-recall curves and calibration."""
     from matplotlib.figure import Figure
@@ -356,7 +352,7 @@ def picture(found: dict[str, Any], name: str) -> None:
     panels = drawn.subplots(1, len(curves) + 1, squeeze=False)[0]
     for panel, ((rate, kind), own) in zip(panels, curves.items(), strict=False):
         for colour, method in zip(COLOURS, shown, strict=False):
-            panel.plot(*own[method], color=colour, label=method.replace("_", " "))
+            panel.step(*own[method], where="pre", color=colour, label=method.replace("_", " "))
         panel.set(
             title=f"{kind.replace('_', ' ')}, {rate:.1%} of the labels",
             xlabel="recall",
@@ -418,7 +414,8 @@ def main() -> None:
         what, found = "audit_vouching", {"rows": vouching(options.run, shop, base, options)}
     else:
         found = planted(shop, base, options) if options.store else study(shop, base, options)
-        picture(found, f"{what}-{options.record or 'last'}") if options.record else None
+        if options.record:
+            picture(found, f"{what}-{options.record}")
         found.pop("curves")
     if options.record:
         record(what, options.record, found, shlex.join(["python", *sys.argv]), settings, options.seeds)

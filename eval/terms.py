@@ -38,6 +38,7 @@ from pressmark.evaluation.record import record
 from pressmark.insight.terms import mining, model
 from pressmark.insight.terms.encoders import TextEncoder, text_encoder
 from pressmark.insight.terms.examples import Examples, mask_titles
+from pressmark.insight.words import words_of
 from pressmark.sids.table import read_sids
 
 NEIGHBOURS = 50
@@ -61,7 +62,7 @@ def bags(texts: Sequence[str], words: dict[str, int]) -> csr_matrix:
 
 
 def _split(text: str) -> list[str]:
-    return [word.text for word in model.words_of(text)]
+    return [word.text for word in words_of(text)]
 
 
 def methods(terms: list[str], known: Examples, encoder: TextEncoder) -> dict[str, Scores]:

@@ -27,6 +27,15 @@ def test_precision_by_hand() -> None:
     assert found["average_precision"] == pytest.approx((1 + 2 / 3) / 2)
 
 
+def test_equal_scores_make_a_step() -> None:
+    # One wrong of one, then three wrong of the ten that score alike: half of that recall is not to be had.
+    score, wrong = np.repeat([2.0, 1.0], [1, 10]), np.repeat([True, False], [4, 7])
+    recall, precision = audit.curve(score, wrong)
+    assert [precision[recall.index(one)] for one in (0.0, 0.25, 0.26, 1.0)] == [1.0, 1.0, 0.3636, 0.3636]
+    # All alike: what chance gives, at every recall.
+    assert set(audit.curve(np.ones(11), wrong)[1]) == {0.3636}
+
+
 def test_prefix_majority_leaves_the_product_itself_out() -> None:
     codes, label = np.array([[0, 0], [0, 0], [0, 1], [1, 0]]), np.array([0, 0, 1, 0])
     # The longest prefix with one other: 0_0 for the first two, 0 for the third, none for the last.

@@ -118,6 +118,24 @@ def read_json(path: str | Path) -> Any:
         ) from error
 
 
+def read_lines(path: Path, option: str) -> list[str]:
+    """The lines of a text file that a command was given; only line ends part lines.
+
+    Args:
+        path: The file.
+        option: That names it, for the message.
+
+    Raises:
+        ValueError: If there is no such file, or it is not UTF-8.
+    """
+    if not path.is_file():
+        raise ValueError(f"{option} {path}: no such file.")
+    try:
+        return path.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{option} {path}: not UTF-8 ({error}). Save it as UTF-8.") from error
+
+
 def write_parquet(path: str | Path, table: pa.Table) -> None:
     """Writes a pyarrow table."""
     with replacing(path) as partial:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pressmark import distributed
-from pressmark.files import read_json, write_json
+from pressmark.files import read_lines, write_json
 from pressmark.tokenizer import drift
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def embedder(run: Path, path: Path | None = None) -> tuple[Columns, Callable[[Ca
         run: The run folder.
         path: The new items' vectors, where the run's are precomputed.
     """
-    from pressmark.catalog.embeddings import read_vectors
+    from pressmark.catalog.embeddings import read_vectors, vectors_cache
     from pressmark.catalog.items import read_catalog
     from pressmark.catalog.later_vectors import embed_later
     from pressmark.experiment import read_run
@@ -116,9 +116,7 @@ def embedder(run: Path, path: Path | None = None) -> tuple[Columns, Callable[[Ca
     def embed(new: Catalog) -> np.ndarray:
         own = read_catalog(run / "data" / "items.parquet")
         fitted_on = read_split(run / "data", own).fitted_on
-        # The run's own vectors say where the cache of its catalog lies.
-        cache = (run / read_json(run / "data" / "vectors.json")["path"]).parent
-        return embed_later(new, own, read_vectors(run), fitted_on, vectors, cache, path)
+        return embed_later(new, own, read_vectors(run), fitted_on, vectors, vectors_cache(run), path)
 
     return columns, embed
 
@@ -217,13 +215,8 @@ def read_ids(path: Path, option: str) -> list[str]:
         tables.check_format(path)
         frame = tables.read_table(path, {"item_id": "item_id"}, {})
         ids = tables.read_ids(frame, "item_id", path, "item_id").drop_nulls().to_list()
-    elif not path.is_file():
-        raise ValueError(f"{option} {path}: no such file.")
     else:
-        try:
-            ids = [line for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{option} {path}: not UTF-8 ({error}). Save the ids as UTF-8.") from error
+        ids = [line for line in read_lines(path, option) if line.strip()]
     if not ids:
         raise ValueError(f"{option} {path}: no id in it; write one item_id a line.")
     return [one.removesuffix("\r") for one in ids]

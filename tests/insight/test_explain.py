@@ -95,7 +95,8 @@ def test_items_without_text(patient: Patient) -> None:
     labelled = label_run("r", replace(one, vectors=vectors, codes=patient.quantizer.encode(vectors)))
     shown = text_of([labelled], [0], 3)
     assert shown.startswith("(no title)\n")
-    assert all(step.num_items >= 1 for step in explain(labelled, 0).steps)
+    assert "it has no text, so its codes mean nothing" in shown
+    assert all(step.explained is None for step in explain(labelled, 0).steps)
 
 
 def test_an_unknown_item_names_those_that_are_written_alike(

@@ -5,7 +5,7 @@ from tests.insight.conftest import titles
 
 from pressmark.catalog.items import Catalog
 from pressmark.catalog.taxonomy import build_taxonomy
-from pressmark.insight.labels import category_mix, label_prefixes, own_words
+from pressmark.insight.labels import category_mix, label_prefixes
 from pressmark.insight.prefixes import find_prefixes
 from pressmark.insight.words import count_grams
 
@@ -76,10 +76,6 @@ def test_titles_without_a_word_give_no_terms() -> None:
 def test_category_mix() -> None:
     dairy, pets = ("Shop", "Dairy"), ("Shop", "Pets")
     tree = build_taxonomy([(dairy,), (dairy,), (pets,), ()])
-    assert category_mix(tree, np.arange(4)) == [("Dairy", 2 / 3), ("Pets", 1 / 3)]
-    assert category_mix(tree, np.array([3])) == []
-    assert category_mix(build_taxonomy([(), ()]), np.arange(2)) == []
-
-
-def test_own_words() -> None:
-    assert own_words(["nail polish", "red"], {"polish", "red"}) == ["red"]
+    assert category_mix(tree, np.arange(4), 3) == [(("Dairy",), 2 / 3), (("Pets",), 1 / 3)]
+    assert category_mix(tree, np.array([3]), 3) == []
+    assert category_mix(build_taxonomy([(), ()]), np.arange(2), 3) == []

@@ -22,9 +22,6 @@ def test_appended_products_are_in_and_removed_ones_out(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    shutil.copytree(tiny_run.parent / "vectors", tmp_path / "vectors", dirs_exist_ok=True) if (
-        tiny_run.parent / "vectors"
-    ).is_dir() else None
     items = pl.read_parquet(run / "data" / "items.parquet").head(6)
     new = items.with_columns(pl.format("new-{}", "item_id").alias("item_id"))
     new.write_parquet(tmp_path / "new.parquet")

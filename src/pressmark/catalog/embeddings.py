@@ -158,6 +158,11 @@ def read_vectors(run: Path) -> np.ndarray:
     return vectors
 
 
+def vectors_cache(run: Path) -> Path:
+    """The folder of cached vectors that a prepared run shares with others of its catalog."""
+    return (run / files.read_json(run / "data" / "vectors.json")["path"]).parent
+
+
 def _stored(path: Path, compute: Callable[[], np.ndarray]) -> tuple[np.ndarray, Path]:
     """The vectors at `path`, computed and written first where they are missing."""
     if not path.exists():

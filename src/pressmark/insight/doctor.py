@@ -102,11 +102,7 @@ def read_patient(run: str | Path) -> Patient:
             files do not belong together.
     """
     run = Path(run)
-    if not (run / "data" / "items.parquet").is_file():
-        raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark run` first.")
-    if not (run / "tokenizer" / "sids.parquet").is_file():
-        raise ValueError(f"{run / 'tokenizer' / 'sids.parquet'} is missing. Run train_tokenizer first.")
-    catalog = read_catalog(run / "data" / "items.parquet")
+    catalog = read_tokenized(run)
     vectors = read_vectors(run)
     quantizer = load_quantizer(run / "tokenizer")
     table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
@@ -128,6 +124,19 @@ def read_patient(run: str | Path) -> Patient:
         quantizer.encode(vectors),
         table,
     )
+
+
+def read_tokenized(run: Path) -> Catalog:
+    """A run's items, where it has SIDs too.
+
+    Raises:
+        ValueError: If the run is not prepared or its tokenizer not trained.
+    """
+    if not (run / "data" / "items.parquet").is_file():
+        raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark run` first.")
+    if not (run / "tokenizer" / "sids.parquet").is_file():
+        raise ValueError(f"{run / 'tokenizer' / 'sids.parquet'} is missing. Run train_tokenizer first.")
+    return read_catalog(run / "data" / "items.parquet")
 
 
 def diagnose(run: str | Path, patient: Patient, seed: int = 0) -> Diagnosis:

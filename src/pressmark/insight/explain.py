@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from pressmark.catalog.items import Catalog
+from pressmark.catalog.paths import CategoryPath
 from pressmark.insight.doctor import Patient, read_patient
-from pressmark.insight.labels import Labels, category_mix, label_prefixes, own_words
+from pressmark.insight.labels import Labels, category_mix, label_prefixes
 from pressmark.insight.prefixes import Prefixes, find_prefixes
 from pressmark.insight.relatives import relatives
 from pressmark.insight.today import as_of_today
@@ -41,7 +41,7 @@ class LabelledRun:
         items = self.prefixes.items(prefix)
         mix = category_mix(self.patient.taxonomy, items, 1) if len(items) > 1 else []
         title = self.patient.catalog.title[items[0]]
-        return mix[0][0].rsplit(" > ", 1)[-1] if mix else title or "(no title)"
+        return mix[0][0][-1] if mix else title or "(no title)"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Step:
     num_items: int
     label: str
     said: tuple[str, ...]
-    mix: tuple[tuple[str, float], ...]
+    mix: tuple[tuple[CategoryPath, float], ...]
     explained: float | None
     runner_up: int
     times_as_far: float
@@ -82,7 +82,7 @@ class Explanation:
         item: Its item_index.
         steps: One a code.
         substitutes: Rows of items that share its deep prefix, nearest first.
-        cousins: Rows of items of other categories that share its first code, nearest first.
+        cousins: Rows of further items that share its first code, of other categories, nearest first.
         nearest: Its nearest codes where it has others; else ().
         holders: Rows of the items that have the nearest codes; () where nobody has them.
     """
@@ -116,9 +116,8 @@ def find_item(catalog: Catalog, item_id: str, where: str) -> int:
     Raises:
         ValueError: If the catalog lacks it; names ids that are written alike.
     """
-    rows = np.flatnonzero(catalog.item_id == item_id)
-    if len(rows):
-        return int(rows[0])
+    if item_id in catalog.rows:
+        return catalog.rows[item_id]
     ids = [str(one) for one in catalog.item_id]
     folded = [one for one in ids if one.casefold() == item_id.strip().casefold()]
     near = folded or get_close_matches(item_id, ids, 3, 0.6) or ids[:3]
@@ -158,7 +157,9 @@ def _steps(labelled: LabelledRun, item: int) -> list[Step]:
     patient, prefixes = labelled.patient, labelled.prefixes
     said, sid = grams_of(patient.catalog.title[item], 3), patient.table.sids[item]
     residual = patient.quantizer.latents(patient.vectors[item : item + 1])[0].astype(np.float64)
-    content, codebooks = float(np.square(residual).sum()), patient.quantizer.codebooks()
+    # A product without text has no content, whatever latent the tokenizer makes of nothing.
+    content = float(np.square(residual).sum()) if patient.vectors[item].any() else 0.0
+    codebooks = patient.quantizer.codebooks()
     steps = []
     for level, code in enumerate(sid.tolist()):
         prefix = int(prefixes.of_item[item, level + 1])
@@ -175,7 +176,7 @@ def _steps(labelled: LabelledRun, item: int) -> list[Step]:
                 prefix,
                 int(prefixes.num_items[prefix]),
                 labelled.label_of(prefix),
-                tuple(own_words(labelled.labels.terms[prefix], said)),
+                tuple(term for term in labelled.labels.terms[prefix] if term in said),
                 tuple(category_mix(patient.taxonomy, prefixes.items(prefix), 2)),
                 explained,
                 *other,
@@ -198,9 +199,3 @@ def _second(distance: np.ndarray, code: int) -> tuple[int, float]:
 def shared_codes(sids: np.ndarray, a: int, b: int) -> int:
     """How many first codes two items share."""
     return int(np.logical_and.accumulate(sids[a] == sids[b]).sum())
-
-
-def in_common(a: Sequence[str], b: Sequence[str]) -> list[str]:
-    """Those of the first that are among the second, in order."""
-    known = set(b)
-    return [one for one in a if one in known]

@@ -15,7 +15,6 @@ from pressmark.insight.explain import (
     Step,
     explain,
     find_item,
-    in_common,
     read_labelled,
     shared_codes,
 )
@@ -106,7 +105,7 @@ def _step(run: LabelledRun, one: Explanation, place: int, step: Step, width: int
     count = "this product alone" if step.num_items == 1 else f"{step.num_items:,} products"
     lines = _wrap(f"{prefix}  {count}" + (f": {step.label}" if step.num_items > 1 else ""), width)
     if step.num_items > 1:
-        mix = ", ".join(f"{_last(name)} {share:.0%}" for name, share in step.mix)
+        mix = ", ".join(f"{path[-1]} {share:.0%}" for path, share in step.mix)
         lines += _wrap(mix, width, 4)
     examples = [item for item in run.labels.examples[step.prefix] if item != one.item]
     if step.num_items > 2 and examples:
@@ -149,7 +148,7 @@ def _no_cousins(run: LabelledRun, one: Explanation) -> str:
         return "the catalog has one category"
     if taxonomy.path_length[one.item, 0] == 0:
         return "the product has no category"
-    return "none: all products with its first code are of its own kind"
+    return "none but those above: all others with its first code are of its own kind"
 
 
 def _list(
@@ -174,17 +173,13 @@ def _agreement(runs: Sequence[LabelledRun], found: Sequence[Explanation]) -> lis
             [str(run.patient.catalog.item_id[item]) for item in getattr(one, name)]
             for run, one in zip(runs, found, strict=True)
         ]
-        both = in_common(ids[0], ids[1])
+        both = [one for one in ids[0] if one in ids[1]]
         lines.append(f"{name} in both: {', '.join(both) if both else 'none'}")
     return lines
 
 
 def _title(run: LabelledRun, item: int) -> str:
     return textwrap.shorten(run.patient.catalog.title[item] or "(no title)", 60, placeholder=" ...")
-
-
-def _last(path: str) -> str:
-    return path.rsplit(" > ", 1)[-1]
 
 
 def _wrap(text: str, width: int, indent: int = 0) -> list[str]:

@@ -19,6 +19,7 @@ from scipy.sparse import csr_matrix
 
 from pressmark.catalog.embeddings import unit_rows
 from pressmark.catalog.items import Catalog
+from pressmark.catalog.paths import CategoryPath
 from pressmark.catalog.taxonomy import Taxonomy
 from pressmark.insight.prefixes import Prefixes
 from pressmark.insight.words import count_grams
@@ -60,12 +61,7 @@ def label_prefixes(prefixes: Prefixes, catalog: Catalog, vectors: np.ndarray) ->
     )
 
 
-def own_words(terms: Sequence[str], title_grams: set[str]) -> list[str]:
-    """Those of a label's terms that a title says."""
-    return [term for term in terms if term in title_grams]
-
-
-def category_mix(taxonomy: Taxonomy, items: np.ndarray, most: int = 3) -> list[tuple[str, float]]:
+def category_mix(taxonomy: Taxonomy, items: np.ndarray, most: int) -> list[tuple[CategoryPath, float]]:
     """The commonest categories of some items, by their first paths, and their shares of the items with one.
 
     Args:
@@ -80,7 +76,7 @@ def category_mix(taxonomy: Taxonomy, items: np.ndarray, most: int = 3) -> list[t
     counts = Counter(leaves[leaves >= 0].tolist())
     total = sum(counts.values())
     ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-    return [(" > ".join(taxonomy.node_path[node]), count / total) for node, count in ranked[:most]]
+    return [(taxonomy.node_path[node], count / total) for node, count in ranked[:most]]
 
 
 def _distinctive_terms(prefixes: Prefixes, says: csr_matrix, names: list[str]) -> tuple[tuple[str, ...], ...]:

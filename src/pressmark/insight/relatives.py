@@ -27,7 +27,7 @@ def relatives(
 
     A substitute shares at least `deep` codes. A cousin shares at least the first code, and its category shares
     no name with the item's but, at most, one further up than the last but one; items without a category have
-    none and are none.
+    none and are none. What is named as a substitute is not named again as a cousin.
 
     Args:
         prefixes: Of N items.
@@ -51,6 +51,8 @@ def relatives(
         rows = [place[int(one)] for one in own]
         substitutes[rows] = _best(np.where(shared >= deep(prefixes.sids.shape[1]), score, -np.inf), near, most)
         elsewhere = (relation == COUSIN) | (relation == UNRELATED)
+        for named in substitutes[rows].T:
+            elsewhere &= near[None, :] != named[:, None]
         cousins[rows] = _best(np.where(elsewhere, score, -np.inf), near, most)
     return substitutes, cousins
 

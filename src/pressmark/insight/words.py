@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from pressmark.interactions.histories import Histories
+
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 # A hyphen within a word joins ("stir-fry" is "stir fry"); anything but that and spaces ends a phrase.
 _JOINT = re.compile(r"\s*|-")
@@ -143,8 +145,15 @@ def count_grams(titles: Sequence[str], longest: int, least: int = 2) -> tuple[cs
             counts[gram] = counts.get(gram, 0) + 1
     names = sorted(gram for gram, count in counts.items() if count >= least)
     column = {gram: number for number, gram in enumerate(names)}
-    rows = [sorted(column[gram] for gram in one if gram in column) for one in said]
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-    indices = np.fromiter((gram for row in rows for gram in row), np.int64, int(indptr[-1]))
-    data = np.ones(len(indices), np.float32)
-    return csr_matrix((data, indices, indptr), shape=(len(titles), len(names))), names
+    return ones_at([sorted(column[gram] for gram in one if gram in column) for one in said], len(names)), names
+
+
+def ones_at(columns: Sequence[Sequence[int]], width: int) -> csr_matrix:
+    """(n, width) float32: 1 in the columns named for each row, each at most once and ascending.
+
+    >>> ones_at([[0, 2], []], 3).toarray().tolist()
+    [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    rows = Histories.from_lists(columns)
+    data = np.ones(len(rows.values), np.float32)
+    return csr_matrix((data, rows.values, rows.offsets), shape=(len(rows), width))

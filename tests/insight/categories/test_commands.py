@@ -12,21 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tests.integration.tiny import tiny_arguments
 
-from pressmark import stages
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.cli import main
-from pressmark.experiment import parse
 from pressmark.files import read_parquet
 from pressmark.interactions.split_files import read_split, write_split
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    experiment, _ = parse(tiny_arguments(tmp_path_factory.mktemp("tiny")))
-    stages.train_tokenizer(experiment)
-    return experiment.run
+@pytest.fixture
+def run(tiny_run: Path) -> Path:
+    return tiny_run
 
 
 def changed(run: Path, place: Path, **columns: object) -> Path:
@@ -140,6 +135,8 @@ def test_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     num, out = len(catalog_of(run)), tmp_path / "a.parquet"
     assert "config.yaml is missing" in fails(capsys, "audit", "--run", tmp_path, "--out", out)
     assert "must lie in 0..1" in fails(capsys, "audit", "--run", run, "--out", out, "--confidence", "2")
+    assert "--cosine is 2.0" in fails(capsys, "audit", "--run", run, "--out", out, "--cosine", "2")
+    assert "--seed is -1" in fails(capsys, "categorize", "--run", run, "--out", out, "--seed", "-1")
     assert "ends in .parquet" in fails(capsys, "audit", "--run", run, "--out", tmp_path / "a.csv")
     bare = changed(run, tmp_path / "bare", category=((),) * num)
     for command in ("audit", "categorize"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.insight.conftest import with_catalog
+from tests.scripts import load_script
 
 from pressmark.insight.doctor import Patient, diagnose
 from pressmark.insight.explain import LabelledRun, label_run
@@ -21,14 +22,7 @@ from pressmark.insight.explorer.page import Page, render
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
+FLAGS = load_script("bench_explorer").FLAGS
 EVIL = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'> Evil Cr\u00e8me"
 
 
@@ -69,7 +63,7 @@ def labelled(patient: Patient) -> LabelledRun:
 @pytest.fixture(scope="module")
 def address(labelled: LabelledRun, tmp_path_factory: pytest.TempPathFactory) -> str:
     ids = labelled.patient.catalog.item_id
-    flags = [Flag(str(ids[0]), EVIL, EVIL, 0.5, "high"), Flag(str(ids[9]), "odd one out", "Dairy > Milk", 0.9)]
+    flags = [Flag(str(ids[0]), EVIL, 0.5, 0.25), Flag(str(ids[9]), "Dairy > Milk", 0.9, 1.0)]
     with pytest.MonkeyPatch.context() as patch:
         place = module.place_items
         patch.setattr(module, "place_items", lambda vectors, seed: place(vectors, seed, 40))
@@ -226,7 +220,9 @@ def test_sorting(visit: Visit) -> None:
 
     visit.until(ordered, True)
     visit.page.click('[data-column="flags"] button')
-    visit.until(lambda: "odd one out" in visit.texts("#row-0 .flags")[0], True)  # the surest first
+    surest = str(visit.labelled.patient.catalog.title[9])
+    visit.until(lambda: visit.texts("#row-0 .title")[0].startswith(surest), True)
+    visit.sees("#row-0 .flags", ["doubtful category"])
 
 
 def test_flags_and_new_products(visit: Visit) -> None:
@@ -242,7 +238,7 @@ def test_flags_and_new_products(visit: Visit) -> None:
     visit.sees("#details h3", [EVIL])
     note = visit.texts(".note")[0]
     assert EVIL in note
-    assert "confidence 50%" in note
+    assert "severity 0.25, confidence 50%" in note
 
 
 def test_map_and_verdicts(visit: Visit) -> None:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pressmark.insight.categories.findings import SCHEMA
-from pressmark.insight.explorer.flags import DOUBTFUL, Flag, read_flags
+from pressmark.insight.explorer.flags import Flag, read_flags
 
 
 def test_the_file_of_an_audit(tmp_path: Path) -> None:
@@ -17,8 +17,8 @@ def test_the_file_of_an_audit(tmp_path: Path) -> None:
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "audit.parquet")
     assert read_flags(tmp_path / "audit.parquet") == [
-        Flag("a", DOUBTFUL, "Dairy > Milk", 0.9, "severity 0.25"),
-        Flag("b", DOUBTFUL, "", 0.5, "severity 1.00"),
+        Flag("a", "Dairy > Milk", 0.9, 0.254),
+        Flag("b", "", 0.5, 1.0),
     ]
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pressmark import files
-from pressmark.catalog.embeddings import Config, read_vectors
+from pressmark.catalog.embeddings import Config, read_vectors, vectors_cache
 from pressmark.catalog.items import Catalog, read_catalog
 from pressmark.catalog.paths import CategoryPath
 from pressmark.insight.categories import sources
 from pressmark.insight.categories.content import Content, content_of
 from pressmark.insight.categories.folds import Folds, make_folds
-from pressmark.insight.categories.leaves import Leaves, leaves_of
+from pressmark.insight.categories.leaves import SEPARATOR, Leaves, leaves_of
 from pressmark.insight.categories.neighbours import Neighbours, bought_together, nearest
 from pressmark.insight.categories.pool import Pool, fit_pool
-from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split
 from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
@@ -33,7 +32,6 @@ class Shop:
 
     Attributes:
         catalog: N products.
-        split: Who bought what in training.
         content: Texts and vectors without the category.
         near: Nearest products by content.
         codes: (N, L) int64 residual k-means over content, the view without labels.
@@ -41,11 +39,36 @@ class Shop:
     """
 
     catalog: Catalog
-    split: Split
     content: Content
     near: Neighbours
     codes: np.ndarray
     together: Neighbours | None
+
+
+def add_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """What both commands ask for; `out` says what is written."""
+    parser.add_argument(
+        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
+    )
+    parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument(
+        "--trust-vectors", action="store_true", help="read vectors that were brought along, as they are"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Those of `add_options` and --confidence.
+
+    Raises:
+        ValueError: Where one cannot be used.
+    """
+    if options.out.suffix != ".parquet":
+        raise ValueError(f"--out {options.out}: name a file that ends in .parquet.")
+    if not 0 <= options.confidence <= 1:
+        raise ValueError(f"--confidence is {options.confidence}; it must lie in 0..1.")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}; it must be 0 or more.")
 
 
 def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> Shop:
@@ -63,17 +86,10 @@ def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> 
     if not (run / "data" / "items.parquet").is_file():
         raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark prepare` first.")
     catalog = read_catalog(run / "data" / "items.parquet")
-    cache = (run / files.read_json(run / "data" / "vectors.json")["path"]).parent
-    content = content_of(catalog, config, cache, trust, read_vectors(run) if trust else None)
-    return make_shop(catalog, read_split(run / "data", catalog), content, seed)
-
-
-def make_shop(catalog: Catalog, split: Split, content: Content, seed: int = 0) -> Shop:
-    """Neighbours and codes of products; no label is read."""
+    content = content_of(catalog, config, vectors_cache(run), read_vectors(run) if trust else None)
     near = nearest(content.vectors, NUM_NEIGHBOURS)
-    return Shop(
-        catalog, split, content, near, plain_codes(content.vectors, seed), _together(split.train, len(catalog))
-    )
+    codes = plain_codes(content.vectors, seed)
+    return Shop(catalog, content, near, codes, _together(read_split(run / "data", catalog).train, len(catalog)))
 
 
 def plain_codes(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -107,7 +123,7 @@ def sources_of(shop: Shop, leaves: Leaves, folds: Folds) -> list[sources.Source]
     label, num = leaves.label, len(leaves)
     whole = [leaves.name(leaf) for leaf in range(num)]
     # Names that all share say nothing.
-    names = shop.content.embed_names([" > ".join(path) for path in leaves.paths])
+    names = shop.content.embed_names([SEPARATOR.join(path) for path in leaves.paths])
     votes = sources.nearness_votes(shop.near.weight)
     found: list[sources.Source] = [
         sources.Content(shop.content.vectors, folds, num, names),

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pressmark import files
 from pressmark.catalog.embeddings import Config, read_vectors
 from pressmark.insight.categories import page
-from pressmark.insight.categories.assemble import Shop, labelled, pool_of, read_shop
+from pressmark.insight.categories.assemble import Shop, add_options, check_options, labelled, pool_of, read_shop
 from pressmark.insight.categories.duplicates import Duplicate, duplicates
 from pressmark.insight.categories.findings import Finding, findings, write_findings
 from pressmark.insight.categories.leaves import Leaves
@@ -37,13 +37,16 @@ def audit(arguments: Sequence[str], vectors: Config) -> None:
         ValueError: For a run or a review file that cannot be used.
     """
     options = parser().parse_args(arguments)
-    _check(options)
+    check_options(options)
+    if not 0 <= options.cosine <= 1:
+        raise ValueError(f"--cosine is {options.cosine}; it must lie in 0..1.")
     shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
     leaves, folds = labelled(shop, options.seed)
     review = read_review(options.review, set(shop.catalog.item_id)) if options.review else NOTHING
     judged = judge(leaves, pool_of(shop, leaves, folds, options.seed), folds.fold, options.seed)
     codes, sids = _codes(options.run, shop)
-    found = findings(shop, leaves, judged, sids, options.confidence, review.decided)
+    found = [one for one in findings(shop, leaves, judged, sids, options.confidence)
+             if page.finding_key(one, shop, leaves) not in review.decided]  # fmt: skip
     twins = [one for one in duplicates(codes, shop.content.vectors, options.cosine)
              if page.twin_key(one, shop) not in review.decided]  # fmt: skip
     shaped = [one for one in shapes(codes[:, 0], leaves) if page.shape_key(one, leaves) not in review.decided]
@@ -72,12 +75,7 @@ def parser() -> argparse.ArgumentParser:
         prog="pressmark audit",
         description="Products of doubtful category, near duplicates, and categories that codes split or merge.",
     )
-    made.add_argument(
-        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
-    )
-    made.add_argument(
-        "--out", type=Path, required=True, help="parquet to write; the page and two more stand beside it"
-    )
+    add_options(made, out="parquet to write; the page and two more stand beside it")
     made.add_argument(
         "--review", type=Path, help="what the page exported: decided findings are not shown again"
     )
@@ -85,21 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "--confidence", type=float, default=0.5, help="least, that a category is wrong (default: .5)"
     )
     made.add_argument("--cosine", type=float, default=0.95, help="least, of near duplicates (default: .95)")
-    made.add_argument(
-        "--trust-vectors", action="store_true", help="read vectors that were brought along, as they are"
-    )
-    made.add_argument("--seed", type=int, default=0, help="of folds, k-means and labels moved for comparison")
     return made
-
-
-def _check(options: argparse.Namespace) -> None:
-    if options.out.suffix != ".parquet":
-        raise ValueError(f"--out {options.out}: name a file that ends in .parquet.")
-    for name in ("confidence", "cosine"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise ValueError(f"--{name} is {getattr(options, name)}; it must lie in 0..1.")
-    if options.seed < 0:
-        raise ValueError(f"--seed is {options.seed}; it must be 0 or more.")
 
 
 def _codes(run: Path, shop: Shop) -> tuple[np.ndarray, np.ndarray | None]:

@@ -40,18 +40,15 @@ class Content:
         return unit_rows(encoder(model_folder(self.config.model), self.config.batch_size)(list(names)))
 
 
-def content_of(
-    catalog: Catalog, config: Config, cache: Path, trust: bool = False, own: np.ndarray | None = None
-) -> Content:
+def content_of(catalog: Catalog, config: Config, cache: Path, own: np.ndarray | None = None) -> Content:
     """Embeds a run's products again without their category, through the cache of its vectors.
 
     Args:
         catalog: N products.
         config: The run's embedding. The category leaves its columns.
         cache: Folder of cached vectors.
-        trust: For vectors that were brought along: read them as they are. Otherwise the texts are read by
-            TF-IDF, since nobody here knows whether the category went into those vectors.
-        own: (N, D) the run's own vectors, read where `trust` is set.
+        own: (N, D) the run's own vectors, to be read as they are where they were brought along. Without them
+            the texts are read by TF-IDF, since nobody here knows whether the category went into those vectors.
 
     Raises:
         ValueError: If no column but the category was embedded, or not one product has any text.
@@ -68,7 +65,7 @@ def content_of(
         raise ValueError(
             f"no product of the run has any text in {', '.join(columns)}: there is nothing to judge by."
         )
-    if brought and trust and own is not None:
+    if brought and own is not None:
         said = (
             "the run's own vectors, which were brought along, as they are: was the category in them, it vouches"
         )

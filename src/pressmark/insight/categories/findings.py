@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pyarrow as pa
 from pressmark.files import write_parquet
 from pressmark.insight.categories.assemble import Shop
 from pressmark.insight.categories.leaves import Leaves
-from pressmark.insight.categories.review import Key
 from pressmark.insight.categories.suspicion import Judgement
 
 NUM_SHOWN = 5
@@ -52,14 +50,9 @@ class Finding:
 
 
 def findings(
-    shop: Shop,
-    leaves: Leaves,
-    judged: Judgement,
-    sids: np.ndarray | None,
-    least: float,
-    decided: Collection[Key] = frozenset(),
+    shop: Shop, leaves: Leaves, judged: Judgement, sids: np.ndarray | None, least: float
 ) -> list[Finding]:
-    """Findings of at least some confidence, the most harmful first; those decided before are left out.
+    """Findings of at least some confidence, the most harmful first.
 
     Args:
         shop: The products.
@@ -67,21 +60,15 @@ def findings(
         judged: What the sources say of them.
         sids: (N, L) int64 SIDs of the run, or None: then `prefix` is of the plain codes.
         least: Least confidence.
-        decided: Keys of a review.
     """
     codes = shop.codes if sids is None else sids
     order = np.argsort(-judged.harm, kind="stable")
-    found = []
-    for at in order[judged.confidence[order] >= least]:
-        item = int(judged.rows[at])
-        current = int(leaves.label[item])
-        key = ("category", str(shop.catalog.item_id[item]), leaves.name(current))
-        if key not in decided and judged.suggested[at, 0] >= 0:
-            found.append(_finding(shop, leaves, judged, int(at), item, codes))
-    return found
+    shown = order[(judged.confidence[order] >= least) & (judged.suggested[order, 0] >= 0)]
+    return [_finding(shop, leaves, judged, int(at), codes) for at in shown]
 
 
-def _finding(shop: Shop, leaves: Leaves, judged: Judgement, at: int, item: int, codes: np.ndarray) -> Finding:
+def _finding(shop: Shop, leaves: Leaves, judged: Judgement, at: int, codes: np.ndarray) -> Finding:
+    item = int(judged.rows[at])
     current = int(leaves.label[item])
     suggested = tuple(int(one) for one in judged.suggested[at] if one >= 0)
     near = shop.near.item_index[item][:NUM_SHOWN]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 
 from pressmark.catalog.items import Catalog
 from pressmark.catalog.paths import CategoryPath
@@ -146,6 +147,12 @@ def leaves_of(catalog: Catalog, more: Sequence[CategoryPath] = ()) -> Leaves:
         first = np.where(leaf[:, slot] >= 0, leaf[:, slot], first)
     also = tuple(frozenset(row[row >= 0].tolist()) - {int(own)} for row, own in zip(leaf, first, strict=True))
     return Leaves(_shared(every, tree), tuple(tree.node_path[one] for one in ends), first, also)
+
+
+def member(group: np.ndarray) -> sparse.csr_matrix:
+    """(C, G) float32: 1 where a leaf is of a group; shares times it are the groups' shares."""
+    shape = (len(group), int(group.max()) + 1)
+    return sparse.csr_matrix((np.ones(len(group), np.float32), (np.arange(len(group)), group)), shape)
 
 
 def _shared(category: Sequence[tuple[CategoryPath, ...]], tree: Taxonomy) -> CategoryPath:

@@ -9,6 +9,8 @@ import torch
 from tqdm import tqdm
 
 ROWS_AT_ONCE = 1024
+WINDOW = 5
+"""Steps within a history that count as near."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,7 @@ def nearest(vectors: np.ndarray, k: int) -> Neighbours:
     return Neighbours(np.where(none, -1, index), np.where(none, 0.0, cosine).astype(np.float32))
 
 
-def bought_together(
-    values: np.ndarray, rows: np.ndarray, num_items: int, k: int, window: int = 5
-) -> Neighbours:
+def bought_together(values: np.ndarray, rows: np.ndarray, num_items: int, k: int) -> Neighbours:
     """Products that stand near each other in training histories, often for how often either is bought.
 
     Args:
@@ -57,12 +57,11 @@ def bought_together(
         rows: (T,) int64 history of each.
         num_items: N.
         k: Neighbours a product.
-        window: Steps within a history that count as near.
     """
     from scipy import sparse
 
     first, second = [], []
-    for step in range(1, window + 1):
+    for step in range(1, WINDOW + 1):
         same = rows[step:] == rows[:-step]
         first.append(values[:-step][same])
         second.append(values[step:][same])

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
-from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.leaves import Leaves, member
 from pressmark.insight.categories.pool import Pool
 
 NUM_CHECKED = 4000
@@ -50,8 +49,7 @@ def descend(likely: np.ndarray, leaves: Leaves) -> tuple[np.ndarray, np.ndarray]
     row, inside = np.arange(len(likely)), likely.astype(np.float64)
     shares = []
     for group in leaves.groups:
-        shape = (len(group), int(group.max()) + 1)
-        mass = inside @ sparse.csr_matrix((np.ones(len(group)), (np.arange(len(group)), group)), shape)
+        mass = inside @ member(group)
         best = mass.argmax(axis=1)
         shares.append(mass[row, best])
         inside = np.where(group[None, :] == best[:, None], inside, 0.0)

@@ -11,12 +11,20 @@ import pyarrow as pa
 
 from pressmark.catalog.embeddings import Config
 from pressmark.catalog.paths import CategoryPath, parse_category
-from pressmark.files import write_parquet
-from pressmark.insight.categories.assemble import Shop, labelled, read_shop, sources_of
+from pressmark.files import read_lines, write_parquet
+from pressmark.insight.categories.assemble import (
+    Shop,
+    add_options,
+    check_options,
+    labelled,
+    read_shop,
+    sources_of,
+)
 from pressmark.insight.categories.leaves import SEPARATOR, Leaves
 from pressmark.insight.categories.pool import fit_pool
 from pressmark.insight.categories.predict import Prediction, predict
 from pressmark.insight.categories.sources import Names
+from pressmark.insight.terms.encoders import tower_reads_text
 
 
 def categorize(arguments: Sequence[str], vectors: Config) -> None:
@@ -30,10 +38,7 @@ def categorize(arguments: Sequence[str], vectors: Config) -> None:
         ValueError: For a run or a file of leaves that cannot be used.
     """
     options = parser().parse_args(arguments)
-    if options.out.suffix != ".parquet":
-        raise ValueError(f"--out {options.out}: name a file that ends in .parquet.")
-    if not 0 < options.confidence <= 1:
-        raise ValueError(f"--confidence is {options.confidence}; it must be above 0, and at most 1.")
+    check_options(options)
     more = read_leaves(options.leaves) if options.leaves else []
     shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
     leaves, folds = labelled(shop, options.seed, more)
@@ -60,20 +65,13 @@ def parser() -> argparse.ArgumentParser:
         prog="pressmark categorize",
         description="A category for products that have none, as deep as it is sure.",
     )
-    made.add_argument(
-        "--run", type=Path, required=True, help="run folder, such as runs/grocery/cold_items/seed0"
-    )
-    made.add_argument("--out", type=Path, required=True, help="parquet to write")
+    add_options(made, out="parquet to write")
     made.add_argument("--confidence", type=float, default=0.8, help="least, to be called sure (default: .8)")
     made.add_argument(
         "--leaves",
         type=Path,
         help="text: whole paths that hold no product yet, one a line: Dairy > Milk > Goat",
     )
-    made.add_argument(
-        "--trust-vectors", action="store_true", help="read vectors that were brought along, as they are"
-    )
-    made.add_argument("--seed", type=int, default=0, help="of folds and k-means (default: 0)")
     return made
 
 
@@ -81,11 +79,9 @@ def read_leaves(path: Path) -> list[CategoryPath]:
     """Paths of a text file, one a line, whole from the root.
 
     Raises:
-        ValueError: If there is no such file, or no path in it.
+        ValueError: If there is no such file, it is not UTF-8, or there is no path in it.
     """
-    if not path.is_file():
-        raise ValueError(f"--leaves {path}: no such file.")
-    found = [one for line in path.read_text("utf-8-sig").splitlines() for one in parse_category(line).paths]
+    found = [one for line in read_lines(path, "--leaves") for one in parse_category(line).paths]
     if not found:
         raise ValueError(f"--leaves {path}: no path in it; write one a line, such as Dairy > Milk > Goat.")
     return found
@@ -93,17 +89,13 @@ def read_leaves(path: Path) -> list[CategoryPath]:
 
 def tower_names(run: Path, shop: Shop, leaves: Leaves) -> list[Names]:
     """Names and texts through the run's dual tower, where it reads text itself; [] where it does not."""
-    if not (run / "dual_tower" / "tokenizer.json").is_file():
+    if not tower_reads_text(run):
         return []
     from pressmark.dual_tower.recommend import load_dual_tower
 
     tower = load_dual_tower(run)
-    source = Names(
-        tower.embed_texts(shop.content.texts),
-        tower.embed_texts([SEPARATOR.join(path) for path in leaves.paths]),
-    )
-    source.name = "tower"
-    return [source]
+    names = tower.embed_texts([SEPARATOR.join(path) for path in leaves.paths])
+    return [Names(tower.embed_texts(shop.content.texts), names, "tower")]
 
 
 def _write(

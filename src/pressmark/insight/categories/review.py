@@ -6,6 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from pressmark.files import read_lines
+
 COLUMNS = ("kind", "subject", "object", "decision")
 KINDS = ("category", "duplicate", "split", "merged")
 DECISIONS = ("accepted", "rejected")
@@ -46,12 +48,7 @@ def read_review(path: Path, item_ids: set[str]) -> Review:
         ValueError: If the file is missing, lacks a column, holds another kind or decision, or names products of
             which the catalog has not one.
     """
-    if not path.is_file():
-        raise ValueError(f"--review {path}: no such file.")
-    try:
-        rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--review {path}: not UTF-8 ({error}). Save it as UTF-8.") from error
+    rows = list(csv.DictReader(read_lines(path, "--review")))
     decided: dict[tuple[str, str, str, str], None] = {}
     named, unknown = 0, []
     for number, row in enumerate(rows, start=2):

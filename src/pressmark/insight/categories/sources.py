@@ -20,6 +20,14 @@ from pressmark.insight.categories.neighbours import Neighbours
 
 FLOOR = -25.0
 """Least log share: nobody is ever quite sure."""
+PULL, SHRINK = 1.0, 0.3
+SMOOTHING = 0.01
+SHARPNESS = 20.0
+"""Of a softmax over cosines; the pool corrects it."""
+NEARNESS = 0.07
+"""Cosine by which a vote becomes e times lighter."""
+Model = tuple[np.ndarray, np.ndarray]
+"""(F, C) float32 weights and (C,) float32 bias."""
 
 
 class Source(Protocol):
@@ -32,10 +40,26 @@ class Source(Protocol):
         ...
 
 
+def _shares(count: np.ndarray) -> np.ndarray:
+    """(C,) how common the leaves are, half a product added to each."""
+    return (count + 0.5) / (count + 0.5).sum()
+
+
+def _by_fold(
+    models: Sequence[Model], features: np.ndarray | sparse.csr_matrix, folds: Folds, rows: np.ndarray
+) -> np.ndarray:
+    """(n, C) float32 log shares, each product by the model of its fold."""
+    out = np.empty((len(rows), len(models[0][1])), np.float32)
+    for fold, (weight, bias) in enumerate(models):
+        own = folds.fold[rows] == fold
+        out[own] = log_softmax(features[rows[own]] @ weight + bias, axis=1)
+    return np.maximum(out, FLOOR)
+
+
 class Content:
     """Linear discriminant analysis of the content vectors, one fit a fold; no training loop.
 
-    Class means are drawn to the mean of all by `pull` products, the common covariance to a sphere by `shrink`.
+    Class means are drawn to the mean of all by PULL products, the common covariance to a sphere by SHRINK.
     A leaf's name counts as one more product of it where there are name vectors, so that an empty leaf has a
     place too.
 
@@ -54,15 +78,11 @@ class Content:
         folds: Folds,
         num_leaves: int,
         names: np.ndarray | None = None,
-        pull: float = 1.0,
-        shrink: float = 0.3,
     ) -> None:
         self.vectors, self.folds = vectors, folds
-        self._models = [self._fit(folds.teachers(k), num_leaves, names, pull, shrink) for k in folds.each()]
+        self._models = [self._fit(folds.teachers(k), num_leaves, names) for k in folds.each()]
 
-    def _fit(
-        self, rows: np.ndarray, num_leaves: int, names: np.ndarray | None, pull: float, shrink: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, rows: np.ndarray, num_leaves: int, names: np.ndarray | None) -> Model:
         known, label = self.vectors[rows].astype(np.float64), self.folds.label[rows]
         count = np.bincount(label, minlength=num_leaves).astype(np.float64)
         one_hot = sparse.csr_matrix(
@@ -71,21 +91,17 @@ class Content:
         centre = known.mean(axis=0)
         # Names are worded unlike products: what is common to them is taken off.
         start = np.tile(centre, (num_leaves, 1)) if names is None else centre + (names - names.mean(axis=0))
-        means = (one_hot @ known + pull * start) / (count + pull)[:, None]
+        means = (one_hot @ known + PULL * start) / (count + PULL)[:, None]
         residual = known - means[label]
         covariance = residual.T @ residual / max(len(rows), 1)
-        covariance += (shrink * np.trace(covariance) / len(covariance) + 1e-9) * np.eye(len(covariance))
+        covariance += (SHRINK * np.trace(covariance) / len(covariance) + 1e-9) * np.eye(len(covariance))
         weight = np.linalg.solve(covariance, means.T)
-        prior = np.log((count + 0.5) / (count + 0.5).sum())
+        prior = np.log(_shares(count))
         return weight.astype(np.float32), (prior - 0.5 * (means * weight.T).sum(axis=1)).astype(np.float32)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        out = np.empty((len(rows), len(self._models[0][1])), np.float32)
-        for fold, (weight, bias) in enumerate(self._models):
-            own = self.folds.fold[rows] == fold
-            out[own] = log_softmax(self.vectors[rows[own]] @ weight + bias, axis=1)
-        return np.maximum(out, FLOOR)
+        return _by_fold(self._models, self.vectors, self.folds, rows)
 
 
 class Words:
@@ -99,12 +115,10 @@ class Words:
 
     name = "words"
 
-    def __init__(
-        self, texts: Sequence[str], names: Sequence[str], folds: Folds, smoothing: float = 0.01
-    ) -> None:
+    def __init__(self, texts: Sequence[str], names: Sequence[str], folds: Folds) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        self.folds, self._models = folds, []
+        self.folds = folds
         reader = TfidfVectorizer(
             sublinear_tf=True, ngram_range=(1, 2), strip_accents="unicode", dtype=np.float32
         )
@@ -115,12 +129,9 @@ class Words:
         # A word that stands once cannot tell two products apart, and there are many.
         terms = terms[:, np.flatnonzero(np.asarray((terms > 0).sum(axis=0)).ravel() > 1)]
         self.terms, named = terms[: len(texts)].tocsr(), terms[len(texts) :]
-        for fold in folds.each():
-            self._models.append(self._fit(folds.teachers(fold), named, smoothing))
+        self._models = [self._fit(folds.teachers(k), named) for k in folds.each()]
 
-    def _fit(
-        self, rows: np.ndarray, named: sparse.csr_matrix, smoothing: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _fit(self, rows: np.ndarray, named: sparse.csr_matrix) -> Model:
         label, num_leaves = self.folds.label[rows], named.shape[0]
         count = np.bincount(label, minlength=num_leaves)
         one_hot = sparse.csr_matrix(
@@ -129,18 +140,14 @@ class Words:
         mass = (one_hot @ self.terms[rows] + named).toarray()
         common = mass.sum(axis=0) + 1e-9
         # Every leaf has a little of what all have.
-        mass += smoothing * len(common) * common / common.sum()
+        mass += SMOOTHING * len(common) * common / common.sum()
         weight = np.log(mass) - np.log(mass.sum(axis=1, keepdims=True))
-        prior = np.log((count + 0.5) / (count + 0.5).sum())
+        prior = np.log(_shares(count))
         return weight.T.astype(np.float32), prior.astype(np.float32)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        out = np.empty((len(rows), len(self._models[0][1])), np.float32)
-        for fold, (weight, bias) in enumerate(self._models):
-            own = self.folds.fold[rows] == fold
-            out[own] = log_softmax(self.terms[rows[own]] @ weight + bias, axis=1)
-        return np.maximum(out, FLOOR)
+        return _by_fold(self._models, self.terms, self.folds, rows)
 
 
 class Votes:
@@ -159,8 +166,7 @@ class Votes:
     ) -> None:
         self.name, self.label = name, label
         self.index, self.weight = neighbours.item_index, weight
-        count = np.bincount(label[label >= 0], minlength=num_leaves)
-        self.share = ((count + 0.5) / (count + 0.5).sum()).astype(np.float32)
+        self.share = _shares(np.bincount(label[label >= 0], minlength=num_leaves)).astype(np.float32)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
@@ -188,8 +194,7 @@ class Codes:
 
     def __init__(self, codes: np.ndarray, label: np.ndarray, num_leaves: int) -> None:
         self.label, known = label, np.flatnonzero(label >= 0)
-        count = np.bincount(label[known], minlength=num_leaves)
-        self.share = ((count + 0.5) / (count + 0.5).sum()).astype(np.float32)
+        self.share = _shares(np.bincount(label[known], minlength=num_leaves)).astype(np.float32)
         self.prefix, self.counts = [], []
         for length in range(1, codes.shape[1] + 1):
             prefix = np.unique(codes[:, :length], axis=0, return_inverse=True)[1].ravel()
@@ -211,29 +216,27 @@ class Codes:
 
 
 class Names:
-    """Cosine of a product to the leaves' names: no label at all, so it can name an empty leaf.
+    """Cosine of a product to the leaves' names, times SHARPNESS: no label, so it can name an empty leaf.
 
     Args:
         vectors: (N, D) float32 of length 1.
         names: (C, D) float32 of length 1.
-        sharpness: Of the softmax over leaves; the pool corrects it.
+        name: Of the source.
     """
 
-    name = "names"
-
-    def __init__(self, vectors: np.ndarray, names: np.ndarray, sharpness: float = 20.0) -> None:
-        self.vectors, self.names, self.sharpness = vectors, names, sharpness
+    def __init__(self, vectors: np.ndarray, names: np.ndarray, name: str = "names") -> None:
+        self.vectors, self.names, self.name = vectors, names, name
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        return np.maximum(
-            log_softmax(self.sharpness * self.vectors[rows] @ self.names.T, axis=1), FLOOR
-        ).astype(np.float32)
+        return np.maximum(log_softmax(SHARPNESS * self.vectors[rows] @ self.names.T, axis=1), FLOOR).astype(
+            np.float32
+        )
 
 
-def nearness_votes(weight: np.ndarray, scale: float = 0.07) -> np.ndarray:
+def nearness_votes(weight: np.ndarray) -> np.ndarray:
     """(N, k) cosines, nearest first -> votes: 1 for the nearest, less for what is further away than it."""
-    return np.where(weight != 0, np.exp((weight - weight[:, :1]) / scale), 0.0).astype(np.float32)
+    return np.where(weight != 0, np.exp((weight - weight[:, :1]) / NEARNESS), 0.0).astype(np.float32)
 
 
 def relative_votes(weight: np.ndarray) -> np.ndarray:

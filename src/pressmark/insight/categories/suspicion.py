@@ -16,9 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
-from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.leaves import Leaves, member
 from pressmark.insight.categories.pool import Pool
 
 KINDS = ("far", "near")
@@ -170,7 +169,7 @@ class _Groups:
         number: dict = {}
         self.parent = np.array([number.setdefault(path[:-1], len(number)) for path in leaves.paths])
         self.top, self.family = leaves.groups[0], leaves.family
-        self._sums = [_indicator(self.parent), _indicator(self.top)]
+        self._sums = [member(self.parent), member(self.top)]
 
     def evidence(self, likely: np.ndarray, label: np.ndarray) -> np.ndarray:
         """(n, C) shares and (n,) labels -> (n, F) float64: logs, and how far the label is behind the best."""
@@ -193,11 +192,6 @@ class _Groups:
             [leaf, parent, top, best, best_top, near, other, entropy, leaf - parent, behind, among,
              np.minimum(behind, 0), np.minimum(parent - best, 0)], axis=1,
         )  # fmt: skip
-
-
-def _indicator(group: np.ndarray) -> sparse.csr_matrix:
-    shape = (len(group), int(group.max()) + 1)
-    return sparse.csr_matrix((np.ones(len(group), np.float32), (np.arange(len(group)), group)), shape)
 
 
 def _odds(evidence: list[np.ndarray], fold: np.ndarray) -> list[np.ndarray]:

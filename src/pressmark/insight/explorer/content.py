@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,11 +54,6 @@ def packed(value: Any) -> str:
     """JSON, gzipped, in base64; the same value gives the same text."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
-
-
-def unpacked(text: str) -> Any:
-    """What `packed` was given."""
-    return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
 def _items(labelled: LabelledRun, position: np.ndarray) -> dict[str, Any]:
@@ -123,10 +117,8 @@ def _flags(flags: Sequence[Flag], position: dict[str, int]) -> dict[str, Any]:
     known = [one for one in flags if one.item_id in position]
     return {
         "item": [position[one.item_id] for one in known],
-        "kind": [one.kind for one in known],
         "suggested": [one.suggested_path for one in known],
         "confidence": [one.confidence for one in known],
         "severity": [one.severity for one in known],
-        "kinds": dict(Counter(one.kind for one in known).most_common()),
         "num_unknown": len(flags) - len(known),
     }

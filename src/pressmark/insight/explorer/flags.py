@@ -7,28 +7,25 @@ from pathlib import Path
 
 from pressmark import files
 
-DOUBTFUL = "doubtful category"
 COLUMNS = ("item_id", "suggested", "confidence", "severity")
 """Of an audit's file, those that are read; see `insight.categories.findings`."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One finding about one product.
+    """A product whose category the audit doubts.
 
     Attributes:
         item_id: The product.
-        kind: What is wrong, in a word or two.
         suggested_path: The category that it belongs in, "" where the audit names none.
-        confidence: How sure the audit is, 0 to 1; None where it does not say.
-        severity: How bad it is, in words; "" where it does not say.
+        confidence: How sure the audit is, 0 to 1.
+        severity: How bad it is, 0 to 1.
     """
 
     item_id: str
-    kind: str
-    suggested_path: str = ""
-    confidence: float | None = None
-    severity: str = ""
+    suggested_path: str
+    confidence: float
+    severity: float
 
 
 def read_flags(path: Path) -> list[Flag]:
@@ -46,12 +43,6 @@ def read_flags(path: Path) -> list[Flag]:
             "Give the file that `pressmark audit --out` names."
         )
     return [
-        Flag(
-            row["item_id"],
-            DOUBTFUL,
-            (row["suggested"] or [""])[0],
-            row["confidence"],
-            f"severity {row['severity']:.2f}",
-        )
+        Flag(row["item_id"], (row["suggested"] or [""])[0], row["confidence"], row["severity"])
         for row in table.select(COLUMNS).to_pylist()
     ]

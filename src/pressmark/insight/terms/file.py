@@ -27,16 +27,8 @@ def read_terms(path: Path) -> list[str]:
         ValueError: If there is no such file, it is not UTF-8, it holds no term, a line holds no word, or a term
             stands there twice; the message names the lines.
     """
-    if not path.is_file():
-        raise ValueError(
-            f"--vocabulary {path}: no such file. `pressmark terms --run R --out {path}` writes one."
-        )
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--vocabulary {path}: not UTF-8 ({error}). Save it as UTF-8.") from error
     line_of: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(files.read_lines(path, "--vocabulary"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         term = " ".join(word.text for word in words_of(line))

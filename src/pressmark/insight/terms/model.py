@@ -30,7 +30,7 @@ from tqdm import tqdm
 from pressmark import files
 from pressmark.baselines.bm25 import bm25_weights
 from pressmark.insight.terms.examples import Examples
-from pressmark.insight.words import words_of
+from pressmark.insight.words import ones_at, words_of
 
 K1, B = 1.2, 0.75
 """Of BM25; the usual ones."""
@@ -83,7 +83,6 @@ class TermModel(nn.Module):
         super().__init__()
         num_terms, width = term_vectors.shape
         self.terms, self.words = list(terms), list(words)
-        self._column = {word: number for number, word in enumerate(self.words)}
         self.names = nn.Buffer(torch.from_numpy(np.ascontiguousarray(term_vectors, np.float32)))
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.by_vector = nn.Parameter(torch.zeros(num_terms, width))
@@ -244,9 +243,7 @@ def bags_of(texts: Sequence[str], words: Sequence[str]) -> csr_matrix:
     """(n, V) float32 1 where a text holds a word of an ascending list."""
     column = {word: number for number, word in enumerate(words)}
     rows = [sorted({column[one.text] for one in words_of(text) if one.text in column}) for text in texts]
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-    indices = np.array([one for row in rows for one in row], np.int64)
-    return csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), len(words)))
+    return ones_at(rows, len(words))
 
 
 def _known_words(texts: Sequence[str], config: Config) -> list[str]:

@@ -53,12 +53,10 @@ function aboutItem(at) {
 }
 
 function flagNote(number) {
-  const { kind, suggested, confidence, severity } = store.flags;
-  const facts = [severity[number], confidence[number] === null ? "" : `confidence ${percent(confidence[number])}`];
-  const bad = flagBadge(number).classList.contains("bad") ? " bad" : "";
-  return make("div", { class: `note${bad}` }, make("b", {}, kind[number]),
+  const { suggested, confidence, severity } = store.flags;
+  return make("div", { class: "note" }, make("b", {}, "doubtful category"),
     suggested[number] ? make("div", {}, `Belongs in ${suggested[number]}`) : null,
-    make("small", { class: "soft" }, facts.filter(Boolean).join(", ")));
+    make("small", { class: "soft" }, `severity ${severity[number].toFixed(2)}, confidence ${percent(confidence[number])}`));
 }
 
 // A product's codes one below the other, each with what its prefix stands for.

@@ -21,7 +21,7 @@ function nearestTitle(at) {
 // Flagged products first, the surest first.
 function flagKey(at) {
   const own = store.flagsOf.get(at);
-  return own ? `0${(1 - Math.max(...own.map((one) => store.flags.confidence[one] || 0))).toFixed(4)}` : "1";
+  return own ? `0${(1 - Math.max(...own.map((one) => store.flags.confidence[one]))).toFixed(4)}` : "1";
 }
 
 function startTable(element, onPick) {
@@ -101,7 +101,7 @@ function rowOf(at, place) {
     make("div", { class: "mono", role: "gridcell" }, ...marked(sidOf(at), table.words)),
     make("div", { role: "gridcell", title: path.join(" > ") }, path.length ? dot(at) : null, path.length ? path[path.length - 1] : "\u2013"),
     make("div", { class: "near", role: "gridcell" }, near < 0 ? "\u2013" : itemLink(near)),
-    make("div", { class: "flags", role: "gridcell" }, ...(store.flagsOf.get(at) || []).slice(0, 2).map(flagBadge)));
+    make("div", { class: "flags", role: "gridcell" }, ...(store.flagsOf.get(at) || []).map(flagBadge)));
   row.style.top = `${place * ROW}px`;
   row.querySelectorAll("a").forEach((link) => { link.tabIndex = -1; });
   return row;
