@@ -3,7 +3,8 @@
     python eval/categorize.py --run R [--seeds [1,2,3]] [--record NAME]
 
 `products`: a tenth of the labelled products lose their label. `leaves`: all products of some leaves with 5 to
-50 products lose it (a tenth of such leaves), and the leaves' names are known: only names can find them.
+50 products lose it (a tenth of such leaves), and the leaves' names are known: only names can find them. There
+`*_among_empty` chooses among the empty leaves alone.
 Accuracy at depth d is of the first d names, over products whose path is at least as long. Beside it: the vote
 of 30 nearest products, and a logistic regression over the same vectors; both may be right above a leaf that
 they cannot name.
@@ -24,12 +25,10 @@ from pressmark import files
 from pressmark.cli import guarded
 from pressmark.evaluation.record import record
 from pressmark.experiment import read_run
-from pressmark.insight.categories.assemble import Shop, read_shop, sources_of
-from pressmark.insight.categories.folds import make_folds
+from pressmark.insight.categories.assemble import Shop, read_shop
 from pressmark.insight.categories.leaves import Leaves, leaves_of
-from pressmark.insight.categories.pool import fit_pool
 from pressmark.insight.categories.predict import descend, predict
-from pressmark.insight.categories.predict_command import tower_names
+from pressmark.insight.categories.predict_command import fit_pools
 from pressmark.load import quiet_libraries
 
 SURE = 0.8
@@ -88,14 +87,17 @@ def rows_of(run: Path, shop: Shop, base: Leaves, what: str, seed: int) -> list[R
     right, label = base.label[rows], base.label.copy()
     label[rows] = -1
     leaves = dataclasses.replace(base, label=label)
-    asked = [*sources_of(shop, leaves, make_folds(label, seed)), *tower_names(run, shop, leaves)]
-    pool = fit_pool(asked, label, seed)
-    found = predict(pool, leaves, rows, seed)
+    pool, rehearsal = fit_pools(run, shop, leaves, seed)
+    found = predict(pool, rehearsal, leaves, rows)
     guesses = {"pressmark": found.leaf, "neighbours_vote": vote(shop, leaves, rows),
                "logistic_regression": regression(shop, leaves, rows)}  # fmt: skip
     guesses |= {f"{one.name}_alone": descend(np.exp(one(rows)), leaves)[0]
                 for one in pool.sources if one.name in ("names", "tower")}  # fmt: skip
     here = {"hidden": what, "seed": seed}
+    if what == "leaves":  # right where it is known that the leaf is an empty one: how far names carry
+        empty, asked = np.flatnonzero(leaves.counts == 0), {"pressmark": pool(rows)}
+        asked |= {one.name: one(rows) for one in pool.sources if one.name == "names"}
+        guesses |= {f"{k}_among_empty": empty[v[:, empty].argmax(axis=1)] for k, v in asked.items()}
     made = [
         {**here, "method": name, **one}
         for name, guess in guesses.items()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pressmark.insight.categories import sources
 from pressmark.insight.categories.folds import Folds, make_folds
@@ -55,6 +57,20 @@ def test_a_source_finds_the_leaf_and_never_sees_the_own_label(name: str, shop: d
         assert np.allclose(shares[7], changed[0], atol=0.05)
     else:
         assert np.array_equal(shares[7], changed[0])
+
+
+def test_words_are_naive_bayes() -> None:
+    texts, names = ["red gel", "red gel pen", "blue tea", "tea red", "gel tea", "pen"], ["gel", "tea"]
+    folds = Folds(np.array([0, 0, 1, 1, -1, -1]), np.array([0, 0, 0, 0, 1, 1]), 1)
+    found = sources.Words(texts, names, folds)(np.array([4, 5]))
+    # The same with a dense table of what every leaf's texts hold, the name among them.
+    reader = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+    terms = reader.fit_transform([*texts, *names]).toarray()
+    terms = terms[:, (terms > 0).sum(axis=0) > 1]
+    mass = np.stack([terms[[0, 1, 6]].sum(axis=0), terms[[2, 3, 7]].sum(axis=0)])
+    mass += sources.SMOOTHING * terms.shape[1] * mass.sum(axis=0) / mass.sum()
+    scores = terms[4:6] @ np.log(mass / mass.sum(axis=1, keepdims=True)).T
+    assert found == pytest.approx(log_softmax(scores, axis=1), abs=1e-4)
 
 
 def test_votes_by_hand() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pressmark.insight.categories import sources
+from pressmark.insight.categories.empty import Rehearsal
 from pressmark.insight.categories.folds import make_folds
 from pressmark.insight.categories.leaves import Leaves
 from pressmark.insight.categories.pool import fit_pool
@@ -93,7 +94,8 @@ def test_predictions_are_as_sure_as_they_are_right(shelves: tuple[Leaves, np.nda
     label[hidden] = -1
     leaves = replace(right, label=label)
     pool, _ = judged(leaves, vectors)
-    found = predict(pool, leaves, hidden, 0)
+    known = np.flatnonzero(leaves.labelled)
+    found = predict(pool, Rehearsal(pool, known, np.ones(len(known))), leaves, hidden)
     assert (found.leaf == right.label[hidden]).mean() > 0.9
     assert (np.diff(found.confidence, axis=1) <= 1e-12).all()
     assert found.confidence[:, -1].mean() == pytest.approx((found.leaf == right.label[hidden]).mean(), abs=0.05)

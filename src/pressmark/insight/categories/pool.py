@@ -18,6 +18,21 @@ ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
+class Empty:
+    """Leaves without products, of which a pool speaks in its own way; `empty.fit` finds it.
+
+    Attributes:
+        leaf: (C,) bool.
+        weights: (S,) float64 of the sources, none negative.
+        offset: Added to their log shares.
+    """
+
+    leaf: np.ndarray
+    weights: np.ndarray
+    offset: float
+
+
+@dataclass(frozen=True)
 class Pool:
     """p(leaf | product), proportional to the sources' shares to the power of their weights.
 
@@ -25,15 +40,23 @@ class Pool:
         sources: Who is asked.
         weights: (S,) float64, none negative; they calibrate too: confident sources get less.
         share_unexplained: Of the labels, as the fit has it: those that no source explains.
+        empty: Leaves without products, which have weights of their own; None where all go by the same.
     """
 
     sources: tuple[Source, ...]
     weights: np.ndarray
     share_unexplained: float
+    empty: Empty | None = None
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(n,) int64 item_index -> (n, C) float32 shares."""
-        total = sum(weight * source(rows) for weight, source in zip(self.weights, self.sources, strict=True))
+        asked = [source(rows) for source in self.sources]
+        total = sum(weight * shares for weight, shares in zip(self.weights, asked, strict=True))
+        if self.empty:
+            own = zip(self.empty.weights, asked, strict=True)
+            total[:, self.empty.leaf] = self.empty.offset + sum(
+                weight * shares[:, self.empty.leaf] for weight, shares in own
+            )
         return softmax(total, axis=1).astype(np.float32)
 
     def by_blocks(self, rows: np.ndarray, what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

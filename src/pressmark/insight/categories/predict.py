@@ -1,7 +1,8 @@
 """A category for products that have none: down the tree as far as it is sure.
 
 From the top each step takes the branch with most of what lies below the one before. How sure a step is, is
-calibrated on products whose category is known and was not shown.
+calibrated on products whose category is known and was not shown; a step to a branch that holds no product yet,
+on those of leaves that were emptied on purpose.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pressmark.insight.categories.empty import Rehearsal
 from pressmark.insight.categories.leaves import Leaves, member
 from pressmark.insight.categories.pool import Pool
 
-NUM_CHECKED = 4000
+Curve = Callable[[np.ndarray], np.ndarray]
+"""Shares of branches -> how often such branches are right, element by element."""
 
 
 @dataclass(frozen=True)
@@ -56,34 +59,53 @@ def descend(likely: np.ndarray, leaves: Leaves) -> tuple[np.ndarray, np.ndarray]
     return inside.argmax(axis=1), np.stack(shares, axis=1)
 
 
-def predict(pool: Pool, leaves: Leaves, rows: np.ndarray, seed: int) -> Prediction:
+def predict(pool: Pool, rehearsal: Rehearsal, leaves: Leaves, rows: np.ndarray) -> Prediction:
     """Paths of products.
 
     Args:
         pool: What the sources say.
+        rehearsal: What confidence is calibrated on.
         leaves: Leaves, and labels of the others.
         rows: (n,) int64 item_index, products without a label, or with one that the sources have not seen.
-        seed: Of the labelled products that confidence is calibrated on.
     """
-    calibrated = calibrate(pool, leaves, seed)
+    full, hollow = calibrate(rehearsal, leaves)
     found = [descend(likely, leaves) for _, likely in pool.by_blocks(rows, "categories")]
     if not found:
         return Prediction(np.empty(0, np.int64), np.empty((0, len(leaves.groups))))
     leaf, share = (np.concatenate(one) for one in zip(*found, strict=True))
-    return Prediction(leaf, np.minimum.accumulate(calibrated(share), axis=1))
+    sure = np.where(_hollow(pool, leaves)[:, leaf].T, hollow(share), full(share))
+    return Prediction(leaf, np.minimum.accumulate(sure, axis=1))
 
 
-def calibrate(pool: Pool, leaves: Leaves, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Share of a branch -> how often the branch is right, over labelled products; it only grows."""
+def calibrate(rehearsal: Rehearsal, leaves: Leaves) -> tuple[Curve, Curve]:
+    """Share of a branch -> how often the branch is right; it only grows.
+
+    Returns:
+        Of branches with products, and of those without; the first for both where none was rehearsed.
+    """
+    shares, leaf = [], []
+    for _, likely in rehearsal.pool.by_blocks(rehearsal.rows, "calibration"):
+        chosen, share = descend(likely, leaves)
+        leaf.append(chosen)
+        shares.append(share)
+    share, step = np.concatenate(shares), leaves.groups[:, np.concatenate(leaf)].T
+    right = step == leaves.groups[:, leaves.label[rehearsal.rows]].T
+    weight = np.repeat(rehearsal.weight[:, None], share.shape[1], axis=1)
+    hollow = _hollow(rehearsal.pool, leaves)[:, np.concatenate(leaf)].T
+    full = _curve(share[~hollow], right[~hollow], weight[~hollow])
+    return full, _curve(share[hollow], right[hollow], weight[hollow]) if hollow.any() else full
+
+
+def _curve(share: np.ndarray, right: np.ndarray, weight: np.ndarray) -> Curve:
     from sklearn.isotonic import IsotonicRegression
 
-    known = np.flatnonzero(leaves.labelled)
-    rows = np.sort(np.random.default_rng([seed, 8]).permutation(known)[:NUM_CHECKED])
-    shares, right = [], []
-    for some, likely in pool.by_blocks(rows, "calibration"):
-        leaf, share = descend(likely, leaves)
-        shares.append(share)
-        right.append(leaves.groups[:, leaf].T == leaves.groups[:, leaves.label[some]].T)
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    model.fit(np.concatenate(shares).ravel(), np.concatenate(right).ravel().astype(float))
-    return lambda share: model.predict(share.ravel()).reshape(share.shape)
+    model.fit(share, right.astype(float), weight)
+    return lambda asked: model.predict(asked.ravel()).reshape(asked.shape)
+
+
+def _hollow(pool: Pool, leaves: Leaves) -> np.ndarray:
+    """(D, C) bool: the branch of the first d + 1 names of leaf c has nothing but empty leaves."""
+    if pool.empty is None:
+        return np.zeros(leaves.groups.shape, bool)
+    return np.stack([np.bincount(group, ~pool.empty.leaf)[group] == 0 for group in leaves.groups])

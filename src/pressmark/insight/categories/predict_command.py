@@ -12,18 +12,14 @@ import pyarrow as pa
 from pressmark.catalog.embeddings import Config
 from pressmark.catalog.paths import CategoryPath, parse_category
 from pressmark.files import read_lines, write_parquet
-from pressmark.insight.categories.assemble import (
-    Shop,
-    add_options,
-    check_options,
-    labelled,
-    read_shop,
-    sources_of,
-)
-from pressmark.insight.categories.leaves import SEPARATOR, Leaves
-from pressmark.insight.categories.pool import fit_pool
+from pressmark.insight.categories import empty
+from pressmark.insight.categories.assemble import Shop, add_options, check_options, read_shop, sources_of
+from pressmark.insight.categories.empty import Rehearsal
+from pressmark.insight.categories.folds import make_folds
+from pressmark.insight.categories.leaves import SEPARATOR, Leaves, leaves_of
+from pressmark.insight.categories.pool import Pool
 from pressmark.insight.categories.predict import Prediction, predict
-from pressmark.insight.categories.sources import Names
+from pressmark.insight.categories.sources import Names, Source
 from pressmark.insight.terms.encoders import tower_reads_text
 
 
@@ -41,11 +37,10 @@ def categorize(arguments: Sequence[str], vectors: Config) -> None:
     check_options(options)
     more = read_leaves(options.leaves) if options.leaves else []
     shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
-    leaves, folds = labelled(shop, options.seed, more)
-    asked = [*sources_of(shop, leaves, folds), *tower_names(options.run, shop, leaves)]
+    leaves = leaves_of(shop.catalog, more)
     rows = np.flatnonzero(~leaves.labelled)
     print(f"content: {shop.content.statement}")
-    found = predict(fit_pool(asked, leaves.label, options.seed), leaves, rows, options.seed)
+    found = predict(*fit_pools(options.run, shop, leaves, options.seed), leaves, rows)
     depth = found.sure_depth(leaves, options.confidence)
     _write(options.out, shop, leaves, rows, found, depth)
     if not len(rows):
@@ -96,6 +91,16 @@ def tower_names(run: Path, shop: Shop, leaves: Leaves) -> list[Names]:
     tower = load_dual_tower(run)
     names = tower.embed_texts([SEPARATOR.join(path) for path in leaves.paths])
     return [Names(tower.embed_texts(shop.content.texts), names, "tower")]
+
+
+def fit_pools(run: Path, shop: Shop, leaves: Leaves, seed: int) -> tuple[Pool, Rehearsal]:
+    """Every source that the run allows, as a pool that can name empty leaves too; see `empty.fit`."""
+    tower = tower_names(run, shop, leaves)
+
+    def ask(labels: Leaves) -> list[Source]:
+        return [*sources_of(shop, labels, make_folds(labels.label, seed)), *tower]
+
+    return empty.fit(ask, leaves, seed)
 
 
 def _write(

@@ -26,14 +26,20 @@ SHARPNESS = 20.0
 """Of a softmax over cosines; the pool corrects it."""
 NEARNESS = 0.07
 """Cosine by which a vote becomes e times lighter."""
-Model = tuple[np.ndarray, np.ndarray]
+Model = tuple[np.ndarray | sparse.csr_matrix, np.ndarray]
 """(F, C) float32 weights and (C,) float32 bias."""
 
 
 class Source(Protocol):
-    """A witness."""
+    """A witness.
+
+    Attributes:
+        name: Of the source.
+        reads_names: It has something to say of a leaf without products, whose name is all there is of it.
+    """
 
     name: str
+    reads_names: bool
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(n,) int64 item_index -> (n, C) float32 log shares."""
@@ -52,7 +58,8 @@ def _by_fold(
     out = np.empty((len(rows), len(models[0][1])), np.float32)
     for fold, (weight, bias) in enumerate(models):
         own = folds.fold[rows] == fold
-        out[own] = log_softmax(features[rows[own]] @ weight + bias, axis=1)
+        scores = features[rows[own]] @ weight
+        out[own] = log_softmax((scores.toarray() if sparse.issparse(scores) else scores) + bias, axis=1)
     return np.maximum(out, FLOOR)
 
 
@@ -79,7 +86,7 @@ class Content:
         num_leaves: int,
         names: np.ndarray | None = None,
     ) -> None:
-        self.vectors, self.folds = vectors, folds
+        self.vectors, self.folds, self.reads_names = vectors, folds, names is not None
         self._models = [self._fit(folds.teachers(k), num_leaves, names) for k in folds.each()]
 
     def _fit(self, rows: np.ndarray, num_leaves: int, names: np.ndarray | None) -> Model:
@@ -113,7 +120,7 @@ class Words:
         folds: Labels and folds.
     """
 
-    name = "words"
+    name, reads_names = "words", True
 
     def __init__(self, texts: Sequence[str], names: Sequence[str], folds: Folds) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -128,7 +135,9 @@ class Words:
             raise ValueError("neither products nor categories have a word in their texts.") from error
         # A word that stands once cannot tell two products apart, and there are many.
         terms = terms[:, np.flatnonzero(np.asarray((terms > 0).sum(axis=0)).ravel() > 1)]
-        self.terms, named = terms[: len(texts)].tocsr(), terms[len(texts) :]
+        own, named = terms[: len(texts)], terms[len(texts) :]
+        # In a last column all words of a text together, for what a leaf holds in all.
+        self.terms = sparse.hstack([own, sparse.csr_matrix(own.sum(axis=1))], "csr", np.float32)
         self._models = [self._fit(folds.teachers(k), named) for k in folds.each()]
 
     def _fit(self, rows: np.ndarray, named: sparse.csr_matrix) -> Model:
@@ -137,13 +146,15 @@ class Words:
         one_hot = sparse.csr_matrix(
             (np.ones(len(rows), np.float32), (label, np.arange(len(rows)))), (num_leaves, len(rows))
         )
-        mass = (one_hot @ self.terms[rows] + named).toarray()
-        common = mass.sum(axis=0) + 1e-9
-        # Every leaf has a little of what all have.
-        mass += SMOOTHING * len(common) * common / common.sum()
-        weight = np.log(mass) - np.log(mass.sum(axis=1, keepdims=True))
-        prior = np.log(_shares(count))
-        return weight.T.astype(np.float32), prior.astype(np.float32)
+        mass = (one_hot @ self.terms[rows, :-1] + named).tocsr()
+        common = np.asarray(mass.sum(axis=0)).ravel() + 1e-9
+        # Every leaf has a little of what all have. That part of a word's weight is the same for all leaves, so
+        # it is left out: what remains is zero for every word that a leaf has not, and most are.
+        given = SMOOTHING * len(common) * common / common.sum()
+        whole = np.asarray(mass.sum(axis=1)).ravel() + given.sum()
+        mass.data = np.log1p(mass.data / given[mass.indices])
+        weight = sparse.vstack([mass.T, sparse.csr_matrix(-np.log(whole)[None])], "csr", np.float32)
+        return weight, np.log(_shares(count)).astype(np.float32)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
@@ -160,6 +171,8 @@ class Votes:
         label: (N,) int64, -1 does not vote.
         num_leaves: C.
     """
+
+    reads_names = False
 
     def __init__(
         self, name: str, neighbours: Neighbours, weight: np.ndarray, label: np.ndarray, num_leaves: int
@@ -190,7 +203,7 @@ class Codes:
         num_leaves: C.
     """
 
-    name = "codes"
+    name, reads_names = "codes", False
 
     def __init__(self, codes: np.ndarray, label: np.ndarray, num_leaves: int) -> None:
         self.label, known = label, np.flatnonzero(label >= 0)
@@ -223,6 +236,8 @@ class Names:
         names: (C, D) float32 of length 1.
         name: Of the source.
     """
+
+    reads_names = True
 
     def __init__(self, vectors: np.ndarray, names: np.ndarray, name: str = "names") -> None:
         self.vectors, self.names, self.name = vectors, names, name

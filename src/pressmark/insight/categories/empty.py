@@ -1,0 +1,104 @@
+"""Leaves that hold no product yet: whom to believe about them, learnt from leaves emptied on purpose.
+
+Every source that learns from labels speaks against a leaf without any, so that a pool fitted on products that
+have a label hardly names one. Here some leaves lose all their products, the sources are made again without
+them, and the emptied leaves get an offset and weights of their own for the sources that read names: those
+under which the products that were there, and those that were not, are likeliest to stand where they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.pool import NUM_FITTED, Empty, Pool, fit_pool
+from pressmark.insight.categories.sources import Source
+
+SHARE_EMPTIED = 0.1
+"""Of the leaves that are no larger than the mean: what is new is small."""
+FEWEST_EMPTIED = 2
+
+Ask = Callable[[Leaves], Sequence[Source]]
+"""Makes the sources for a catalog's labels."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Labelled products that are asked for as if they had no label, to see how often an answer is right.
+
+    Attributes:
+        pool: Who answers; it has not seen the labels of `rows`.
+        rows: (n,) int64 item_index.
+        weight: (n,) float64: how many products of the catalog each stands for.
+    """
+
+    pool: Pool
+    rows: np.ndarray
+    weight: np.ndarray
+
+
+def fit(ask: Ask, leaves: Leaves, seed: int) -> tuple[Pool, Rehearsal]:
+    """A pool for all leaves, those without products too, and what its confidence can be measured on.
+
+    Args:
+        ask: Makes the sources; called twice where a leaf is empty.
+        leaves: The leaves, and who stands where.
+        seed: Which products and leaves are drawn.
+    """
+    pool = fit_pool(ask(leaves), leaves.label, seed)
+    rng = np.random.default_rng([seed, 13])
+    emptied = _emptied(leaves, rng)
+    if leaves.counts.all() or len(emptied) < FEWEST_EMPTIED:
+        rows = _some(np.flatnonzero(leaves.labelled), rng)
+        return pool, Rehearsal(pool, rows, np.ones(len(rows)))
+    gone = np.isin(leaves.label, emptied)
+    without = replace(leaves, label=np.where(gone, -1, leaves.label))
+    there, left = _some(np.flatnonzero(gone), rng), _some(np.flatnonzero(without.labelled), rng)
+    rows = np.concatenate([there, left])
+    weight = np.repeat([gone.sum() / len(there), without.labelled.sum() / len(left)], [len(there), len(left)])
+    asked = replace(pool, sources=tuple(ask(without)))
+    found = _fit(asked, without.counts == 0, rows, leaves.label[rows], weight)
+    return replace(pool, empty=replace(found, leaf=leaves.counts == 0)), Rehearsal(
+        replace(asked, empty=found), rows, weight
+    )
+
+
+def _emptied(leaves: Leaves, rng: np.random.Generator) -> np.ndarray:
+    held = leaves.counts[leaves.counts > 0]
+    small = np.flatnonzero((leaves.counts > 0) & (leaves.counts <= held.mean()))
+    return rng.choice(small, min(len(small), round(SHARE_EMPTIED * len(held))), replace=False)
+
+
+def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.sort(rng.permutation(rows)[:NUM_FITTED])
+
+
+def _fit(pool: Pool, leaf: np.ndarray, rows: np.ndarray, label: np.ndarray, weight: np.ndarray) -> Empty:
+    """How to speak of empty leaves, (C,) bool, under which products' labels are likeliest."""
+    shares = np.stack([source(rows) for source in pool.sources])  # (S, n, C)
+    reads = np.array([source.reads_names for source in pool.sources])
+    held = torch.from_numpy(np.tensordot(pool.weights, shares[:, :, ~leaf], 1))
+    offered = torch.from_numpy(shares[reads][:, :, leaf].astype(np.float64))
+    place = np.argsort(np.argsort(leaf, kind="stable"))  # (C,): full leaves first, then empty ones
+    target, mass = torch.from_numpy(place[label]), torch.from_numpy(weight / weight.sum())
+    wrong = pool.share_unexplained
+
+    def loss(free: np.ndarray) -> tuple[float, np.ndarray]:
+        values = torch.tensor(free, requires_grad=True)
+        scores = values[-1] + torch.tensordot(torch.nn.functional.softplus(values[:-1]), offered, 1)
+        likely = torch.softmax(torch.cat([held, scores], dim=1), dim=1).gather(1, target[:, None])[:, 0]
+        total = -(mass * ((1 - wrong) * likely + wrong / len(leaf)).log()).sum()
+        total.backward()
+        assert values.grad is not None
+        return float(total.detach()), values.grad.numpy()
+
+    start = np.append(np.full(reads.sum(), -1.5), 0.0)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
+    weights = np.zeros(len(reads))
+    weights[reads] = np.logaddexp(0, found[:-1])
+    return Empty(leaf, weights, float(found[-1]))

@@ -1,0 +1,75 @@
+"""Leaves that hold no product yet can be named, and no surer than it is right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pressmark.insight.categories import empty, sources
+from pressmark.insight.categories.folds import make_folds
+from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.neighbours import nearest
+from pressmark.insight.categories.predict import predict
+
+GROUPS, SIZE, EACH, WIDTH = 8, 6, 20, 32
+NUM = GROUPS * SIZE * EACH
+EMPTY = [4, 17, 30]
+
+
+@pytest.fixture(scope="module")
+def shop() -> tuple[Leaves, np.ndarray, np.ndarray]:
+    """Leaves, vectors of their products, and of their names, which point roughly where the products are."""
+    rng = np.random.default_rng(0)
+    paths = tuple((f"{group}", f"{leaf}") for group in range(GROUPS) for leaf in range(SIZE))
+    label = np.repeat(np.arange(len(paths)), EACH)
+    places = rng.normal(0, 1, (len(paths), WIDTH)) + 1.5 * np.repeat(rng.normal(0, 1, (GROUPS, WIDTH)), SIZE, 0)
+    vectors = places[label] + rng.normal(0, 0.6, (NUM, WIDTH))
+    names = places + rng.normal(0, 1.2, places.shape)
+    unit = [(one / np.linalg.norm(one, axis=1, keepdims=True)).astype(np.float32) for one in (vectors, names)]
+    return Leaves((), paths, label, (frozenset(),) * NUM), unit[0], unit[1]
+
+
+def fit(leaves: Leaves, vectors: np.ndarray, names: np.ndarray):
+    near = nearest(vectors, 10)
+
+    def ask(labels: Leaves) -> list[sources.Source]:
+        folds = make_folds(labels.label, 0)
+        votes = sources.nearness_votes(near.weight)
+        return [
+            sources.Content(vectors, folds, len(labels), names),
+            sources.Votes("neighbours", near, votes, labels.label, len(labels)),
+            sources.Names(vectors, names),
+        ]
+
+    return empty.fit(ask, leaves, 0)
+
+
+def test_an_empty_leaf_is_named_and_the_others_as_before(shop: tuple[Leaves, np.ndarray, np.ndarray]) -> None:
+    right, vectors, names = shop
+    gone = np.isin(right.label, EMPTY)
+    leaves = replace(right, label=np.where(gone, -1, right.label))
+    pool, rehearsal = fit(leaves, vectors, names)
+    hidden, others = np.flatnonzero(gone), np.flatnonzero(~gone)
+    plain = replace(pool, empty=None)
+    before = (plain(hidden).argmax(axis=1) == right.label[hidden]).mean()
+    found = predict(pool, rehearsal, leaves, hidden)
+    hit = found.leaf == right.label[hidden]
+    assert hit.mean() > before + 0.15
+    assert found.confidence[:, -1].mean() == pytest.approx(hit.mean(), abs=0.2)
+    kept = (pool(others).argmax(axis=1) == right.label[others]).mean()
+    assert kept > (plain(others).argmax(axis=1) == right.label[others]).mean() - 0.03
+    # What is known of the rehearsal was not shown to who answered it.
+    assert rehearsal.pool.empty is not None
+    assert not set(np.flatnonzero(rehearsal.pool.empty.leaf)).isdisjoint(right.label[rehearsal.rows])
+    assert rehearsal.weight.sum() == pytest.approx(len(others))
+
+
+def test_without_empty_leaves_nothing_is_rehearsed_on_purpose(
+    shop: tuple[Leaves, np.ndarray, np.ndarray],
+) -> None:
+    pool, rehearsal = fit(*shop)
+    assert pool.empty is None
+    assert rehearsal.pool is pool
+    assert len(rehearsal.rows) == NUM
