@@ -73,3 +73,24 @@ def test_without_empty_leaves_nothing_is_rehearsed_on_purpose(
     assert pool.empty is None
     assert rehearsal.pool is pool
     assert len(rehearsal.rows) == NUM
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_how_many_belong_to_empty_leaves_is_read_off_the_products(
+    share: float, shop: tuple[Leaves, np.ndarray, np.ndarray]
+) -> None:
+    right, vectors, names = shop
+    gone = np.isin(right.label, EMPTY)
+    leaves = replace(right, label=np.where(gone, -1, right.label))
+    pool, rehearsal = fit(leaves, vectors, names)
+    inside, outside = np.flatnonzero(gone), np.flatnonzero(~gone)
+    num = round(share * 60)
+    rows = np.concatenate([inside[:num], outside[:: len(outside) // 60][: 60 - num]])
+    expected, _ = empty.expecting(pool, rehearsal, rows)
+    assert pool.empty is not None
+    assert expected(rows)[:, pool.empty.leaf].sum(axis=1).mean() == pytest.approx(share, abs=0.15)
+
+
+def test_nothing_asked_for_changes_nothing(shop: tuple[Leaves, np.ndarray, np.ndarray]) -> None:
+    pool, rehearsal = fit(*shop)
+    assert empty.expecting(pool, rehearsal, np.arange(5)) == (pool, rehearsal)

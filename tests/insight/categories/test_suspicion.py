@@ -95,7 +95,7 @@ def test_predictions_are_as_sure_as_they_are_right(shelves: tuple[Leaves, np.nda
     leaves = replace(right, label=label)
     pool, _ = judged(leaves, vectors)
     known = np.flatnonzero(leaves.labelled)
-    found = predict(pool, Rehearsal(pool, known, np.ones(len(known))), leaves, hidden)
+    found = predict(pool, Rehearsal(pool, known, np.ones(len(known)), known < 0), leaves, hidden)
     assert (found.leaf == right.label[hidden]).mean() > 0.9
     assert (np.diff(found.confidence, axis=1) <= 1e-12).all()
     assert found.confidence[:, -1].mean() == pytest.approx((found.leaf == right.label[hidden]).mean(), abs=0.05)

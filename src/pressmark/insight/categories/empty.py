@@ -3,7 +3,8 @@
 Every source that learns from labels speaks against a leaf without any, so that a pool fitted on products that
 have a label hardly names one. Here some leaves lose all their products, the sources are made again without
 them, and the emptied leaves get an offset and weights of their own for the sources that read names: those
-under which the products that were there, and those that were not, are likeliest to stand where they do.
+under which the products that were there, and those that were not, are likeliest to stand where they do. How
+many of the products in question belong to empty leaves is read off what the pool says of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from pressmark.insight.categories.leaves import Leaves
 from pressmark.insight.categories.pool import NUM_FITTED, Empty, Pool, fit_pool
@@ -22,6 +24,9 @@ from pressmark.insight.categories.sources import Source
 SHARE_EMPTIED = 0.1
 """Of the leaves that are no larger than the mean: what is new is small."""
 FEWEST_EMPTIED = 2
+NUM_BELIEVED = 10
+"""Products, as many as which what was expected counts beside those in question."""
+NUM_STEPS = 200
 
 Ask = Callable[[Leaves], Sequence[Source]]
 """Makes the sources for a catalog's labels."""
@@ -35,11 +40,18 @@ class Rehearsal:
         pool: Who answers; it has not seen the labels of `rows`.
         rows: (n,) int64 item_index.
         weight: (n,) float64: how many products of the catalog each stands for.
+        emptied: (n,) bool products of leaves that were emptied on purpose.
     """
 
     pool: Pool
     rows: np.ndarray
     weight: np.ndarray
+    emptied: np.ndarray
+
+    @property
+    def share_emptied(self) -> float:
+        """Of the products stood for."""
+        return float(self.weight[self.emptied].sum() / self.weight.sum())
 
 
 def fit(ask: Ask, leaves: Leaves, seed: int) -> tuple[Pool, Rehearsal]:
@@ -55,17 +67,52 @@ def fit(ask: Ask, leaves: Leaves, seed: int) -> tuple[Pool, Rehearsal]:
     emptied = _emptied(leaves, rng)
     if leaves.counts.all() or len(emptied) < FEWEST_EMPTIED:
         rows = _some(np.flatnonzero(leaves.labelled), rng)
-        return pool, Rehearsal(pool, rows, np.ones(len(rows)))
+        return pool, Rehearsal(pool, rows, np.ones(len(rows)), np.zeros(len(rows), bool))
     gone = np.isin(leaves.label, emptied)
     without = replace(leaves, label=np.where(gone, -1, leaves.label))
     there, left = _some(np.flatnonzero(gone), rng), _some(np.flatnonzero(without.labelled), rng)
     rows = np.concatenate([there, left])
-    weight = np.repeat([gone.sum() / len(there), without.labelled.sum() / len(left)], [len(there), len(left)])
+    emptied_rows = gone[rows]
+    weight = np.where(emptied_rows, gone.sum() / len(there), without.labelled.sum() / len(left))
     asked = replace(pool, sources=tuple(ask(without)))
     found = _fit(asked, without.counts == 0, rows, leaves.label[rows], weight)
-    return replace(pool, empty=replace(found, leaf=leaves.counts == 0)), Rehearsal(
-        replace(asked, empty=found), rows, weight
-    )
+    rehearsal = Rehearsal(replace(asked, empty=found), rows, weight, emptied_rows)
+    return replace(pool, empty=replace(found, leaf=leaves.counts == 0)), rehearsal
+
+
+def expecting(pool: Pool, rehearsal: Rehearsal, rows: np.ndarray) -> tuple[Pool, Rehearsal]:
+    """Both as if as many products belonged to empty leaves as do of those in question.
+
+    An empty leaf is expected to hold as many products as one that was emptied, until what the pool says of
+    products shows that more or fewer of them belong to such leaves. A product's answer then depends, a little,
+    on which others are asked for.
+
+    Args:
+        pool: As `fit` made it.
+        rehearsal: The same.
+        rows: (n,) int64 item_index of the products in question.
+
+    Source: expectation maximisation for new class shares, Saerens, Latinne and Decaestecker 2002.
+    """
+    if pool.empty is None or rehearsal.pool.empty is None or not len(rows):
+        return pool, rehearsal
+    leaf, share = pool.empty.leaf, rehearsal.share_emptied
+    before = share * leaf.sum() / rehearsal.pool.empty.leaf.sum()
+    odds = [float(logit(before))]
+    said = np.concatenate([likely[:, leaf].sum(axis=1) for _, likely in pool.by_blocks(rows, "empty leaves")])
+    said = logit(np.clip(said.astype(np.float64), 1e-9, 1 - 1e-9))
+    for _ in range(NUM_STEPS):
+        belong = expit(said + odds[-1] - odds[0]).sum()
+        odds.append(float(logit((belong + NUM_BELIEVED * before) / (len(rows) + NUM_BELIEVED))))
+    shift = odds[-1] - odds[0]
+    after = float(expit(logit(share) + shift))
+    weight = rehearsal.weight * np.where(rehearsal.emptied, after / share, (1 - after) / (1 - share))
+    return _shifted(pool, shift), replace(rehearsal, pool=_shifted(rehearsal.pool, shift), weight=weight)
+
+
+def _shifted(pool: Pool, by: float) -> Pool:
+    assert pool.empty is not None
+    return replace(pool, empty=replace(pool.empty, offset=pool.empty.offset + by))
 
 
 def _emptied(leaves: Leaves, rng: np.random.Generator) -> np.ndarray:

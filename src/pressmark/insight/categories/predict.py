@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pressmark.insight.categories.empty import Rehearsal
+from pressmark.insight.categories.empty import Rehearsal, expecting
 from pressmark.insight.categories.leaves import Leaves, member
 from pressmark.insight.categories.pool import Pool
 
@@ -68,6 +68,7 @@ def predict(pool: Pool, rehearsal: Rehearsal, leaves: Leaves, rows: np.ndarray) 
         leaves: Leaves, and labels of the others.
         rows: (n,) int64 item_index, products without a label, or with one that the sources have not seen.
     """
+    pool, rehearsal = expecting(pool, rehearsal, rows)
     full, hollow = calibrate(rehearsal, leaves)
     found = [descend(likely, leaves) for _, likely in pool.by_blocks(rows, "categories")]
     if not found:
