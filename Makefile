@@ -40,10 +40,11 @@ fix: setup
 bench: setup
 	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1,2] --record true
-	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --record true
+	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --seeds [0,1,2] --record true
+	$(BIN)/python eval/temporal.py --config configs/beauty.yaml --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --seeds 5 --models $(JUDGED) --record true
 	$(BIN)/python eval/bounds.py $(foreach seed,0 1 2 3 4,--run runs/beauty/cold_items/seed$(seed)) --record beauty
-	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --record true
+	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --models $(JUDGED) --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --seeds [0,1,2] --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study lambda --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study ablation --tokenizer.training.num_epochs 6 --record true
@@ -56,7 +57,7 @@ bench: setup
 	$(BIN)/python eval/tune.py --config configs/beauty.yaml --split.protocol leave_one_out --tune dual_tower,sasrec --trials 5 --seconds 400 --cold_share 0.05 --record true
 	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model dual_tower --cold_share 0.05 --record true
 	$(BIN)/python eval/bench_dual_tower.py --config configs/grocery.yaml --record true
-	$(BIN)/python eval/warm_start.py --config configs/grocery.yaml --record true
+	$(BIN)/python eval/warm_start.py --config configs/beauty.yaml --record true
 	$(BIN)/python eval/bench_scale.py --record true
 	$(BIN)/pressmark prepare --config configs/beauty.yaml --split.protocol leave_one_out
 	$(BIN)/python eval/audit.py --run runs/beauty/leave_one_out/seed0 --record beauty --regressed [1,2,3]
