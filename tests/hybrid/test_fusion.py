@@ -33,8 +33,14 @@ class World:
         names = np.array([str(one) for one in range(num)], object)
         self.cases = Cases(np.arange(num), names, histories, target, UNBOUGHT[target])
 
-    def score(self, histories: Histories) -> Tensor:
-        return self.table[:, torch.from_numpy(histories.lengths)]
+    def fit(self, cases: Cases, *asked, **options) -> Fusion:
+        shopper = torch.from_numpy(cases.histories.lengths)
+
+        def score(rows: np.ndarray, kind: bool | None) -> Tensor:
+            scores = self.table[:, shopper[torch.from_numpy(rows)]]
+            return scores if kind is None else scores[:, :, torch.from_numpy(kind == UNBOUGHT)]
+
+        return fit(score, cases, UNBOUGHT, *asked, **options)
 
 
 def test_probabilities_sum_to_one_and_split_as_the_route_says() -> None:
@@ -64,7 +70,7 @@ def test_a_catalog_of_one_kind_is_one_distribution(unbought: np.ndarray) -> None
 
 def test_the_weights_that_shoppers_go_by_are_found() -> None:
     world = World(4000)
-    found = fit(world.score, world.cases, UNBOUGHT, np.ones(4000), chunk=700)
+    found = world.fit(world.cases, np.ones(4000), chunk=700)
     np.testing.assert_allclose(found.sold, TRUE.sold, atol=0.06)
     np.testing.assert_allclose(found.unbought, TRUE.unbought, atol=0.15)
     joined = [
@@ -73,7 +79,7 @@ def test_the_weights_that_shoppers_go_by_are_found() -> None:
     ]
     shares = [one.exp()[:, torch.from_numpy(UNBOUGHT)].sum(1) for one in joined]
     assert float((shares[1] - shares[0]).abs().mean()) < 0.01
-    again = fit(world.score, world.cases, UNBOUGHT, np.ones(4000), chunk=4000)
+    again = world.fit(world.cases, np.ones(4000), chunk=4000)
     np.testing.assert_allclose(again.sold, found.sold, atol=1e-4)
 
 
@@ -81,8 +87,8 @@ def test_a_weight_counts_cases() -> None:
     world = World(300)
     twice = np.concatenate([np.arange(300), np.arange(0, 300, 2)])
     weight = np.where(np.arange(300) % 2 == 0, 2.0, 1.0)
-    one = fit(world.score, world.cases, UNBOUGHT, weight, chunk=100)
-    other = fit(world.score, world.cases.take(twice), UNBOUGHT, np.ones(450), chunk=100)
+    one = world.fit(world.cases, weight, chunk=100)
+    other = world.fit(world.cases.take(twice), np.ones(450), chunk=100)
     np.testing.assert_allclose(one.sold, other.sold, atol=1e-4)
     np.testing.assert_allclose(one.route, other.route, atol=1e-2)
 
@@ -92,11 +98,11 @@ def test_what_is_absent_counts_for_nothing() -> None:
     absent = np.zeros(NUM_ITEMS, bool)
     absent[[2, 4]] = True
     kept = world.cases.take(~absent[world.cases.target])
-    one = fit(world.score, kept, UNBOUGHT, np.ones(len(kept)), 200, absent)
+    one = world.fit(kept, np.ones(len(kept)), 200, absent)
     loud = world.table.clone()
     loud[:, :, absent] = 50.0
     world.table = loud
-    other = fit(world.score, kept, UNBOUGHT, np.ones(len(kept)), 200, absent)
+    other = world.fit(kept, np.ones(len(kept)), 200, absent)
     np.testing.assert_allclose(one.sold, other.sold, atol=1e-4)
     np.testing.assert_allclose(one.route, other.route, atol=1e-2)
 
@@ -106,7 +112,7 @@ def test_new_products_are_pushed_as_far_as_it_costs_what_may_be_given_up() -> No
     hidden = hidden_items(world.cases.histories, NUM_ITEMS)
     ndcg = {}
     for given_up in (0.0, 0.05, 0.5):
-        found = fit(world.score, world.cases, UNBOUGHT, np.ones(1500), 500, given_up=given_up)
+        found = world.fit(world.cases, np.ones(1500), 500, given_up=given_up)
         joined = found.join(world.table, kinds, hidden).masked_fill(hidden, -torch.inf)
         own = joined.gather(1, torch.from_numpy(world.cases.target)[:, None])
         rank = 1 + (joined > own).sum(1)
@@ -136,17 +142,17 @@ def test_a_history_that_holds_all_of_a_kind_leaves_finite_scores() -> None:
 
 def test_nothing_is_pushed_where_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(200)
-    natural = fit(world.score, world.cases, UNBOUGHT, np.ones(200), 200)
+    natural = world.fit(world.cases, np.ones(200), 200)
     none = torch.zeros(len(fusion.PUSHES), dtype=torch.float64)
     monkeypatch.setattr(fusion, "_gains_by_push", lambda *_: none)
-    assert fit(world.score, world.cases, UNBOUGHT, np.ones(200), 200, given_up=0.5) == natural
+    assert world.fit(world.cases, np.ones(200), 200, given_up=0.5) == natural
 
 
 def test_cases_of_one_kind_alone_are_refused() -> None:
     world = World(50)
     sold = world.cases.take(~UNBOUGHT[world.cases.target])
     with pytest.raises(ValueError, match="none is of a product that nobody has bought"):
-        fit(world.score, sold, UNBOUGHT, np.ones(len(sold)), 50)
+        world.fit(sold, np.ones(len(sold)), 50)
 
 
 def test_json_there_and_back() -> None:

@@ -54,7 +54,7 @@ def test_contract() -> None:
 
 def test_the_experts_say_what_their_models_say() -> None:
     one, histories = experts(), Histories.from_lists([[3, 8], [], [0, 7, 7]])
-    scores = one.scores(histories)
+    scores = one.scores(one.shoppers(histories))
     assert scores.shape == (6, 3, NUM_ITEMS)
     tower = one.dual_tower.recommend(Requests(histories, mask_history=False), NUM_ITEMS)
     np.testing.assert_allclose(
@@ -66,9 +66,21 @@ def test_the_experts_say_what_their_models_say() -> None:
     np.testing.assert_allclose(scores[1].numpy(), through, rtol=1e-4, atol=1e-4)
 
 
+def test_one_kind_of_items_is_scored_as_among_all() -> None:
+    one = experts()
+    shoppers = one.shoppers(Histories.from_lists([[3, 8], [], [0, 7, 7], [4]]))
+    whole = one.scores(shoppers)
+    new, sold = (one.scores(shoppers, kind) for kind in (True, False))
+    torch.testing.assert_close(new, whole[:, :, torch.from_numpy(UNBOUGHT)])
+    torch.testing.assert_close(sold, whole[:4, :, torch.from_numpy(~UNBOUGHT)])
+    assert not whole[4:, :, torch.from_numpy(~UNBOUGHT)].any()
+    some = one.scores(shoppers.take(np.array([3, 0])))
+    torch.testing.assert_close(some, whole[:, [3, 0]])
+
+
 def test_the_nearest_of_a_history_speaks_for_what_nobody_bought() -> None:
     one, rows = experts(), [[3, 8], [], [7], [4, *[3] * 19, 8]]
-    found = one.scores(Histories.from_lists(rows))[4:].numpy()
+    found = one.scores(one.shoppers(Histories.from_lists(rows)))[4:].numpy()
     assert not found[:, :, ~UNBOUGHT].any()
     assert not found[:, 1].any()
     tower, weights = one.dual_tower.index.embeddings, one.bm25.weights.toarray()

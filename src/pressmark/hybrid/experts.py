@@ -43,6 +43,47 @@ HISTORY = 20
 """Newest products of a history among which the nearest is looked for."""
 
 
+@dataclass(frozen=True)
+class Shoppers:
+    """What the experts' models make of B histories.
+
+    Attributes:
+        histories: B of them.
+        generator: (B, D) float32.
+        dual_tower: (B, d) float32, times `SHARPNESS`.
+        words: (B, V) float32, weights of the words of their items, divided by `SHARPNESS`.
+    """
+
+    histories: Histories
+    generator: Tensor
+    dual_tower: Tensor
+    words: csr_matrix
+
+    def take(self, rows: np.ndarray) -> Shoppers:
+        """Some of them."""
+        some = torch.from_numpy(rows)
+        return Shoppers(
+            self.histories.take(rows), self.generator[some], self.dual_tower[some], self.words[rows]
+        )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """n items as the experts hold them.
+
+    Attributes:
+        own: (n, D) float32 of the generator.
+        seen: (n, D) float32, the same through the neighbours.
+        tower: (n, d) float32.
+        words: (V, n) float32.
+    """
+
+    own: Tensor
+    seen: Tensor
+    tower: Tensor
+    words: csr_matrix
+
+
 @dataclass
 class Experts:
     """The experts over one catalog of N products.
@@ -67,29 +108,61 @@ class Experts:
             raise ValueError(
                 f"the hybrid's models are of catalogs of {sorted(sizes)} items; it needs one catalog."
             )
-        self._own = self.generator.item_vectors.cpu()
-        self._seen = torch.from_numpy(self.neighbours @ self._own.numpy())
-        self._tower = torch.from_numpy(self.dual_tower.index.embeddings)
-        self._words = csr_matrix(self.bm25.weights.T)
-        new = np.flatnonzero(self.unbought)
-        self._new = torch.from_numpy(new)
-        self._words_of_new = csr_matrix(self.bm25.weights[new].T)
+        own = self.generator.item_vectors.cpu()
+        seen = torch.from_numpy(self.neighbours @ own.numpy())
+        tower = torch.from_numpy(self.dual_tower.index.embeddings)
+        self._sides: dict[bool | None, _Side] = {None: _Side(own, seen, tower, csr_matrix(self.bm25.weights.T))}
+        self._new = torch.from_numpy(np.flatnonzero(self.unbought))
 
     @property
     def num_items(self) -> int:
         """N."""
         return len(self.unbought)
 
-    def scores(self, histories: Histories) -> Tensor:
-        """(E, B, N) float32, what each expert gives every item, in nats or thereabouts."""
-        shoppers = self.generator.shoppers(histories).cpu()
-        users = SHARPNESS * torch.from_numpy(self.dual_tower.users(histories))
-        query = decay_weights(histories, self.num_items, self.bm25.decay) @ self.bm25.words
-        words = torch.from_numpy((query @ self._words).toarray().astype(np.float32)) / SHARPNESS
-        of_all = [shoppers @ self._own.T, shoppers @ self._seen.T, users @ self._tower.T, words]
-        of_new = torch.zeros(2, len(histories), self.num_items)
-        of_new[:, :, self._new] = self._nearest(histories)
-        return torch.cat([torch.stack(of_all), of_new])
+    def shoppers(self, histories: Histories) -> Shoppers:
+        """What the models make of histories; it can be kept, and asked for some items and then for others."""
+        bought = decay_weights(histories, self.num_items, self.bm25.decay) / SHARPNESS
+        return Shoppers(
+            histories,
+            self.generator.shoppers(histories).cpu(),
+            SHARPNESS * torch.from_numpy(self.dual_tower.users(histories)),
+            csr_matrix(bought @ self.bm25.words, dtype=np.float32),
+        )
+
+    def scores(self, shoppers: Shoppers, unbought: bool | None = None) -> Tensor:
+        """What each expert gives items, in nats or thereabouts.
+
+        Args:
+            shoppers: B of them.
+            unbought: True for the U items that nobody has bought, False for the S that sell, None for all.
+
+        Returns:
+            (E, B, N) float32, or (E, B, U). Of those that sell (4, B, S): the last two say nothing of them.
+        """
+        side = self._side(unbought)
+        words = torch.from_numpy((shoppers.words @ side.words).toarray())
+        queries = (
+            (shoppers.generator, side.own),
+            (shoppers.generator, side.seen),
+            (shoppers.dual_tower, side.tower),
+        )
+        found = torch.stack([*(query @ vectors.T for query, vectors in queries), words])
+        if unbought is False:
+            return found
+        nearest = self._nearest(shoppers.histories)
+        if unbought is None:
+            of_new, nearest = nearest, torch.zeros(2, *words.shape)
+            nearest[:, :, self._new] = of_new
+        return torch.cat([found, nearest])
+
+    def _side(self, unbought: bool | None) -> _Side:
+        """Contiguous copies, made once."""
+        if unbought not in self._sides:
+            every, rows = self._sides[None], np.flatnonzero(self.unbought == unbought)
+            some = torch.from_numpy(rows)
+            words = csr_matrix(self.bm25.weights[rows].T)
+            self._sides[unbought] = _Side(every.own[some], every.seen[some], every.tower[some], words)
+        return self._sides[unbought]
 
     def _nearest(self, histories: Histories) -> Tensor:
         """(2, B, U) float32, how like each unbought item is to that of the history which is most like it.
@@ -99,12 +172,12 @@ class Experts:
         """
         items, lengths = histories.newest(HISTORY)
         best = torch.full((2, len(items), len(self._new)), -torch.inf)
-        new = self._tower[self._new].T
+        tower, new = self._sides[None].tower, self._side(True)
         for column in range(int(lengths.max(initial=0))):
             rows = np.flatnonzero(lengths > column)
             held = items[rows, column]
-            words = torch.from_numpy((self.bm25.words[held] @ self._words_of_new).toarray().astype(np.float32))
-            likeness = torch.stack([SHARPNESS * self._tower[held] @ new, words / SHARPNESS])
+            words = torch.from_numpy((self.bm25.words[held] @ new.words).toarray().astype(np.float32))
+            likeness = torch.stack([SHARPNESS * tower[held] @ new.tower.T, words / SHARPNESS])
             best[:, rows] = best[:, rows].maximum(likeness)
         best[:, lengths == 0] = 0
         return best

@@ -33,8 +33,8 @@ from pressmark.hybrid.experts import NAMES
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 
-Score = Callable[[Histories], Tensor]
-"""B histories -> (E, B, N) float32 scores of the experts."""
+Score = Callable[[np.ndarray, bool | None], Tensor]
+"""(b,) rows of the cases and a kind of items -> (E, b, n) float32, see `Experts.scores`."""
 
 STEPS = 25
 """Newton steps at most; half a dozen are usual."""
@@ -138,8 +138,8 @@ def fit(
     if of_new.all() or not of_new.any():
         kind = "of a product that sells" if of_new.all() else "of a product that nobody has bought"
         raise ValueError(f"the hybrid is fitted on {len(cases)} cases and none is {kind}: it needs both kinds.")
-    sold = _conditional_logit(asked, ~asked.unbought, np.flatnonzero(~of_new))
-    new = _conditional_logit(asked, asked.unbought, np.flatnonzero(of_new))
+    sold = _conditional_logit(asked, False, np.flatnonzero(~of_new))
+    new = _conditional_logit(asked, True, np.flatnonzero(of_new))
     natural = _routed(asked, Fusion(sold, new, (0.0, 0.0, 0.0)), of_new)
     return _pushed(asked, natural, np.flatnonzero(~of_new), given_up) if given_up else natural
 
@@ -155,36 +155,39 @@ class _Asked:
     chunk: int
     absent: np.ndarray | None
 
-    def parts(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-        """A chunk of the cases at a time: their rows, (E, b, N) scores and (b, N) what is hidden from them.
+    def parts(
+        self, rows: np.ndarray, unbought: bool | None = None
+    ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+        """A chunk of the cases at a time: their rows, (E, b, n) scores and (b, n) what is hidden from them.
 
-        Scored anew each time: of some thousand cases and a large catalog the scores would not fit in memory.
+        Of all items or of one kind. Scored anew each time: of some thousand cases and a large catalog the
+        scores would not fit in memory.
         """
         for part in np.split(rows, range(self.chunk, len(rows), self.chunk)):
-            histories = self.cases.histories.take(part)
-            yield part, self.score(histories), hidden_items(histories, len(self.unbought), self.absent)
+            hidden = hidden_items(self.cases.histories.take(part), len(self.unbought), self.absent)
+            own = slice(None) if unbought is None else self.unbought == unbought
+            yield part, self.score(part, unbought), hidden[:, own]
 
 
-def _conditional_logit(asked: _Asked, kind: Tensor, rows: np.ndarray) -> tuple[float, ...]:
-    """The weights of one kind of items, (N,) bool, from the cases with such a target: Newton's method."""
-    items = torch.nonzero(kind)[:, 0]
-    place = torch.full((len(kind),), -1).index_put((items,), torch.arange(len(items)))
+def _conditional_logit(asked: _Asked, unbought: bool, rows: np.ndarray) -> tuple[float, ...]:
+    """The weights of one kind of items from the cases with such a target: Newton's method."""
+    place = torch.cumsum(asked.unbought == unbought, 0) - 1  # of an item among its kind
     ridge = 2 * RIDGE * float(asked.weight[rows].sum())
     weights = torch.zeros(len(NAMES), dtype=torch.float64)
     for _ in range(STEPS):
         slope, curve = ridge * weights, ridge * torch.eye(len(NAMES), dtype=torch.float64)
-        for part, scores, hidden in asked.parts(rows):
-            own = scores[:, :, items]
-            mixed = torch.einsum("e,ebn->bn", weights.float(), own)
-            share = mixed.masked_fill(hidden[:, items], -torch.inf).softmax(1)
-            mean = torch.einsum("ebn,bn->be", own, share)
-            target = place[torch.from_numpy(asked.cases.target[part])]
-            at = own[:, torch.arange(len(part)), target].T
-            second = torch.stack([torch.einsum("ebn,bn->be", own * one, share) for one in own], 2)
-            spread = second - mean[:, :, None] * mean[:, None, :]
+        for part, scores, hidden in asked.parts(rows, unbought):
+            said = len(scores)  # the experts behind have nothing to say of these items
             counted = torch.from_numpy(asked.weight[part]).float()
-            slope = slope + torch.einsum("b,be->e", counted, mean - at).double()
-            curve = curve + torch.einsum("b,bef->ef", counted, spread).double()
+            mixed = torch.einsum("e,ebn->bn", weights[:said].float(), scores)
+            share = mixed.masked_fill(hidden, -torch.inf).softmax(1) * counted[:, None]
+            mean = torch.einsum("ebn,bn->eb", scores, share)
+            target = place[torch.from_numpy(asked.cases.target[part])]
+            own = (scores[:, torch.arange(len(part)), target] * counted).sum(1)
+            second = (scores * share).flatten(1) @ scores.flatten(1).T
+            spread = second - (mean / counted) @ mean.T
+            slope[:said] += (mean.sum(1) - own).double()
+            curve[:said, :said] += spread.double()
         step = torch.linalg.solve(curve, slope)
         # A step far beyond what the curvature was measured for overshoots.
         step *= min(1.0, 2.0 / max(float(step.abs().max()), 1e-9))

@@ -51,7 +51,8 @@ class HybridRecommender:
     def scores(self, histories: Histories) -> np.ndarray:
         """(B, num_items) float32 log-probabilities."""
         hidden = hidden_items(histories, self.num_items, self.absent)
-        return self.fusion.join(self.experts.scores(histories), self._unbought, hidden).numpy()
+        scores = self.experts.scores(self.experts.shoppers(histories))
+        return self.fusion.join(scores, self._unbought, hidden).numpy()
 
 
 def experts_of(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pressmark import distributed
 from pressmark.baselines.dense import SCORES_AT_ONCE
@@ -129,20 +130,28 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
         )
         return STANDARD, _without_generator(STANDARD), {"num_cases": 0}
     chunk = max(1, SCORES_AT_ONCE // experts.num_items // len(NAMES))
+    shoppers = experts.shoppers(cases.histories)
+    with_generator = torch.ones(len(NAMES))
+    of_others = torch.tensor([float(name not in OF_GENERATOR) for name in NAMES])
+
+    def fitted(rows: np.ndarray, counted: Tensor) -> Fusion:
+        def score(part: np.ndarray, kind: bool | None) -> Tensor:
+            scores = experts.scores(shoppers.take(rows[part]), kind)
+            return scores * counted[: len(scores), None, None]
+
+        some = cases.take(rows), experts.unbought, weight[rows]
+        return fit(score, *some, chunk, absent, config.given_up)
+
+    every = np.arange(len(cases))
     half = np.random.default_rng([seed, 3]).random(len(cases)) < 0.5
     numbers: dict[str, object] = {"num_cases": len(cases), "weight_of_a_case_that_sells": float(weight.max())}
-    for rows in (half, ~half):
-        part = fit(
-            experts.scores, cases.take(rows), experts.unbought, weight[rows], chunk, absent, config.given_up
-        )
-        for kind, figures in _judged(HybridRecommender(experts, part, absent), cases.take(~rows)).items():
+    for rows, left in ((half, ~half), (~half, half)):
+        part = HybridRecommender(experts, fitted(every[rows], with_generator), absent)
+        for kind, figures in _judged(part, cases.take(left)).items():
             for name, value in figures.items():
                 key = f"{name}_{kind}"
                 numbers[key] = float(numbers.get(key, 0.0)) + value / 2  # type: ignore[arg-type]
-    asked = cases, experts.unbought, weight, chunk, absent, config.given_up
-    others = torch.tensor([float(name not in OF_GENERATOR) for name in NAMES])[:, None, None]
-    without = fit(lambda histories: experts.scores(histories) * others, *asked)
-    return fit(experts.scores, *asked), _without_generator(without), numbers
+    return fitted(every, with_generator), _without_generator(fitted(every, of_others)), numbers
 
 
 def _without_generator(fusion: Fusion) -> Fusion:
