@@ -33,12 +33,12 @@ from pressmark.catalog.taxonomy import build_taxonomy
 from pressmark.cli import guarded, truth
 from pressmark.drawing import COLOURS, GRID, png
 from pressmark.evaluation.record import record
-from pressmark.experiment import read_run
 from pressmark.insight.categories.assemble import Shop, pool_of, read_shop
 from pressmark.insight.categories.folds import make_folds
 from pressmark.insight.categories.leaves import Leaves, leaves_of
 from pressmark.insight.categories.suspicion import Judgement, judge
 from pressmark.load import quiet_libraries
+from pressmark.run_config import read_run
 from pressmark.tokenizer import train
 from pressmark.tokenizer.config import Config
 

@@ -24,12 +24,12 @@ import numpy as np
 from pressmark import files
 from pressmark.cli import guarded
 from pressmark.evaluation.record import record
-from pressmark.experiment import read_run
 from pressmark.insight.categories.assemble import Shop, read_shop
 from pressmark.insight.categories.leaves import Leaves, leaves_of
 from pressmark.insight.categories.predict import descend, predict
 from pressmark.insight.categories.predict_command import fit_pools
 from pressmark.load import quiet_libraries
+from pressmark.run_config import read_run
 
 SURE = 0.8
 Row = dict[str, Any]

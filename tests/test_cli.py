@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from pressmark.cli import _USAGE, main
+from pressmark.cli import _USAGE, guarded, main
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +42,19 @@ def test_mistakes_end_with_status_2(
         main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        guarded(interrupted)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\nstopped. Give the same command again to go on.\n"
+
+
+def test_help_waits_for_no_library() -> None:
+    slow = "import sys; from pressmark.cli import main; main(['--help']); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", slow], check=True, capture_output=True, text=True)
+    assert told.stdout.splitlines()[-1] == "False"

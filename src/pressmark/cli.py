@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from pressmark import living, recommending, stages
-from pressmark.distributed import LostProcess, noticing
-from pressmark.experiment import parse, read_run
 from pressmark.files import DiskFull
 
 Command = Callable[[list[str]], None]
@@ -33,6 +30,8 @@ _USAGE = """usage: pressmark COMMAND [options]
 pressmark COMMAND --help lists the options of a command.
 """
 
+_AGAIN = "Give the same command again to go on."
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `pressmark` command."""
@@ -41,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = {
         "prepare": _prepare,
         "run": _run,
-        "recommend": recommending.recommend,
+        "recommend": _of("recommending", "recommend"),
         "doctor": _doctor,
-        "explain": _insight("explain_command", "explain_items"),
-        "report": _insight("explorer.command", "report"),
-        "terms": _insight("terms.command", "terms"),
+        "explain": _of("insight.explain_command", "explain_items"),
+        "report": _of("insight.explorer.command", "report"),
+        "terms": _of("insight.terms.command", "terms"),
         "audit": _categories("audit_command", "audit"),
         "categorize": _categories("predict_command", "categorize"),
-        "tokenize": living.tokenize,
-        "churn": living.churn,
+        "tokenize": _of("living", "tokenize"),
+        "churn": _of("living", "churn"),
     }
     if command in {"--help", "-h"}:
         print(_USAGE, end="")
@@ -68,16 +67,31 @@ def truth(word: str) -> bool:
 
 
 def guarded(command: Any, *arguments: Any) -> None:
-    """Runs a command; what the user can set right ends in one clear line and status 2, not in a traceback."""
+    """Runs a command; what the user can set right ends in one clear line and status 2, not in a traceback.
+
+    Ctrl-C ends with status 130, as shells have it.
+    """
     try:
-        with noticing("Give the same command again to go on."):
-            command(*arguments)
-    except (ValueError, DiskFull, LostProcess) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from error
+        from pressmark.distributed import LostProcess, noticing
+
+        try:
+            with noticing(_AGAIN):
+                command(*arguments)
+        except (ValueError, DiskFull, LostProcess) as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print(f"\nstopped. {_AGAIN}", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+
+
+# Each command imports what it needs: torch and transformers take seconds.
 
 
 def _prepare(arguments: list[str]) -> None:
+    from pressmark import stages
+    from pressmark.experiment import parse
+
     experiment, _ = parse(arguments, prog="pressmark prepare")
     if stages.is_done(experiment, "prepare"):
         print(f"{experiment.run}: prepared before")
@@ -85,7 +99,9 @@ def _prepare(arguments: list[str]) -> None:
 
 
 def _run(arguments: list[str]) -> None:
+    from pressmark import stages
     from pressmark.evaluation.report import terminal_table
+    from pressmark.experiment import parse
 
     experiment, _ = parse(arguments, prog="pressmark run")
     report = stages.evaluate(experiment)
@@ -101,14 +117,14 @@ def _doctor(arguments: list[str]) -> None:
     raise SystemExit(doctor(arguments))
 
 
-def _insight(module: str, command: str) -> Command:
-    """A command of `pressmark.insight`, imported when it is asked for."""
+def _of(module: str, command: str) -> Command:
+    """A command that a module of the package has."""
 
     def run(arguments: list[str]) -> None:
         from pressmark.load import quiet_libraries
 
         quiet_libraries()
-        getattr(import_module(f"pressmark.insight.{module}"), command)(arguments)
+        getattr(import_module(f"pressmark.{module}"), command)(arguments)
 
     return run
 
@@ -118,6 +134,7 @@ def _categories(module: str, command: str) -> Command:
 
     def run(arguments: list[str]) -> None:
         from pressmark.load import quiet_libraries
+        from pressmark.run_config import read_run
 
         quiet_libraries()
         room = import_module(f"pressmark.insight.categories.{module}")

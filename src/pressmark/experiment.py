@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from pressmark.baselines import sasrec
@@ -153,27 +152,6 @@ def parse(
     except (ArgumentError, ValueError, TypeError) as error:
         _fail(parser, str(error))
     return experiment, {name: built[name.replace("-", "_")] for name in extra or {}}
-
-
-def read_run(run: Path) -> tuple[items.Columns, embeddings.Config]:
-    """How a run reads items and embeds them, from its config.yaml.
-
-    Raises:
-        ValueError: If the file is missing, or another version of Pressmark wrote it.
-    """
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: {run} is no run folder.")
-    try:
-        written = yaml.safe_load(path.read_text("utf-8"))["experiment"]
-        columns = {**written["data"]["columns"], "text": tuple(written["data"]["columns"]["text"])}
-        vectors = {**written["vectors"], "columns": tuple(written["vectors"]["columns"])}
-        return items.Columns(**columns), embeddings.Config(**vectors)
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not a configuration that this version of Pressmark wrote ({error}). Use the version that "
-            "the file names, or prepare a new run."
-        ) from error
 
 
 _HELP = "Every option is a key of the YAML file; a flag after --config overrides it."

@@ -71,26 +71,28 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def holding(folder: Path, command: str) -> Iterator[Callable[[bool], None]]:
-    """Keeps a second `command` off a folder; released at the end, or when the process ends.
+def holding(path: Path, command: str) -> Iterator[Callable[[bool], None]]:
+    """Keeps a second `command` off a folder or a file; released at the end, or when the process ends.
+
+    A file that is not there is made, and stays: who waits for it must find the same one.
 
     Yields what takes hold of it: alone, or (True) together with others who do so too.
 
     Raises:
-        ValueError: If another one is at work on the folder.
+        ValueError: If another one is at work on it.
     """
     try:
         import fcntl
     except ImportError:  # Windows has no such lock, nor any folder to hold it
         yield lambda shared: None
         return
-    held = os.open(folder, os.O_RDONLY)
+    held = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
 
     def take(shared: bool) -> None:
         try:
             fcntl.flock(held, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder}: another `{command}` is at work on it. Wait for it.") from None
+            raise ValueError(f"{path}: another `{command}` is at work on it. Wait for it.") from None
 
     try:
         yield take

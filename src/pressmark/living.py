@@ -108,8 +108,8 @@ def embedder(run: Path, path: Path | None = None) -> tuple[Columns, Callable[[Ca
     from pressmark.catalog.embeddings import read_vectors, vectors_cache
     from pressmark.catalog.items import read_catalog
     from pressmark.catalog.later_vectors import embed_later
-    from pressmark.experiment import read_run
     from pressmark.interactions.split_files import read_split
+    from pressmark.run_config import read_run
 
     columns, vectors = read_run(run)
 

@@ -1,7 +1,8 @@
 """The stages of a run in order, each done once: prepare, tokenizer, generator, dual tower, evaluation.
 
 A finished stage leaves a stamp with the fingerprint of all it was built on. The same stage asked for
-again is skipped; the same stage with other settings is refused, so nothing trained is overwritten.
+again is skipped; the same stage with other settings is refused, so nothing trained is overwritten. A stage
+whose folder was deleted is done anew, and two processes never do the same one at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import importlib
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ import yaml
 from pressmark import distributed
 from pressmark.evaluation.record import commit
 from pressmark.experiment import Experiment, as_dict, plain
-from pressmark.files import file_hash, fingerprint, read_json, replacing, write_json
+from pressmark.files import file_hash, fingerprint, holding, read_json, replacing, write_json
 from pressmark.generator.backbone import SCRATCH
 from pressmark.generator.hf_folder import fingerprint_of
 from pressmark.load import LOADERS, TRAINED, TRAINED_AS, quiet_libraries
@@ -196,7 +198,7 @@ def evaluate(experiment: Experiment) -> dict[str, Any]:
 
 def is_done(experiment: Experiment, stage: str) -> bool:
     """Whether a run has this stage behind it, with whatever settings."""
-    return _stamp(experiment, stage).is_file()
+    return _stamp(experiment, stage).is_file() and _made(experiment, stage).is_file()
 
 
 def stamped(experiment: Experiment, key: str) -> dict[str, Any]:
@@ -257,6 +259,8 @@ def _prepared_elsewhere(experiment: Experiment) -> bool:
 
 def _doubts(experiment: Experiment, split: Split) -> list[str]:
     """What is allowed, and seldom meant."""
+    from pressmark.insight.sizes import suggest
+
     doubts = []
     if experiment.split.protocol == "cold_items" and not split.cold.any():
         share, targets = experiment.split.cold_share, len(np.unique(split.test.target))
@@ -269,6 +273,11 @@ def _doubts(experiment: Experiment, split: Split) -> list[str]:
         doubts.append(
             f"the tokenizer may learn from {fitted} items and a level has {needed} codes: lower "
             "tokenizer.level_sizes before training."
+        )
+    elif (usual := suggest(len(split.fitted_on), fitted).level_sizes)[0] * 2 < needed:
+        doubts.append(
+            f"{fitted:,} items to learn from are few for {needed} codes a level: many a code would be one "
+            f"product's. Usual for as many: --tokenizer.level_sizes '{list(usual)}'."
         )
     return doubts
 
@@ -398,7 +407,7 @@ def _once(
     stamp = _stamp(experiment, stage)
     settings = _settings(experiment, stage)
     # Every process decides before the first one writes the stamp.
-    done = read_json(stamp) if stamp.is_file() else None
+    done = read_json(stamp) if is_done(experiment, stage) else None
     if stage != "prepare":
         distributed.barrier()
     if done and done["fingerprint"] != built:
@@ -406,23 +415,53 @@ def _once(
         raise _other_settings(experiment, stage, changed)
     if done:
         return
-    started, at = time.perf_counter(), commit()
-    if distributed.rank() == 0:
-        print(f"--- {stage}: {experiment.run}", flush=True)
-        _write_config(experiment)
-    quiet_libraries()
-    work(experiment)
-    if distributed.rank() == 0:
-        seconds = round(time.perf_counter() - started, 1)
-        made = {"fingerprint": built, "seconds": seconds, "commit": at, "settings": settings}
-        write_json(stamp, made)
-        print(f"--- {stage}: done in {seconds} s", flush=True)
+    with _alone(experiment, stage):
+        started, at = time.perf_counter(), commit()
+        if distributed.rank() == 0:
+            print(f"--- {stage}: {experiment.run}", flush=True)
+            _write_config(experiment)
+        quiet_libraries()
+        work(experiment)
+        if distributed.rank() == 0:
+            seconds = round(time.perf_counter() - started, 1)
+            made = {"fingerprint": built, "seconds": seconds, "commit": at, "settings": settings}
+            write_json(stamp, made)
+            print(f"--- {stage}: done in {seconds} s", flush=True)
+
+
+def _made(experiment: Experiment, stage: str) -> Path:
+    """A file that the stage leaves."""
+    run = experiment.run
+    return run / "data" / "items.parquet" if stage == "prepare" else run / stage / "config.json"
+
+
+@contextmanager
+def _alone(experiment: Experiment, stage: str) -> Iterator[None]:
+    """Keeps another command from the same stage of the same run.
+
+    Raises:
+        ValueError: On every process, if one is at work on it.
+    """
+    folder, refused = experiment.run / "stages", ""
+    with ExitStack() as held:
+        if distributed.rank() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(holding(folder / f".{stage}.lock", f"pressmark {stage}"))(False)
+            except ValueError as error:
+                refused = str(error)
+        if stage != "prepare":  # which the first process does by itself
+            refused = distributed.broadcast_object(refused)
+        if refused:
+            raise ValueError(refused)
+        yield
 
 
 def _other_settings(experiment: Experiment, stage: str, changed: list[str]) -> ValueError:
+    again = experiment.run if stage == "prepare" else experiment.run / stage
     return ValueError(
         f"{experiment.run}: {stage} was done with other settings: {', '.join(changed)}. "
-        f"Use another --run_dir, or delete {experiment.run} to start again."
+        f"Use another --run_dir, or delete {again} to do it again."
     )
 
 

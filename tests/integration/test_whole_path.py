@@ -18,7 +18,7 @@ import pytest
 from tests.integration.tiny import REPOSITORY, tiny_arguments
 
 import pressmark
-from pressmark import judging, stages
+from pressmark import files, judging, stages
 from pressmark.cli import main
 from pressmark.experiment import parse
 from pressmark.files import read_json, read_tensors
@@ -111,6 +111,34 @@ def test_other_settings_in_the_same_run_folder_are_refused(run: Path) -> None:
     experiment, _ = parse(tiny_arguments(run.parent, **{"tokenizer.contrastive_weight": 0.5}))
     with pytest.raises(ValueError, match=r"tokenizer.contrastive_weight was .* is 0.5"):
         stages.train_tokenizer(experiment)
+
+
+def test_a_stage_whose_folder_was_deleted_is_done_again(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "tokenizer")
+    experiment, _ = parse(
+        tiny_arguments(run.parent, run_dir=tmp_path / "run", **{"tokenizer.contrastive_weight": 0.5})
+    )
+    stages.train_tokenizer(experiment)
+    assert (tmp_path / "run" / "tokenizer" / "sids.parquet").is_file()
+    # What was built on the one before is not taken for one that is built on this.
+    with pytest.raises(
+        ValueError, match=r"generator was done with other settings: the data or an earlier stage"
+    ):
+        stages.train_generator(experiment)
+
+
+def test_a_stage_is_not_done_twice_at_once(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "tokenizer")
+    experiment, _ = parse(tiny_arguments(run.parent, run_dir=tmp_path / "run"))
+    before = (experiment.run / "config.yaml").stat().st_mtime_ns
+    with files.holding(experiment.run / "stages" / ".tokenizer.lock", "pressmark tokenizer") as take:
+        take(False)
+        with pytest.raises(ValueError, match=r"another `pressmark tokenizer` is at work on it"):
+            stages.train_tokenizer(experiment)
+        assert (experiment.run / "config.yaml").stat().st_mtime_ns == before
+    stages.train_tokenizer(experiment)
 
 
 def test_a_run_is_screened_beside_itself(run: Path) -> None:
