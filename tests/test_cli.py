@@ -54,6 +54,16 @@ def test_an_interrupted_command_says_how_to_go_on(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "\nstopped. Give the same command again to go on.\n"
 
 
+def test_a_loss_that_is_no_number_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def diverged() -> None:
+        raise FloatingPointError("the loss of step 3 is nan.")
+
+    with pytest.raises(SystemExit) as stopped:
+        guarded(diverged)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: the loss of step 3 is nan.\n"
+
+
 def test_help_waits_for_no_library() -> None:
     slow = "import sys; from pressmark.cli import main; main(['--help']); print('torch' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", slow], check=True, capture_output=True, text=True)

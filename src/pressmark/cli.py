@@ -77,7 +77,7 @@ def guarded(command: Any, *arguments: Any) -> None:
         try:
             with noticing(_AGAIN):
                 command(*arguments)
-        except (ValueError, DiskFull, LostProcess) as error:
+        except (ValueError, FloatingPointError, DiskFull, LostProcess) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from error
     except KeyboardInterrupt:

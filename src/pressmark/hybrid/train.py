@@ -89,6 +89,9 @@ def train(
         if not mark.is_file() or read_json(mark)["fingerprint"] != made:
             hold_back(run, inner, config.cold_share, seed)
             write_json(mark, {"fingerprint": made})
+        print(
+            "dual tower and generator once more, some items hidden from them, to see whom to trust", flush=True
+        )
     distributed.barrier()
     if not (inner / "dual_tower" / "config.json").is_file():
         dual_tower.train(inner, of_tower, seed)

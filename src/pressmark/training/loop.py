@@ -246,6 +246,12 @@ class _Run:
                 self._validate(started, total)
             patience_over = 0 < config.patience <= progress.validations_since_best
             progress.finished = over or patience_over
+            if patience_over and not over and self.accelerator.is_main_process:
+                since = progress.validations_since_best
+                print(
+                    f"{self.task.name}: no better for {since} validations, so it stops; the best is kept",
+                    flush=True,
+                )
             self._save()
             if not progress.finished:
                 batches = self.task.plan(progress.epoch)
