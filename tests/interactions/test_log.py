@@ -266,6 +266,7 @@ def test_the_summary_shows_what_was_found() -> None:
             "split_protocol": "cold_items",
             "split_cold_share": 0.05,
             "split_cases": 7,
+            "split_cold_items": 0,
         }
     )
     assert text.splitlines() == [

@@ -131,7 +131,8 @@ def summary(counts: Mapping[str, int | float | str | bool]) -> str:
         counts: From `load_items`, `load_interactions` and `Split.counts`, in this order.
 
     Returns:
-        One line a count, numbers to the left; then the rules that met nothing, then the split's settings.
+        One line a count, numbers to the left; then the rules of both files that met nothing, then the
+        split's settings.
     """
     rules = {**items.RULES, **RULES}
     settings = {key: value for key, value in counts.items() if type(value) is not int or key == "split_seed"}
@@ -140,7 +141,7 @@ def summary(counts: Mapping[str, int | float | str | bool]) -> str:
     lines = [f"{number:>{width}}  {rules.get(key, key.replace('_', ' '))}" for key, number in numbers.items()]
     nothing: dict[str, list[str]] = {}
     for key in counts:
-        if key not in settings and key not in numbers:
+        if key in rules and key not in numbers:
             kind, _, words = key.replace("_", " ").partition(" ")
             nothing.setdefault(kind, []).append(words)
     zeros = [f"{kind}: {', '.join(words)}" for kind, words in nothing.items()]
