@@ -47,8 +47,9 @@ def recommend(arguments: list[str]) -> None:
         "--histories",
         type=Path,
         required=True,
-        help="JSONL or parquet: user_id, history (item ids), and where there are any context (a string, of a "
-        "model that reads one) and cart (item ids); or a folder of such files, shared among processes",
+        help="JSONL or parquet, one row a user: user_id, history (item ids), and where there are any context "
+        "(a string, of a model that reads one) and cart (item ids); or a folder of such files, shared among "
+        "processes",
     )
     parser.add_argument(
         "--out",
