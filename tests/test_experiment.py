@@ -56,6 +56,17 @@ def test_the_shuffled_twin_has_its_own_run_folder() -> None:
         (["--config", "no.yaml"], "Shipped with Pressmark: beauty.yaml"),
         (["--split.protocol", "random"], "leave_one_out"),
         (["--name", "a/b"], "letters, digits"),
+        (["--seed"], "argument --seed: expected one argument\n"),
+        (["--seed", "1.5"], "seed is '1.5'; it must be a whole number."),
+        (["--split.protocol", "x"], "is 'x'; it must be one of leave_one_out, cold_items, temporal."),
+        (["--tokenizer.masking", "x"], "tokenizer.masking is 'x'; it must be a number."),
+        (["--tokenizer.level_sizes", "[4,a]"], "level_sizes holds 'a'; each of its values must be a whole"),
+        (["--tokenizer.level_sizes", "[0,4]"], "level_sizes is [0, 4]; every level needs 1 code or more."),
+        (["--split", "x"], "split is 'x'; it is a group of keys: set one of them, such as split.protocol."),
+        (
+            ["--data.columns.text", "summary"],
+            "data.columns.text is 'summary'; it must be a list: write [summary], on a command line in quotes.",
+        ),
     ],
 )
 def test_mistakes_end_in_one_clear_message(
@@ -75,6 +86,31 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path: Path, capsys: pytest.Captur
     found = capsys.readouterr().err
     assert "learning_rat" in found
     assert "Did you mean --generator.training.learning_rate?" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:\n  columns: [a\nseed: 3\n", "bad.yaml: line 3, column 5: not valid YAML ("),
+        ("- a\n", "bad.yaml: holds no key with a value"),
+        ("", "bad.yaml: holds no key with a value"),
+        ("data: {columns: {text: summary}}", "data.columns.text is 'summary'; it must be a list"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(SystemExit):
+        parse(["--config", str(path)])
+    assert message in capsys.readouterr().err
+
+
+def test_an_option_of_two_types_says_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--seeds", "x"], extra={"seeds": {"type": int | list[int], "default": []}})
+    assert "seeds is 'x'; it must be a whole number or a list of whole numbers." in capsys.readouterr().err
 
 
 def test_configs_are_found_by_name_alone() -> None:

@@ -86,7 +86,9 @@ def test_a_file_is_answered_a_batch_at_a_time(
         ('{"history": "milk"}', "row 2: history is 'milk'"),
         ('{"history": [1]}', "row 2"),
         ("{", "row 2: not valid JSON"),
-        ('{"user_id": "u"}', "row 2: history is None"),
+        ('{"user_id": "u"}', "row 2: the field 'history' is missing"),
+        ('["x"]', r"row 2: is \['x'\], no object"),
+        ('{"user_id": "a", "history": []}', "rows 1 and 2: both have the user_id 'a'"),
         ('{"history": [], "cart": "milk"}', "row 2: cart is 'milk'"),
         ('{"history": [], "context": 3}', "row 2: context is 3"),
     ],
@@ -101,11 +103,47 @@ def test_a_bad_history_names_its_file_and_row(tmp_path: Path, line: str, message
 def test_a_parquet_of_other_columns_is_named(tmp_path: Path) -> None:
     path = tmp_path / "h.parquet"
     pq.write_table(pa.table({"items": [["x"]]}), path)
-    with pytest.raises(ValueError, match=r"h\.parquet: row 1: history is None"):
+    with pytest.raises(ValueError, match=r"h\.parquet: row 1: the field 'history' is missing"):
         list(batches(path, 10))
     pq.write_table(pa.table({"history": [["x"], None]}), path)
     with pytest.raises(ValueError, match=r"h\.parquet: row 2: history is None"):
         list(batches(path, 10))
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "h.csv"
+    path.write_text("user_id,history\nu,x\n")
+    with pytest.raises(ValueError, match=r"h\.csv: the name must end in \.parquet or \.jsonl"):
+        list(batches(path, 10))
+
+
+def test_only_the_generators_answer_can_be_certified(tmp_path: Path) -> None:
+    paths = ["--run", str(tmp_path), "--histories", str(tmp_path), "--out", str(tmp_path / "o")]
+    with pytest.raises(ValueError, match="--certify is for the generator's search, and the model is hybrid"):
+        recommending.recommend([*paths, "--certify", "--model", "hybrid"])
+
+
+def test_there_may_be_nothing_to_deny(
+    tmp_path: Path, model: LoadedRecommender, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("gone\n")
+    given = options(filter=None, allow=None, deny=ids)
+    assert recommending._register_filters(model, given) is None
+    assert (
+        "ids.txt: the catalog holds none of its 1 ids, such as 'gone': nothing is denied"
+        in capsys.readouterr().out
+    )
+    with pytest.raises(ValueError, match=r"--allow .*the catalog holds none"):
+        recommending._register_filters(model, options(filter=None, allow=ids, deny=None))
+
+
+def test_without_appended_items_the_model_is_named(tmp_path: Path, model: LoadedRecommender) -> None:
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"item_id": ["a"]}), tmp_path / "data" / "cold_items.parquet")
+    given = options(filter="appended", allow=None, deny=None, run=tmp_path, model="")
+    with pytest.raises(ValueError, match=r"the model generator of .* knows no appended item"):
+        recommending._register_filters(model, given)
 
 
 def test_contexts_and_carts_stand_beside_histories(

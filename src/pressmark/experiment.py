@@ -165,9 +165,9 @@ def _with_config(arguments: list[str]) -> list[str]:
     found = []
     for number, one in enumerate(arguments):
         if number and arguments[number - 1] == "--config":
-            one = str(find_config(one))
+            one = _readable(find_config(one))
         elif one.startswith("--config="):
-            one = "--config=" + str(find_config(one.removeprefix("--config=")))
+            one = "--config=" + _readable(find_config(one.removeprefix("--config=")))
         found.append(one)
     return found
 
@@ -187,14 +187,63 @@ def find_config(path: str) -> Path:
     raise ValueError(f"--config {path}: no such file. Shipped with Pressmark: {', '.join(shipped)}.")
 
 
+def _readable(path: Path) -> str:
+    """The path of a config, once it is sure to hold keys with values."""
+    try:
+        keys = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or error
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
+        raise ValueError(
+            f"{path}: {where}: not valid YAML ({problem}). Look there and a line above for a bracket, quote "
+            "or space too many or too few."
+        ) from error
+    if not isinstance(keys, dict) or all(value is None for value in keys.values()):
+        raise ValueError(f"{path}: holds no key with a value; write lines such as 'seed: 0'.")
+    return str(path)
+
+
+_KINDS = {
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "text",
+    "list[int]": "a list of whole numbers",
+}
+
+
+def _plain_words(message: str, defaults: Mapping[str, Any]) -> str:
+    """jsonargparse's message for a value of another type as key, value and rule; any other as it is."""
+    found = re.match(r'Parser key "([\w.]+)":\s*(.*)', message, re.DOTALL)
+    if not found:
+        return message
+    key, rest = found.groups()
+    if no_file := re.match("Unable to load config '(.*)'", rest):
+        one = next(name for name in defaults if name.startswith(f"{key}."))
+        return f"{key} is {no_file[1]!r}; it is a group of keys: set one of them, such as {one}."
+    value = re.split("Got value: |Given value: ", rest)[-1]
+    kind = re.search(r"Subtypes: \[(.*)\]", rest) or re.search(r"Expected a (.*?)\. Got value", rest)
+    if kind is None or value == rest:
+        return message
+    if "tuple" in kind[1]:
+        return f"{key} is {value!r}; it must be a list: write [{value}], on a command line in quotes."
+    choices = re.findall(r"'([^']*)'", kind[1]) if "Literal" in kind[1] else []
+    kinds = [words for name, words in _KINDS.items() if name in kind[1]]
+    rule = f"one of {', '.join(choices)}" if choices else " or ".join(kinds) or kind[1]
+    if isinstance(defaults.get(key), (list, tuple)) and "Subtypes" not in rest:
+        return f"{key} holds {value!r}; each of its values must be {rule}."
+    return f"{key} is {value!r}; it must be {rule}."
+
+
 def _fail(parser: ArgumentParser, message: str) -> NoReturn:
-    known = [key for key, _ in parser.get_defaults().items() if key != "config"]
+    defaults = dict(parser.get_defaults().items())
+    known = [key for key in defaults if key != "config"]
     hint = ""
     for wrong in re.findall(r"--([\w.]+)", message.split("unrecognized arguments:")[-1])[:1] or [
         ".".join(found)
         for found in re.findall(r"[Gg]roup '([\w.]+)' does not accept option '([\w.]+)'", message)
     ]:
         near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-        hint = f"\nDid you mean --{near[0]}?" if near else ""
-    print(f"{parser.prog}: error: {message}{hint}", file=sys.stderr)
+        hint = f"\nDid you mean --{near[0]}?" if near and near[0] != wrong else ""
+    print(f"{parser.prog}: error: {_plain_words(message, defaults)}{hint}", file=sys.stderr)
     raise SystemExit(2)

@@ -17,6 +17,8 @@ Protocol = Literal["leave_one_out", "cold_items", "temporal"]
 def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains what is missing and judges every model for each seed; prints the table.
 
+    Several seeds have a report together beside their runs, `evaluation-seeds-0-1/report.html`.
+
     Args:
         protocol: "leave_one_out", "cold_items" or "temporal"; overrides the config's split.protocol.
         argv: Command line; sys.argv by default. Beside the experiment's options: `--seeds [0,1,2]` or
@@ -27,7 +29,7 @@ def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any
     """
     from pressmark.evaluation.combine import combine
     from pressmark.evaluation.record import record
-    from pressmark.evaluation.report import terminal_table
+    from pressmark.evaluation.report import terminal_table, write
 
     experiment, extra = parse(
         argv,
@@ -48,8 +50,12 @@ def main(protocol: Protocol, argv: Sequence[str] | None = None) -> dict[str, Any
     title = f"{experiment.name}: {protocol}, seeds {', '.join(map(str, seeds))}"
     report = reports[0] if len(runs) == 1 else combine([one.run for one in runs], experiment.evaluation, title)
     print(terminal_table(report))
-    for one in runs:
-        print(f"report: {one.run / 'evaluation' / 'report.html'}")
+    folders = [one.run / "evaluation" for one in runs]
+    if len(runs) > 1:
+        folders.append(runs[0].run.parent / f"evaluation-seeds-{'-'.join(map(str, seeds))}")
+        write(folders[-1], report)
+    for folder in folders:
+        print(f"report: {folder / 'report.html'}")
     if extra["record"]:
         what = {"cold_items": "cold_start"}.get(protocol, protocol)
         dataset = experiment.name + ("-shuffled" if experiment.split.ties == "shuffled" else "")

@@ -1,7 +1,7 @@
 """`pressmark recommend`: next items for a file of histories, or for a folder of files on several processes.
 
-Memory is that of the model and one batch, however many users there are. A shard is answered by itself, so that
-the answers do not depend on the number of processes.
+Memory is that of the model, one batch, and the user ids of a file. A shard is answered by itself, so that the
+answers do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ SCHEMA = pa.schema(
 
 def recommend(arguments: list[str]) -> None:
     """`pressmark recommend --run R --histories H --out O`."""
+    from pressmark.load import chosen
+
     parser = argparse.ArgumentParser(
         prog="pressmark recommend", description="Next items for a file of histories, or a folder of such files."
     )
@@ -45,8 +47,9 @@ def recommend(arguments: list[str]) -> None:
         "--histories",
         type=Path,
         required=True,
-        help="JSONL or parquet: user_id, history (item ids), and where there are any context (a string, of a "
-        "model that reads one) and cart (item ids); or a folder of such files, shared among processes",
+        help="JSONL or parquet, one row a user: user_id, history (item ids), and where there are any context "
+        "(a string, of a model that reads one) and cart (item ids); or a folder of such files, shared among "
+        "processes",
     )
     parser.add_argument(
         "--out",
@@ -75,6 +78,8 @@ def recommend(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.k < 1 or options.batch_size < 1:
         raise ValueError(f"--k ({options.k}) and --batch-size ({options.batch_size}) must be at least 1.")
+    if options.certify and (model := chosen(options.run, options.model)) != "generator":
+        raise ValueError(f"--certify is for the generator's search, and the model is {model}: leave it out.")
     if options.histories.is_dir():
         _recommend_folder(options)
     else:
@@ -219,6 +224,8 @@ def _table(user_id: list[str], answer: Recommendations, item_id: pa.Array) -> pa
 
 def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> str | None:
     """Registers what the options name; the filter to ask for."""
+    from pressmark.load import chosen
+
     parts = [options.filter] if options.filter else []
     for name, path in (("allow", options.allow), ("deny", options.deny)):
         if path:
@@ -226,7 +233,11 @@ def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> 
             ids = living.read_ids(path, f"--{name}")
             found = [one for one in ids if one in known]
             if not found:
-                raise ValueError(f"--{name} {path}: the catalog holds none of its {len(ids)} ids.")
+                none = f"--{name} {path}: the catalog holds none of its {len(ids):,} ids, such as {ids[0]!r}"
+                if name == "allow":
+                    raise ValueError(f"{none}.")
+                print(f"mind: {none}: nothing is denied")
+                continue
             if len(found) < len(ids):
                 print(f"--{name} {path}: {len(ids) - len(found):,} of {len(ids):,} ids are not in the catalog")
             model.filters[name] = model.mask(found)
@@ -238,8 +249,8 @@ def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> 
         model.filters.update(cold=cold, warm=~cold, appended=model.appended)
         if options.filter == "appended" and not model.appended.any():
             raise ValueError(
-                f"--filter appended: the model {options.model} of {options.run} knows no appended item. "
-                "Append some; hybrid, generator, dual_tower and content_neighbours know them."
+                f"--filter appended: the model {chosen(options.run, options.model)} of {options.run} knows no "
+                "appended item. Append some; hybrid, generator, dual_tower and content_neighbours know them."
             )
     return " & ".join(parts) or None
 
@@ -268,25 +279,39 @@ def batches(path: Path, size: int) -> Iterator[list[Record]]:
     Raises:
         ValueError: Naming the file, the row and the rule.
     """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"--histories {path}: the name must end in {' or '.join(SUFFIXES)}.")
     read = _parquet_rows if path.suffix == ".parquet" else _json_lines
-    records = (_checked(path, number, *one) for number, one in enumerate(read(path), start=1))
+    rows: dict[str, int] = {}
+    records = (_checked(path, number, *one, rows) for number, one in enumerate(read(path), start=1))
     while some := list(itertools.islice(records, size)):
         yield some
 
 
-def _checked(path: Path, number: int, row: int, record: Any) -> Record:
-    history = record.get("history") if isinstance(record, Mapping) else None
+def _checked(path: Path, number: int, row: int, record: Any, rows: dict[str, int]) -> Record:
+    """A record, whose user's row goes to `rows`."""
+    example = 'write {"user_id": "u1", "history": ["milk-1", "bread-2"]}'
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{path}: row {row}: is {record!r}, no object; {example}.")
+    if "history" not in record:
+        raise ValueError(f"{path}: row {row}: the field 'history' is missing; {example}.")
+    history = record["history"]
     if not _are_ids(history):
         raise ValueError(
-            f"{path}: row {row}: history is {history!r}; it must be a list of item ids (strings), "
-            'such as {"user_id": "u1", "history": ["milk-1", "bread-2"]}.'
+            f"{path}: row {row}: history is {history!r}; it must be a list of item ids (strings): {example}."
         )
     user, context, cart = record.get("user_id"), record.get("context") or "", record.get("cart") or []
     if not _are_ids(cart):
         raise ValueError(f"{path}: row {row}: cart is {cart!r}; it must be a list of item ids (strings).")
     if not isinstance(context, str):
         raise ValueError(f"{path}: row {row}: context is {context!r}; it must be a string.")
-    return Record(number, str(row if user is None else user), history, context, cart)
+    user_id = str(row if user is None else user)
+    if (first := rows.setdefault(user_id, row)) != row:
+        raise ValueError(
+            f"{path}: rows {first} and {row}: both have the user_id {user_id!r}, so their answers could not be "
+            "told apart. Give a user one row."
+        )
+    return Record(number, user_id, history, context, cart)
 
 
 def _are_ids(value: Any) -> TypeGuard[list[str]]:

@@ -13,6 +13,7 @@ from pressmark.catalog.items import (
     Columns,
     join_catalogs,
     load_items,
+    load_items_file,
     read_catalog,
     write_catalog,
 )
@@ -182,7 +183,9 @@ def test_the_row_named_is_the_files_row_not_the_sorted_one(tmp_path: Path) -> No
 
 
 def test_columns_are_mapped(tmp_path: Path) -> None:
-    columns = Columns(item_id="sku", title="name", category="path", brand="maker", text=("features", "absent"))
+    columns = Columns(
+        item_id="sku", title="name", category="path", brand="maker", text=("features", "description")
+    )
     folder = parquet(
         tmp_path, sku=[10, 9], name=["x", "y"], path=["A", "B"], maker=[None, "m"], features=[["a", "b"], None]
     )
@@ -190,8 +193,31 @@ def test_columns_are_mapped(tmp_path: Path) -> None:
     assert catalog.item_id.tolist() == ["10", "9"]  # as strings: "10" < "9"
     assert catalog.brand.tolist() == ["", "m"]
     assert catalog.text["features"].tolist() == ["a b", ""]
-    assert catalog.text["absent"].tolist() == ["", ""]
+    assert catalog.text["description"].tolist() == ["", ""]
     assert counts["items_absent_columns"] == 1
+
+
+def test_a_text_column_that_the_file_lacks_stops_the_run(tmp_path: Path) -> None:
+    folder = csv(tmp_path, "item_id,title,category,summary\n1,x,A,s\n")
+    with pytest.raises(ValueError, match=r"items\.csv: no column 'sumary', .*Did you mean 'summary'"):
+        load_items(folder, Columns(text=("description", "sumary")))
+    # A delivery of new products may lack it.
+    catalog, _ = load_items_file(folder / "items.csv", Columns(text=("sumary",)))
+    assert catalog.text["sumary"].tolist() == [""]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_columns_that_are_not_read_are_named(
+    tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"item_id": "1", "title": "x", "category": "A", "summary": "s", "studio": "t"}
+    frame = pl.DataFrame([row])
+    write = {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[ending]
+    write(tmp_path / f"items.{ending}")
+    load_items(tmp_path, COLUMNS)
+    assert capsys.readouterr().out.startswith("columns not read: summary, studio; name them in ")
+    load_items(tmp_path, Columns(text=("summary", "studio")))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_text_column_cannot_take_our_names() -> None:
@@ -247,7 +273,8 @@ def test_a_foreign_parquet_is_no_catalog(tmp_path: Path) -> None:
 
 
 def test_joined_catalogs_keep_every_row_and_need_the_same_text_columns(tmp_path: Path) -> None:
-    first, _ = load_items(csv(tmp_path, "item_id,title,category\nb,x,A > B\nc,,\n"), Columns(text=("size",)))
+    file = csv(tmp_path, "item_id,title,category\nb,x,A > B\nc,,\n") / "items.csv"
+    first, _ = load_items_file(file, Columns(text=("size",)))
     second, _ = load_items(csv(tmp_path, "item_id,title,category,size\na,y,C,12\n"), Columns(text=("size",)))
     joined = join_catalogs(first, second)
     assert joined.item_id.tolist() == ["b", "c", "a"]

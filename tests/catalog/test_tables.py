@@ -217,6 +217,14 @@ def test_ids_of_any_type_meet_as_strings(tmp_path: Path) -> None:
     assert read_ids(frame, "a", Path("f"), "a").to_list() == ["12", "12", "12", None, None]
 
 
+@pytest.mark.parametrize("others", ["", '{"a": 7}\n', '{"a": "x"}\n'])
+def test_a_list_is_no_id(tmp_path: Path, others: str) -> None:
+    frame = read(tmp_path, "jsonl", others + '{"a": ["x"]}\n', "a")
+    row = 2 if others else 1
+    with pytest.raises(ValueError, match=rf"f: row {row}, column 'a', value \['x'\]: an id is one string"):
+        read_ids(frame, "a", Path("f"), "a")
+
+
 cells = st.text(alphabet='ab,"\n 5é|>', max_size=5)
 
 

@@ -12,6 +12,7 @@ import pytest
 from pressmark.evaluation.combine import combine
 from pressmark.evaluation.figures import PER_LIST
 from pressmark.evaluation.harness import Config, evaluate
+from pressmark.evaluation.report import terminal_table, write
 from pressmark.files import read_json
 
 
@@ -77,6 +78,15 @@ def test_cold_item_seeds_are_pooled(runs: list[Path], small: Config) -> None:
     assert found["mean"] == pytest.approx(values.mean(), rel=1e-15)
     assert [one["cases_of_split"] for one in combined["statement"]["runs"]] == [0, 0, 1, 1]
     assert combined["title"] == "Four runs"
+    assert "test cases have a target that the user already had" in terminal_table(combined)
+
+
+def test_several_runs_have_a_page(runs: list[Path], small: Config, tmp_path: Path) -> None:
+    write(tmp_path / "joint", combine(runs, small, title="Four runs"))
+    page = (tmp_path / "joint" / "report.html").read_text("utf-8")
+    assert "<h1>Four runs</h1>" in page
+    assert "<code>data/test.parquet</code> of each run" in page
+    assert str(runs[3]) in page
 
 
 def test_uneven_seeds_and_models_are_refused(runs: list[Path], small: Config, tmp_path: Path) -> None:

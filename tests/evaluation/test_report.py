@@ -15,10 +15,23 @@ def test_terminal_table_is_plain_and_aligned(evaluated: Any) -> None:
     assert head.split() == ["full", "quota_0.1", "quota_0.3", "cold_only"]
     # A figure begins under the name of its protocol.
     assert all(line[head.index("quota_0.3")] == "." for line in lines[8:11])
-    assert [line.split()[0] for line in lines[8:]] == ["generator", "popularity", "dual_tower"]
+    assert [line.split()[0] for line in lines[8:11]] == ["generator", "popularity", "dual_tower"]
     mean = evaluated.report["protocols"]["cold_only"]["models"]["popularity"]["cold"]["recall_at_10"]["mean"]
     assert short(mean) in lines[9]
     assert "cold_only" not in "".join(lines[:6])
+
+
+def test_the_terminal_says_which_cases_are_left_out(evaluated: Any) -> None:
+    report = evaluated.report
+    left_out = 240 - report["num_cases"]["all"]
+    assert left_out > 0
+    last = terminal_table(report).splitlines()[-1]
+    assert last.startswith(f"{left_out} of 240 test cases have a target that the user already had; masking")
+    assert "full_unmasked in report.json" in last
+    alone = {**report, "protocols": {"full": report["protocols"]["full"]}}
+    assert terminal_table(alone).endswith("(with them: --evaluation.unmasked_twin true).")
+    seeds = [{"cases_of_split": 0, "cases": report["statement"]["cases"]}] * 2
+    assert f"\n{left_out} of 240 " in terminal_table({**report, "statement": {"runs": seeds}})
 
 
 def test_columns_and_cells(evaluated: Any) -> None:

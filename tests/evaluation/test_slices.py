@@ -6,7 +6,15 @@ import numpy as np
 
 from pressmark.catalog.items import Catalog
 from pressmark.evaluation import slices
-from pressmark.evaluation.slices import HEAD, MIDDLE, TAIL, facts, nearest_cosine, popularity_class
+from pressmark.evaluation.slices import (
+    DESCRIPTIONS,
+    HEAD,
+    MIDDLE,
+    TAIL,
+    facts,
+    nearest_cosine,
+    popularity_class,
+)
 from pressmark.evaluation.slices import HISTORY_BINS as BINS
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
@@ -75,6 +83,7 @@ def test_warm_targets_that_nobody_bought_in_training() -> None:
     )
     found = facts(cases, split, catalog, vectors=None)
     assert rows(found, "warm_unbought") == [3]
+    assert not any("bought" in words for words in DESCRIPTIONS.values())
 
 
 def test_target_in_history() -> None:

@@ -242,7 +242,8 @@ def test_the_command_recommends_to_a_file(run: Path, tmp_path: Path) -> None:
     # Lists of products, joined with a filter; ids that the catalog does not hold do no harm.
     (tmp_path / "stock.txt").write_text("\n".join([*items[:40], "sold out long ago"]))
     (tmp_path / "wine.txt").write_text("\n".join(items[20:]))
-    lists = ["--allow", str(tmp_path / "stock.txt"), "--deny", str(tmp_path / "wine.txt"), "--certify"]
+    lists = ["--allow", str(tmp_path / "stock.txt"), "--deny", str(tmp_path / "wine.txt")]
+    lists += ["--model", "generator", "--certify"]
     main([*arguments, *lists, "--filter", "!cold", "--out", str(tmp_path / "l.parquet")])
     found = set(pq.read_table(tmp_path / "l.parquet").column("item_id").to_pylist())
     assert found

@@ -143,6 +143,22 @@ def test_a_log_of_another_catalog_stops_the_run(tmp_path: Path) -> None:
         load(tmp_path, rows, *TIMED)
 
 
+def test_many_unknown_items_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("u", "a", number) for number in range(10)]
+    load(tmp_path, [*rows, ("u", "b0", 10)], *TIMED)
+    assert capsys.readouterr().out == ""
+    load(tmp_path, [*rows[:4], ("u", "b0", 10), ("u", "c0", 11)], *TIMED)
+    assert capsys.readouterr().out == (
+        "mind: 33% of the interactions (2) name an item that the catalog lacks and are dropped. "
+        "The first is 'b0' (row 5); the catalog has 'b'.\n"
+    )
+
+
+def test_a_list_is_no_user(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"interactions\.jsonl: row 2, column 'user_id', value \['u'\]"):
+        load(tmp_path, [("u", "a", 1), (["u"], "b", 2)], *TIMED)
+
+
 def test_short_users_and_items_never_bought_are_counted(tmp_path: Path) -> None:
     rows = [("u", "a", 1), ("v", "a", 1), ("v", "b", 2), ("w", "a", 1), ("w", "b", 2), ("w", "b", 3)]
     _, counts, _ = load(tmp_path, rows, *TIMED)
@@ -244,16 +260,20 @@ def test_the_summary_shows_what_was_found() -> None:
         {
             "items": 12101,
             "items_duplicate_id": 0,
-            "split_protocol": "cold_items",
+            "items_without_title": 0,
+            "interactions_duplicate": 0,
             "split_seed": 0,
+            "split_protocol": "cold_items",
+            "split_cold_share": 0.05,
             "split_cases": 7,
+            "split_cold_items": 0,
         }
     )
     assert text.splitlines() == [
         "12,101  items in the catalog",
         "     7  split cases",
-        "     0  of each: items duplicate id",
-        "        split protocol cold_items, split seed 0",
+        "     0  items: duplicate id, without title; interactions: duplicate",
+        "        protocol cold_items, seed 0, cold_share 0.05",
     ]
 
 

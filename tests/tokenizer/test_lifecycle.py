@@ -197,7 +197,7 @@ def test_a_removed_product_that_comes_back_has_its_old_sid(run: Path) -> None:
 
 
 def test_removing_an_unknown_item_removes_nothing(run: Path) -> None:
-    with pytest.raises(ValueError, match=r"'nope' has no SID .* \(1 of 2 have none\)"):
+    with pytest.raises(ValueError, match=r"'nope' has no SID .* \(1 of 2 ids have none\): nothing was removed"):
         remove(run, ["item001", "nope"])
     assert read_register(run / "tokenizer" / "sids.parquet").table.version == 0
 

@@ -75,7 +75,12 @@ def embed(catalog: Catalog, config: Config, cache: Path, fitted_on: np.ndarray) 
     texts = texts_of(catalog, config.columns)
     if config.model == "tfidf":
         key = files.fingerprint("tfidf-1", texts, config.dim, fitted_on)
-        return _stored(cache / f"{key}.safetensors", lambda: _tfidf(texts, config, fitted_on))
+        found = _stored(cache / f"{key}.safetensors", lambda: _tfidf(texts, config, fitted_on))
+        if (width := found[0].shape[1]) < config.dim:
+            print(
+                f"mind: vectors.dim is {config.dim}; items or terms to learn from allow {width}: taken as that."
+            )
+        return found
     folder = model_folder(config.model)
     key = files.fingerprint("sentence-transformers-1", texts, folder_hash(folder))
     chunks, encode = cache / f"{key}.chunks", encoder(folder, config.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ RULES = {
     "items_empty_segment": "empty names in category paths: left out, the path closes up",
     "items_repeated_path": "category paths given twice for an item: one is kept",
     "items_joined_names": "category names with > or | but no space beside it: kept as one name",
-    "items_absent_columns": "text columns of data.columns.text that the file lacks: taken as empty",
+    "items_absent_columns": "text column that the file lacks (description): taken as empty",
     "items_not_utf8": "values with bytes that are not UTF-8: each such byte became U+FFFD",
 }
 
@@ -50,7 +51,7 @@ class Columns:
         title: Title of an item.
         category: List from root to leaf, a list of such lists, or one string: "Dairy > Milk | Vegan > Drinks".
         brand: Brand; may be absent.
-        text: Further text columns; one that is absent from the file is empty.
+        text: Further text columns. The default may be absent; any other must be in the file.
         user_id: Who acted.
         timestamp: Seconds since 1970 or ISO 8601; this or `position` must be there.
         position: Order within a user.
@@ -159,26 +160,48 @@ def load_items(folder: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]
         columns: Names of the file's columns.
 
     Returns:
-        The catalog, and for each key of `RULES` how often its rule was applied.
+        The catalog, and for each key of `RULES` how often its rule was applied. Prints which columns were not
+        read.
 
     Raises:
         ValueError: For what cannot be used: no file or two, a missing column, no row, an item without an
             id or with one that is not UTF-8, a category of another form. The message says file, row,
             column, value, rule and what to do.
     """
-    return load_items_file(tables.find_table(folder, "items"), columns)
+    file = tables.find_table(folder, "items")
+    catalog, counts, absent, unread = _read(file, columns)
+    if wrong := [name for name in absent if name not in Columns.text]:
+        near = difflib.get_close_matches(wrong[0], unread, n=1)
+        raise ValueError(
+            f"{file}: no column {wrong[0]!r}, which data.columns.text names; not read so far: "
+            f"{', '.join(map(repr, unread)) or 'none'}."
+            + (f" Did you mean {near[0]!r}?" if near else " Take the name out.")
+        )
+    if unread:
+        more = f" and {len(unread) - 10} more" if len(unread) > 10 else ""
+        print(
+            f"columns not read: {', '.join(unread[:10])}{more}; name them in data.columns.text and "
+            "vectors.columns to embed them"
+        )
+    return catalog, counts
 
 
 def load_items_file(file: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]:
-    """`load_items` for one file, whatever its name; .parquet, .csv or .jsonl.
+    """`load_items` for one file, whatever its name; .parquet, .csv or .jsonl. Absent text columns are empty.
 
     Raises:
         ValueError: As `load_items`.
     """
+    catalog, counts, _, _ = _read(file, columns)
+    return catalog, counts
+
+
+def _read(file: Path, columns: Columns) -> tuple[Catalog, dict[str, int], list[str], list[str]]:
+    """`load_items_file`; and text columns that the file lacks, and columns that were not read."""
     tables.check_format(file)
     required = {"item_id": columns.item_id, "title": columns.title, "category": columns.category}
     optional = {"brand": columns.brand, **{name: name for name in columns.text}}
-    frame = tables.read_table(file, required, optional)
+    frame, unread = tables.read_columns(file, required, optional)
     num_rows = len(frame)
     frame = _distinct_items(frame, file, columns)
     strings = {
@@ -190,6 +213,7 @@ def load_items_file(file: Path, columns: Columns) -> tuple[Catalog, dict[str, in
     category = tuple(one.paths for one in parsed)
     empty = np.full(len(frame), "", object)
     text = {name: strings[name].to_numpy() if name in strings else empty for name in columns.text}
+    absent = [name for name in columns.text if name not in strings]
     brand = strings["brand"].to_numpy() if "brand" in strings else empty
     catalog = Catalog(frame["item_id"].to_numpy(), strings["title"].to_numpy(), brand, category, text)
     counts = {
@@ -202,10 +226,10 @@ def load_items_file(file: Path, columns: Columns) -> tuple[Catalog, dict[str, in
         "items_joined_names": sum(
             bool(_JOINED.search(name)) for paths in set(category) for path in paths for name in path
         ),
-        "items_absent_columns": sum(name not in strings for name in columns.text),
+        "items_absent_columns": len(absent),
         **_count_categories(parsed),
     }
-    return catalog, {rule: counts[rule] for rule in RULES}
+    return catalog, {rule: counts[rule] for rule in RULES}, absent, unread
 
 
 def join_catalogs(*catalogs: Catalog) -> Catalog:

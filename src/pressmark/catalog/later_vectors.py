@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def embed_later(
         joined = join_catalogs(known, later)
         hidden = np.append(fitted_on, np.zeros(len(later), bool))
         with tempfile.TemporaryDirectory() as folder:
-            vectors, _ = embed(joined, config, Path(folder), hidden)
+            as_cut = replace(config, dim=known_vectors.shape[1])
+            vectors, _ = embed(joined, as_cut, Path(folder), hidden)
         checked = np.arange(len(known))
     else:
         checked = np.unique(np.linspace(0, len(known) - 1, _NUM_CHECKED).astype(np.int64))

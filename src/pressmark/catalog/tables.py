@@ -63,6 +63,13 @@ def check_format(file: Path) -> None:
 
 
 def read_table(file: Path, required: Mapping[str, str], optional: Mapping[str, str]) -> pl.DataFrame:
+    """The frame of `read_columns`."""
+    return read_columns(file, required, optional)[0]
+
+
+def read_columns(
+    file: Path, required: Mapping[str, str], optional: Mapping[str, str]
+) -> tuple[pl.DataFrame, list[str]]:
     """Reads columns of a parquet, CSV or JSONL file; no value is changed but undecodable bytes.
 
     Bytes that are not UTF-8 become U+FFFD. A CSV's blank lines are skipped.
@@ -74,7 +81,7 @@ def read_table(file: Path, required: Mapping[str, str], optional: Mapping[str, s
 
     Returns:
         A frame with the columns found, under our names, and ROW (int64). CSV columns are strings; JSONL
-        columns with mixed types or lists have the dtype Object.
+        columns with mixed types or lists have the dtype Object. And the names of the file's other columns.
 
     Raises:
         ValueError: If the file cannot be read, a required column is absent, or there is no row.
@@ -96,7 +103,8 @@ def read_table(file: Path, required: Mapping[str, str], optional: Mapping[str, s
     if frame.is_empty():
         raise ValueError(f"{file}: the table has columns but no row. It needs at least one row.")
     names = {ours: theirs for ours, theirs in {**required, **optional}.items() if theirs in present}
-    return frame.select(ROW, *(pl.col(theirs).alias(ours) for ours, theirs in names.items()))
+    unread = [name for name in present if name and name not in names.values()]
+    return frame.select(ROW, *(pl.col(theirs).alias(ours) for ours, theirs in names.items())), unread
 
 
 def as_text(frame: pl.DataFrame, name: str, file: Path, column: str) -> pl.Series:
@@ -143,11 +151,16 @@ def read_ids(frame: pl.DataFrame, name: str, file: Path, column: str) -> pl.Seri
     """An id column as strings, exactly as written; null for null and "". Arguments as for `as_text`.
 
     Raises:
-        ValueError: For an id that is not UTF-8 (replacing its bytes could make two ids one), or that holds
-            a line break (a stray quote has swallowed the rows behind it).
+        ValueError: For an id that is a list, that is not UTF-8 (replacing its bytes could make two ids one), or
+            that holds a line break (a stray quote has swallowed the rows behind it).
     """
     import polars as pl
 
+    kind = frame[name].dtype
+    lists = kind.is_nested() or kind == pl.Object
+    for row, value in zip(frame[ROW], frame[name].to_list(), strict=True) if lists else ():
+        if isinstance(value, (list, tuple, dict)):
+            raise unusable(file, row, column, value, "an id is one string or number", "Write no list.")
     ids = as_text(frame, name, file, column)
     for bad, rule, remedy in (
         (not_utf8(ids), "an id must be valid UTF-8", "Save the file as UTF-8."),

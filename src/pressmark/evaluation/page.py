@@ -188,8 +188,9 @@ def _all_figures(report: Mapping[str, Any]) -> str:
 
 
 def _footer(report: Mapping[str, Any]) -> str:
+    whose = " of each run" if "runs" in report["statement"] else ""
     files = (
-        "Every figure can be computed again from <code>data/test.parquet</code> and the lists in "
+        f"Every figure can be computed again from <code>data/test.parquet</code>{whose} and the lists in "
         "<code>evaluation/&lt;protocol&gt;/&lt;model&gt;.parquet</code>; <code>cases.parquet</code> holds the "
         "slices, <code>report.json</code> all figures."
     )

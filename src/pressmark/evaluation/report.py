@@ -127,7 +127,10 @@ def short(value: float | None, digits: int = 4) -> str:
 
 
 def terminal_table(report: Mapping[str, Any], metric: str = "recall_at_10") -> str:
-    """The headline as plain text: warm and cold cases, one line a model, one column a protocol."""
+    """The headline as plain text: warm and cold cases, one line a model, one column a protocol.
+
+    A last line says how many cases are in no figure, since their target stands in their history.
+    """
     blocks = []
     for slice_name in ("warm", "cold"):
         num_cases = report["num_cases"].get(slice_name, 0)
@@ -140,7 +143,25 @@ def terminal_table(report: Mapping[str, Any], metric: str = "recall_at_10") -> s
             rows.append([model, *(_with_interval(cell) for cell in cells)])
         name = metric.replace("_at_", "@")
         blocks.append(f"{name} on {num_cases:,} {slice_name} cases [95 % interval]\n{_aligned(rows)}")
-    return "\n\n".join(blocks)
+    return "\n\n".join([*blocks, *_left_out(report)])
+
+
+def _left_out(report: Mapping[str, Any]) -> list[str]:
+    statement = report["statement"]
+    # Seeds of one split leave the same cases out.
+    splits = {one.get("cases_of_split"): one["cases"] for one in statement.get("runs", [statement])}
+    number = sum(one["excluded_target_in_history"]["all"] for one in splits.values())
+    if not number:
+        return []
+    shown = (
+        f"with them: 'With and without masking' in report.html, {TWIN} in report.json"
+        if TWIN in report["protocols"]
+        else "with them: --evaluation.unmasked_twin true"
+    )
+    return [
+        f"{number:,} of {number + report['num_cases']['all']:,} test cases have a target that the user already "
+        f"had; masking the history leaves them out ({shown})."
+    ]
 
 
 def _with_interval(cell: Mapping[str, Any] | None) -> str:

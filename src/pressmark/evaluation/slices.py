@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     "warm_head": "Warm; the most popular items that together make 20 % of the training interactions.",
     "warm_middle": "Warm; items between head and tail.",
     "warm_tail": "Warm; the least popular items, behind the first 80 % of the training interactions.",
-    "warm_unbought": "Warm; nobody bought the target in training, though nothing hid it (LIGER's cold items).",
+    "warm_unbought": "Warm; the target is in no training interaction, though it was not hidden.",
     "warm_history_0": "Warm; empty history.",
     "warm_history_1_4": "Warm; 1 to 4 items of visible history.",
     "warm_history_5_9": "Warm; 5 to 9 items of visible history.",
@@ -153,7 +153,7 @@ def _by_leaf(cases: Cases, catalog: Catalog, in_training: np.ndarray) -> dict[st
 
 
 def _by_cosine(cases: Cases, cosine: np.ndarray) -> dict[str, np.ndarray]:
-    """Quarters of the distinct cold targets, so that one often-bought item does not move the cuts."""
+    """Quarters of the distinct cold targets, so that one frequent target does not move the cuts."""
     known = ~np.isnan(cosine)
     if not known.any():
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MOSTLY = 0.9
 """A larger share of unknown items, or of times that cannot be read, is a mistake and not a gap: it stops."""
+MANY = 0.1
+"""From this share of unknown items on, an example is shown."""
 
 # What is counted while reading interactions -> the rule. Rows are dropped in this order.
 RULES = {
@@ -128,23 +131,27 @@ def summary(counts: Mapping[str, int | float | str | bool]) -> str:
         counts: From `load_items`, `load_interactions` and `Split.counts`, in this order.
 
     Returns:
-        One line a count, numbers to the left; rules that met nothing share the last line.
+        One line a count, numbers to the left; then the rules of both files that met nothing, then the
+        split's settings.
     """
     rules = {**items.RULES, **RULES}
-    settings = {key for key, value in counts.items() if type(value) is not int} | {"split_seed"}
+    settings = {key: value for key, value in counts.items() if type(value) is not int or key == "split_seed"}
     numbers = {key: f"{value:,}" for key, value in counts.items() if key not in settings and value}
     width = max(map(len, numbers.values()), default=1)
-    lines = [f"{number:>{width}}  {rules.get(key, _words(key))}" for key, number in numbers.items()]
-    nothing = [_words(key) for key in counts if key not in settings and key not in numbers]
-    if nothing:
-        lines.append(f"{0:>{width}}  of each: {', '.join(nothing)}")
-    if given := [f"{_words(key)} {value}" for key, value in counts.items() if key in settings]:
-        lines.append(f"{'':>{width}}  {', '.join(given)}")
+    lines = [f"{number:>{width}}  {rules.get(key, key.replace('_', ' '))}" for key, number in numbers.items()]
+    nothing: dict[str, list[str]] = {}
+    for key in counts:
+        if key in rules and key not in numbers:
+            kind, _, words = key.replace("_", " ").partition(" ")
+            nothing.setdefault(kind, []).append(words)
+    zeros = [f"{kind}: {', '.join(words)}" for kind, words in nothing.items()]
+    given = [f"{key.removeprefix('split_')} {value}" for key, value in settings.items()]
+    given.sort(key=lambda one: not one.startswith("protocol "))
+    for head, parts in ((f"{0:>{width}}", "; ".join(zeros)), (" " * width, ", ".join(given))):
+        lines += textwrap.wrap(
+            parts, 100, initial_indent=f"{head}  ", subsequent_indent=" " * (width + 2), break_on_hyphens=False
+        )
     return "\n".join(lines)
-
-
-def _words(key: str) -> str:
-    return key.replace("_", " ")
 
 
 def _typed(raw: pl.DataFrame, file: Path, columns: Columns, counts: dict[str, int]) -> pl.DataFrame:
@@ -244,16 +251,22 @@ def _known(
     if with_item.is_empty():
         rule, remedy = "not one row of the file has both a user and an item", "Fill both columns."
         raise tables.unusable(file, int(frame["row"][0]), columns.item_id, None, rule, remedy)
-    if known.is_empty() or num_unknown > MOSTLY * len(with_item):
+    if num_unknown >= MANY * len(with_item):
         lost = with_item.join(index, on="item_id", how="anti", maintain_order="left")
         value, row = lost["item_id"][0], int(lost["row"][0])
         near = difflib.get_close_matches(value, catalog.item_id[:10_000].tolist(), 1, 0.0)
-        remedy = (
-            f"Check that both files mean the same ids (the catalog has {near[0]!r}; leading zeros and spaces "
-            "count), or take rows of other products out."
+        if known.is_empty() or num_unknown > MOSTLY * len(with_item):
+            remedy = (
+                f"Check that both files mean the same ids (the catalog has {near[0]!r}; leading zeros and "
+                "spaces count), or take rows of other products out."
+            )
+            rule = f"{num_unknown:,} of {len(frame):,} rows name an item that the catalog lacks, this one first"
+            raise tables.unusable(file, row, columns.item_id, value, rule, remedy)
+        print(
+            f"mind: {num_unknown / len(with_item):.0%} of the interactions ({num_unknown:,}) name an item that "
+            "the catalog lacks and are dropped. "
+            f"The first is {value!r} (row {row}); the catalog has {near[0]!r}."
         )
-        rule = f"{num_unknown:,} of {len(frame):,} rows name an item that the catalog lacks, this one first"
-        raise tables.unusable(file, row, columns.item_id, value, rule, remedy)
     return known
 
 

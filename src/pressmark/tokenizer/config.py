@@ -86,7 +86,8 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.level_sizes or min(self.level_sizes) < 1:
-            raise ValueError(f"tokenizer.level_sizes is {self.level_sizes}; give one level at least.")
+            rule = "every level needs 1 code or more" if self.level_sizes else "give one level at least"
+            raise ValueError(f"tokenizer.level_sizes is {list(self.level_sizes)}; {rule}.")
         if (self.kind == "given") != bool(self.given):
             raise ValueError(
                 f"tokenizer.kind is {self.kind!r} and tokenizer.given is {self.given!r}; a file of SIDs and "

@@ -102,8 +102,8 @@ def remove(run: Path, item_ids: Sequence[str], free: bool = False) -> Version:
         for one in wanted:
             if one not in status:
                 raise ValueError(
-                    f"item_id {one!r} has no SID in {run}, so it cannot be removed "
-                    f"({sum(each not in status for each in wanted)} of {len(wanted)} have none)."
+                    f"item_id {one!r} has no SID in {run} ({sum(each not in status for each in wanted)} of "
+                    f"{len(wanted)} ids have none): nothing was removed. Take such ids out of the file."
                 )
         removed = [one for one in wanted if status[one] == LISTED]
         freed = [one for one in wanted if free and status[one] != FREED]
