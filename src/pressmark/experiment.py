@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from pressmark.baselines import sasrec

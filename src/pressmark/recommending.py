@@ -1,7 +1,7 @@
 """`pressmark recommend`: next items for a file of histories, or for a folder of files on several processes.
 
-Memory is that of the model, one batch, and the user ids of a file. A shard is answered by itself, so that the
-answers do not depend on the number of processes.
+Memory is that of the model and one batch, however many users there are. A shard is answered by itself, so that
+the answers do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def recommend(arguments: list[str]) -> None:
     if options.k < 1 or options.batch_size < 1:
         raise ValueError(f"--k ({options.k}) and --batch-size ({options.batch_size}) must be at least 1.")
     if options.certify and (model := chosen(options.run, options.model)) != "generator":
-        raise ValueError(f"--certify is for the generator's search, and the model is {model}: leave it out.")
+        print(f"mind: --certify is for the generator's search; the {model} looks at every product anyway.")
     if options.histories.is_dir():
         _recommend_folder(options)
     else:
@@ -282,14 +282,12 @@ def batches(path: Path, size: int) -> Iterator[list[Record]]:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"--histories {path}: the name must end in {' or '.join(SUFFIXES)}.")
     read = _parquet_rows if path.suffix == ".parquet" else _json_lines
-    rows: dict[str, int] = {}
-    records = (_checked(path, number, *one, rows) for number, one in enumerate(read(path), start=1))
+    records = (_checked(path, number, *one) for number, one in enumerate(read(path), start=1))
     while some := list(itertools.islice(records, size)):
         yield some
 
 
-def _checked(path: Path, number: int, row: int, record: Any, rows: dict[str, int]) -> Record:
-    """A record, whose user's row goes to `rows`."""
+def _checked(path: Path, number: int, row: int, record: Any) -> Record:
     example = 'write {"user_id": "u1", "history": ["milk-1", "bread-2"]}'
     if not isinstance(record, Mapping):
         raise ValueError(f"{path}: row {row}: is {record!r}, no object; {example}.")
@@ -305,13 +303,7 @@ def _checked(path: Path, number: int, row: int, record: Any, rows: dict[str, int
         raise ValueError(f"{path}: row {row}: cart is {cart!r}; it must be a list of item ids (strings).")
     if not isinstance(context, str):
         raise ValueError(f"{path}: row {row}: context is {context!r}; it must be a string.")
-    user_id = str(row if user is None else user)
-    if (first := rows.setdefault(user_id, row)) != row:
-        raise ValueError(
-            f"{path}: rows {first} and {row}: both have the user_id {user_id!r}, so their answers could not be "
-            "told apart. Give a user one row."
-        )
-    return Record(number, user_id, history, context, cart)
+    return Record(number, str(row if user is None else user), history, context, cart)
 
 
 def _are_ids(value: Any) -> TypeGuard[list[str]]:
