@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 
@@ -193,6 +194,51 @@ def test_categorize(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["confidence"] == sorted(row["confidence"], reverse=True)
         right += row["guess"].split(" > ")[0] in {path[0] for path in catalog.category[at]}
     assert right / len(hidden) > 0.5
+
+
+@pytest.mark.parametrize("model", ["tfidf", "minilm"])
+def test_appended_products_are_looked_at_and_removed_ones_are_not(
+    model: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    items = pl.read_parquet(run / "data" / "items.parquet")
+    bare, filed = (
+        items.filter(pl.col("category").list.len() > 0).head(12),
+        items.filter(pl.col("category").list.len() > 0).tail(3),
+    )
+    new = pl.concat([bare.with_columns(category=pl.lit([], items.schema["category"])), filed])
+    new = new.with_columns(pl.format("new-{}", "item_id").alias("item_id"))
+    new.write_parquet(tmp_path / "new.parquet")
+    main(["tokenize", "--run", str(run), "--items", str(tmp_path / "new.parquet"), "--append"])
+    unfiled = items.filter(pl.col("category").list.len() == 0)["item_id"].to_list()
+    gone = [unfiled[0], bare["item_id"][3], bare["item_id"][4]]
+    (tmp_path / "gone.txt").write_text("\n".join(gone), "utf-8")
+    main(["tokenize", "--run", str(run), "--remove", str(tmp_path / "gone.txt")])
+    with_vectors(run, model=model)
+
+    out = tmp_path / "c.parquet"
+    main(["categorize", "--run", str(run), "--out", str(out)])
+    guess = {row["item_id"]: row["guess"] for row in read_parquet(out).to_pylist()}
+    assert set(guess) == {*unfiled[1:], *(f"new-{one}" for one in bare["item_id"])}
+    here = {
+        f"new-{row['item_id']}": " > ".join(row["category"][0])
+        for row in bare.iter_rows(named=True)
+        if row["item_id"] not in gone
+    }
+    assert np.mean([guess[one] == path for one, path in here.items()]) > 0.6
+
+    main(["audit", "--run", str(run), "--out", str(out), "--confidence", "0", "--cosine", "0.9"])
+    shown = capsys.readouterr().out
+    assert "of 252 products have a category" in shown
+    audited = {row["item_id"] for row in read_parquet(out).to_pylist()}
+    assert audited == set(items["item_id"]) - set(unfiled) - set(gone) | {
+        f"new-{one}" for one in filed["item_id"]
+    }
+    twins = {
+        (row["item_id"], row["other_id"])
+        for row in read_parquet(out.with_suffix(".duplicates.parquet")).to_pylist()
+    }
+    assert {(one, f"new-{one}") for one in filed["item_id"]} <= twins
 
 
 def test_the_same_bytes_again(run: Path, tmp_path: Path) -> None:
