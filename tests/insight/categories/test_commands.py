@@ -17,6 +17,7 @@ import yaml
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.cli import main
 from pressmark.files import read_parquet
+from pressmark.insight.categories.predict_command import read_leaves
 from pressmark.interactions.split_files import read_split, write_split
 
 
@@ -176,14 +177,37 @@ def test_vectors_that_may_have_seen_the_category(
     assert "is category alone" in fails(capsys, "audit", "--run", copy, "--out", out)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Pets > Cats\nFilm>Drama>X\n", "line 2, 'Film>Drama>X': 'Film>Drama>X' holds '>' without a space"),
+        ("Pets > Cats> Food\n", "line 1, 'Pets > Cats> Food': 'Cats> Food' holds '>'"),
+        ('\n["Pets" "Cats"]\n', 'line 2, \'["Pets" "Cats"]\': a list written as text that cannot be read'),
+        ("\n", "no path in it"),
+    ],
+)
+def test_leaves_that_cannot_be_read(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "leaves.txt").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_leaves(tmp_path / "leaves.txt")
+
+
+def test_a_name_may_hold_the_sign_in_a_list(tmp_path: Path) -> None:
+    (tmp_path / "leaves.txt").write_text('["Pets", "Low>Fat"]\n', "utf-8")
+    assert read_leaves(tmp_path / "leaves.txt") == [("Pets", "Low>Fat")]
+
+
 def test_categorize(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     catalog, out = catalog_of(run), tmp_path / "c.parquet"
     hidden = set(np.flatnonzero([bool(one) for one in catalog.category])[::8].tolist())
     category = tuple(() if at in hidden else one for at, one in enumerate(catalog.category))
     copy = changed(run, tmp_path, category=category)
-    (tmp_path / "leaves.txt").write_text("Pets > Rabbits > Hay\n")
+    known = " > ".join(next(one for one in category if one)[0])
+    (tmp_path / "leaves.txt").write_text(f"Pets > Rabbits > Hay\n{known}\n")
     main(["categorize", "--run", str(copy), "--out", str(out), "--leaves", str(tmp_path / "leaves.txt")])
-    assert "products without a category:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "products without a category:" in shown
+    assert f"mind: 1 paths of --leaves hold products already, first {known!r}" in shown
     rows = {row["item_id"]: row for row in read_parquet(out).to_pylist()}
     assert set(rows) == {catalog.item_id[at] for at, one in enumerate(category) if not one}
     right = 0
