@@ -309,9 +309,8 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         tower = load_dual_tower(run)
         tower.insert(living.appended_vectors, texts=item_texts(shop)[num_own:])
         return LoadedRecommender(tower, shop, living.listed, num_own)
-    own = shop.take(np.arange(num_own))
     unread = frozenset(shop.item_id[num_own:])
-    return LoadedRecommender(LOADERS[model](run), own, living.listed[:num_own], unread=unread)
+    return LoadedRecommender(LOADERS[model](run), living.own, living.listed[:num_own], unread=unread)
 
 
 def quiet_libraries() -> None:

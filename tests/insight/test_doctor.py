@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+from tests.insight.conftest import with_catalog
 from tests.integration.tiny import tiny_arguments
 
 from pressmark import stages
@@ -66,9 +69,10 @@ def test_as_a_user_calls_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert sum(found["grades"].values()) == len(found["verdicts"]) > 15
     for verdict in found["verdicts"]:
         assert f"{verdict['grade']:5}  {verdict['title']}" in shown
-        assert bool(verdict["changes"]) == (verdict["grade"] != "good")
-        for change in verdict["changes"]:
-            assert f"-> {change['key']}: " in shown
+        assert not verdict["changes"] or verdict["grade"] != "good"
+    said = {(one["key"], one["how"]) for verdict in found["verdicts"] for one in verdict["changes"]}
+    assert len(dict(said)) == len(said) > 2
+    assert sorted(re.findall(r"^-> (\S+): ", shown, re.MULTILINE)) == sorted(dict(said))
     assert "[16,16,16,16]" in shown
 
     # What training measured of the same codes.
@@ -147,6 +151,32 @@ def test_a_catalog_without_categories_and_a_split_without_cold_items(
     assert not [one for one in found.verdicts if one.rule.title.startswith(("Purity", "Mutual", "Cold"))]
     assert set(pictures.draw(patient, found)) == set(pictures.NAMES)
     assert "left out: No item has a category" in terminal_table(found)
+
+
+def test_one_category_is_none(run: Path) -> None:
+    patient = read_patient(run)
+    one = with_catalog(patient, category=((), *((("Food",),),) * (len(patient.catalog) - 1)))
+    found = diagnose(run, one)
+    assert not [one for one in found.figures if one.startswith(("purity", "nmi", "majority"))]
+    assert not [one for one in found.verdicts if one.rule.title.startswith(("Purity", "Mutual", "Cold: cat"))]
+    assert "left out: All categories are one" in terminal_table(found)
+
+
+def test_what_came_and_went_later_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = travelled(run, tmp_path)
+    assert status("--run", run, "--no-plots") == 0
+    assert "mind:" not in capsys.readouterr().out
+    items = pl.read_parquet(run / "data" / "items.parquet").head(3)
+    items.with_columns(pl.format("new-{}", "item_id").alias("item_id")).write_parquet(tmp_path / "new.parquet")
+    main(["tokenize", "--run", str(run), "--items", str(tmp_path / "new.parquet"), "--append"])
+    (tmp_path / "gone.txt").write_text("\n".join(items["item_id"].head(2)), "utf-8")
+    main(["tokenize", "--run", str(run), "--remove", str(tmp_path / "gone.txt")])
+    assert status("--run", run, "--no-plots") == 0
+    shown = capsys.readouterr().out
+    assert "mind: 3 products were appended later: not looked at." in shown
+    assert "mind: 2 products were removed later: still looked at." in shown
 
 
 def test_what_cannot_be_looked_at_says_why(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,26 @@ def test_the_steps_account_for_the_content(patient: Patient) -> None:
             )
 
 
+def test_a_product_that_is_its_code_has_no_ratio(patient: Patient) -> None:
+    labelled = label_run("r", patient)
+    book = patient.quantizer.codebooks()[0]
+    code = int(patient.table.sids[3, 0])
+
+    class Exact:
+        level_sizes = patient.quantizer.level_sizes
+
+        def latents(self, vectors: np.ndarray) -> np.ndarray:
+            return book[[code] * len(vectors)]
+
+        def codebooks(self) -> list[np.ndarray]:
+            return patient.quantizer.codebooks()
+
+    exact = replace(labelled, patient=replace(patient, quantizer=Exact()))  # type: ignore[arg-type]
+    shown = " ".join(text_of([exact], [3], 2).split())
+    assert "accounts for 100% of its content so far, exactly; next best " in shown
+    assert not re.search(r"\d,\d{3} times as far", shown)
+
+
 def test_a_moved_product_says_who_has_its_codes(patient: Patient) -> None:
     moved = np.flatnonzero((patient.table.sids != patient.codes).any(axis=1))
     assert len(moved)  # 240 items in 16 x 16 x 16 collide
@@ -106,12 +127,14 @@ def test_an_unknown_item_names_those_that_are_written_alike(
     for wrong in (known.lower(), known[:-1], f" {known}"):
         with pytest.raises(ValueError, match=rf"not among the 240 items of here.*Did you mean .*{known}"):
             find_item(patient.catalog, wrong, "here")
-    with pytest.raises(ValueError, match="Its ids look like"):
+    with pytest.raises(ValueError, match=r"Its ids look like [^?]*\. Ids are compared"):
         find_item(patient.catalog, "\u00fc\u00fc", "here")
     with pytest.raises(SystemExit) as ended:
-        main(["explain", "--run", str(tiny_run), "nothing-like-it"])
+        main(["explain", "--run", str(tiny_run), "nothing-like-it", known])
     assert ended.value.code == 2
-    assert "error: item_id 'nothing-like-it'" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "error: item_id 'nothing-like-it'" in shown.err
+    assert patient.catalog.title[7] in shown.out  # the other one is explained all the same
 
 
 @pytest.mark.parametrize("command", ["explain", "report", "terms"])

@@ -9,7 +9,7 @@ from pressmark.catalog.taxonomy import build_taxonomy
 from pressmark.experiment import Experiment
 from pressmark.insight.definitions import DEFINITIONS, definition_of, matching, pattern_of
 from pressmark.insight.rules import RULES, Rule
-from pressmark.insight.verdicts import judge
+from pressmark.insight.verdicts import advice, judge, unite
 from pressmark.tokenizer.quality import quality
 
 SIZES = (16, 16, 16)
@@ -101,6 +101,27 @@ def test_advice_fits_the_tokenizer() -> None:
         for verdict in judge(figures, kind):
             assert verdict.changes
             assert all(change.kind != other for change in verdict.changes)
+
+
+def test_of_advice_that_differs_the_worst_verdict_speaks() -> None:
+    figures = {"perplexity_share_1": 0.7, "spearman_neighbours": 0.2, "nmi1_above_chance": 0.4}
+    judged = judge(figures, "rqvae")
+    how = {one.key: one.how for one in advice(unite(judged))}
+    assert {one.grade for one in judged} == {"watch", "bad"}
+    assert how["tokenizer.latent_dim"].startswith("raise")  # the bad Spearman's, not the perplexity's
+    assert how["tokenizer.level_sizes"].startswith("raise the first size")
+    how = {one.key: one.how for one in advice(unite(judge({**figures, "spearman_neighbours": 0.9}, "rqvae")))}
+    assert how["tokenizer.latent_dim"].startswith("lower")
+    for one in unite(judged):
+        assert set(one.changes) <= set(advice(unite(judged)))
+
+
+def test_sizes_that_break_the_rule_of_thumb_are_said_first() -> None:
+    judged = judge({"spearman_neighbours": 0.2, "items_per_code": 3.0}, "rqvae")
+    (sizes,) = [one for one in advice(unite(judged, (32, 32))) if one.key == "tokenizer.level_sizes"]
+    assert sizes.how == "set [32,32], the rule of thumb"
+    (sizes,) = [one for one in advice(unite(judged)) if one.key == "tokenizer.level_sizes"]
+    assert sizes.how == "lower the largest size"
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.title)

@@ -10,8 +10,9 @@ from pathlib import Path
 from pressmark import files
 from pressmark.insight.definitions import definition_of
 from pressmark.insight.doctor import Diagnosis, as_json, diagnose, read_patient
-from pressmark.insight.rules import GRADES, Rule
-from pressmark.insight.verdicts import Verdict
+from pressmark.insight.rules import BY_THUMB, GRADES, Rule
+from pressmark.insight.verdicts import Verdict, advice
+from pressmark.tokenizer.state import read_living
 
 WIDTH = 110
 
@@ -34,6 +35,8 @@ def doctor(arguments: Sequence[str]) -> int:
     patient = read_patient(options.run)
     diagnosis = diagnose(options.run, patient, options.seed)
     print(terminal_table(diagnosis, options.explain))
+    for note in _changed_since(options.run):
+        print(f"mind: {note}")
     files.write_json(out / "doctor.json", as_json(diagnosis))
     written = ["doctor.json"]
     if options.plots:
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def terminal_table(diagnosis: Diagnosis, explain: bool = False) -> str:
-    """The verdicts as plain text; what to change below those that are not good.
+    """The verdicts as plain text, and what to change below: one thing a key, what is worst first.
 
     Args:
         diagnosis: What was found.
@@ -88,16 +91,30 @@ def terminal_table(diagnosis: Diagnosis, explain: bool = False) -> str:
             lines += _wrapped(f"Limits: {one.rule.source}.")
         if explain or one.grade != "good":
             lines += _wrapped(one.rule.why)
-        lines += [line for change in one.changes for line in _wrapped(f"-> {change.key}: {change.how}")]
     lines += ["", ", ".join(f"{diagnosis.count(grade)} {grade}" for grade in GRADES)]
     if any("*" in values for values in shown):
         lines.append("* the level that the verdict is about")
     lines += [line for note in diagnosis.left_out for line in _wrapped(f"left out: {note}", 0)]
+    asked = advice(diagnosis.verdicts)
+    lines += [""] if asked else []
+    for change, titles in asked.items():
+        lines += _wrapped(f"-> {change.key}: {change.how} ({'; '.join(titles)})", 0)
     suggestion = diagnosis.suggestion
-    wanted = ",".join(map(str, suggestion.level_sizes))
-    same = ", as here" if suggestion.level_sizes == diagnosis.level_sizes else ""
-    lines += _wrapped(f"rule of thumb: tokenizer.level_sizes [{wanted}]{same}. {suggestion.reason}", 0)
+    wanted = f"[{','.join(map(str, suggestion.level_sizes))}]"
+    # Where a verdict speaks of the sizes, a rule of thumb that says otherwise would contradict it.
+    if all(wanted in one.how for one in asked if one.key == BY_THUMB.key):
+        same = ", as here" if suggestion.level_sizes == diagnosis.level_sizes else ""
+        lines += _wrapped(f"rule of thumb: {BY_THUMB.key} {wanted}{same}. {suggestion.reason}", 0)
     return "\n".join(lines)
+
+
+def _changed_since(run: Path) -> list[str]:
+    """What became of the catalog after the run was prepared, which the verdicts do not know."""
+    living = read_living(run)
+    appended = int(living.listed[living.num_own :].sum())
+    removed = int((~living.listed[: living.num_own]).sum())
+    found = [(appended, "appended later: not looked at"), (removed, "removed later: still looked at")]
+    return [f"{num:,} products were {what}." for num, what in found if num]
 
 
 def _wrapped(text: str, indent: int = 7) -> list[str]:

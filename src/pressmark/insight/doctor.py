@@ -17,7 +17,7 @@ from pressmark.insight import sizes
 from pressmark.insight.cold import cold_against_warm
 from pressmark.insight.definitions import definition_of, pattern_of
 from pressmark.insight.rules import GRADES, Grade
-from pressmark.insight.verdicts import Verdict, judge
+from pressmark.insight.verdicts import Verdict, judge, unite
 from pressmark.interactions.cases import Split
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.codebooks import read_codebooks
@@ -72,7 +72,7 @@ class Diagnosis:
         num_cold: Of them, cold.
         num_fitted: Items that the tokenizer was fitted on.
         figures: Name -> value; `definitions` says what each means.
-        verdicts: Of the figures that there is a rule for.
+        verdicts: Of the figures that there is a rule for; their changes say one thing a key.
         suggestion: Levels and sizes for as many items.
         left_out: What was not measured, and why.
     """
@@ -149,17 +149,20 @@ def diagnose(run: str | Path, patient: Patient, seed: int = 0) -> Diagnosis:
     """
     figures = measure(patient, seed)
     num_fitted = int(patient.split.fitted_on.sum())
+    suggestion = sizes.suggest(len(patient.catalog), num_fitted)
+    level_sizes = tuple(patient.quantizer.level_sizes)
+    better = suggestion.level_sizes if suggestion.level_sizes != level_sizes else None
     return Diagnosis(
         run=str(run),
         seed=seed,
         kind=patient.kind,
-        level_sizes=tuple(patient.quantizer.level_sizes),
+        level_sizes=level_sizes,
         num_items=len(patient.catalog),
         num_cold=int(patient.split.cold.sum()),
         num_fitted=num_fitted,
         figures=figures,
-        verdicts=judge(figures, patient.kind),
-        suggestion=sizes.suggest(len(patient.catalog), num_fitted),
+        verdicts=unite(judge(figures, patient.kind), better),
+        suggestion=suggestion,
         left_out=_left_out(patient),
     )
 
@@ -218,6 +221,8 @@ def _left_out(one: Patient) -> tuple[str, ...]:
     num_uncategorised = int((one.taxonomy.path_length[:, 0] == 0).sum())
     if num_uncategorised == len(one.catalog):
         notes.append("No item has a category: purity, mutual information and the tree's part of cold items.")
+    elif not tree_categories(one.taxonomy, np.arange(len(one.catalog))):
+        notes.append("All categories are one: purity, mutual information and the tree's part of cold items.")
     elif num_uncategorised:
         notes.append(
             f"{num_uncategorised:,} items without a category: left out of purity and mutual information."

@@ -121,9 +121,10 @@ def find_item(catalog: Catalog, item_id: str, where: str) -> int:
     ids = [str(one) for one in catalog.item_id]
     folded = [one for one in ids if one.casefold() == item_id.strip().casefold()]
     near = folded or get_close_matches(item_id, ids, 3, 0.6) or ids[:3]
-    word = "Did you mean" if folded or near != ids[:3] else "Its ids look like"
+    names = ", ".join(near)
+    hint = f"Did you mean {names}?" if folded or near != ids[:3] else f"Its ids look like {names}."
     raise ValueError(
-        f"item_id {item_id!r} is not among the {len(catalog):,} items of {where}. {word} {', '.join(near)}? "
+        f"item_id {item_id!r} is not among the {len(catalog):,} items of {where}. {hint} "
         "Ids are compared letter by letter; removed products are not explained."
     )
 

@@ -21,21 +21,29 @@ from pressmark.insight.explain import (
 from pressmark.insight.relatives import deep
 
 WIDTH, GAP = 110, 3
+MOST_TIMES = 1000
 
 
 def explain_items(arguments: Sequence[str]) -> None:
     """Runs the command.
 
     Raises:
-        ValueError: For a run that cannot be read, or an item that a run does not have.
+        ValueError: For a run that cannot be read, or items that a run does not have, when the others are said.
     """
     options = _parser().parse_args(arguments)
     if options.k < 1:
         raise ValueError(f"--k is {options.k}; it must be at least 1.")
     runs = [read_labelled(one) for one in (options.run, options.beside) if one]
-    rows = {one: [find_item(run.patient.catalog, one, run.run) for run in runs] for one in options.item_id}
+    rows, unknown = {}, {}
+    for one in options.item_id:
+        try:
+            rows[one] = [find_item(run.patient.catalog, one, run.run) for run in runs]
+        except ValueError as error:
+            unknown[one] = str(error)
     for place, items in enumerate(rows.values()):
         print(("\n" if place else "") + text_of(runs, items, options.k), flush=True)
+    if unknown:
+        raise ValueError("\n".join(unknown.values()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,7 +124,10 @@ def _step(run: LabelledRun, one: Explanation, place: int, step: Step, width: int
         text = f"accounts for {step.explained:.0%} of its content so far"
         if step.runner_up >= 0:
             word = "next best" if step.times_as_far >= 1 else "nearer was"
-            text += f"; {word} {step.runner_up}, {number(step.times_as_far)} times as far"
+            # What the code leaves over is nothing: a ratio to it says no more.
+            exact = step.times_as_far > MOST_TIMES
+            text += f", exactly; {word} {step.runner_up}" if exact else f"; {word} {step.runner_up}"
+            text += "" if exact else f", {number(step.times_as_far)} times as far"
             text += f" ({step.runner_up_label})" if step.runner_up_label else " (no product there)"
         lines += _wrap(text, width, 4)
     elif place >= run.patient.codes.shape[1]:

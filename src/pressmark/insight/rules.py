@@ -92,6 +92,8 @@ _WIDER = Change(
     "raise, to twice say: near items share more codes, at a cost in reconstruction",
     "rqvae",
 )
+BY_THUMB = Change("tokenizer.level_sizes", "set the rule of thumb")
+"""`verdicts.unite` puts in the sizes."""
 _FEWER_CODES = Change("tokenizer.level_sizes", "lower the sizes of the levels that are not filled")
 _LOWER_FIRST = Change(
     "tokenizer.level_sizes", "lower the first size: coarser groups hold more of what is alike"
@@ -115,7 +117,28 @@ _TEXT = Change("vectors.columns", "name more text columns: what the vector lacks
 _OURS = "our measurement on Beauty"
 _EARLY = "our measurement on Beauty, an earlier tokenizer, one seed"
 
+# Sizes come first: of verdicts that are as bad the first one speaks.
 RULES: tuple[Rule, ...] = (
+    Rule(
+        "Room: SIDs an item",
+        "sids_per_item",
+        100_000,
+        1_000,
+        "high",
+        "Content is clumped, so room runs out locally long before it does in total; new products need room.",
+        (BY_THUMB, _ADD_LEVEL),
+        "items without codes of their own: Beauty 14 % at 1,400 and 5 % at 350,000, Instacart 8 % at 86,000",
+    ),
+    Rule(
+        "Sample: items a code",
+        "items_per_code",
+        39,
+        10,
+        "high",
+        "A k-means entry of a few items is those items; it will not hold for the next ones.",
+        (BY_THUMB, Change("tokenizer.level_sizes", "lower the largest size")),
+        "FAISS warns below 39 points a centroid",
+    ),
     Rule(
         "Usage",
         "usage_<l>",
@@ -304,25 +327,5 @@ RULES: tuple[Rule, ...] = (
         "A new product should stand among its own kind as the others do.",
         (_MORE_TREE, _TO_TREE, _TEXT),
         f"{_EARLY}: -.02",
-    ),
-    Rule(
-        "Room: SIDs an item",
-        "sids_per_item",
-        100_000,
-        1_000,
-        "high",
-        "Content is clumped, so room runs out locally long before it does in total; new products need room.",
-        (_ADD_LEVEL,),
-        "items without codes of their own: Beauty 14 % at 1,400 and 5 % at 350,000, Instacart 8 % at 86,000",
-    ),
-    Rule(
-        "Sample: items a code",
-        "items_per_code",
-        39,
-        10,
-        "high",
-        "A k-means entry of a few items is those items; it will not hold for the next ones.",
-        (Change("tokenizer.level_sizes", "lower the largest size"),),
-        "FAISS warns below 39 points a centroid",
     ),
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from pressmark.catalog.taxonomy import build_taxonomy
 from pressmark.insight.doctor import Patient
-from pressmark.sids.table import read_register
+from pressmark.sids.table import read_sids
 from pressmark.tokenizer.state import read_living
 
 
@@ -31,9 +31,7 @@ def as_of_today(run: str | Path, patient: Patient) -> Patient:
         return patient
     rows = np.flatnonzero(living.listed)
     catalog = living.catalog.take(rows)
-    register = read_register(Path(run) / "tokenizer" / "sids.parquet")
-    row_of = {item_id: row for row, item_id in enumerate(register.item_id)}
-    sids = register.table.sids[[row_of[one] for one in catalog.item_id]]
+    table = read_sids(Path(run) / "tokenizer" / "sids.parquet", living.catalog.item_id)
     num_later = len(living.catalog) - living.num_own
     cold, fitted_on = (
         np.append(own, np.full(num_later, later))[rows]
@@ -46,5 +44,5 @@ def as_of_today(run: str | Path, patient: Patient) -> Patient:
         split=replace(patient.split, cold=cold, fitted_on=fitted_on),
         vectors=np.concatenate([patient.vectors, *(one.vectors for one in living.batches)])[rows],
         codes=np.concatenate([patient.codes, *(one.codes for one in living.batches)])[rows],
-        table=replace(register.table, sids=sids),
+        table=replace(table, sids=table.sids[rows]),
     )

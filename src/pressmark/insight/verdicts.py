@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pressmark.insight.definitions import matching
-from pressmark.insight.rules import GRADES, RULES, Change, Grade, Rule
+from pressmark.insight.rules import BY_THUMB, GRADES, RULES, Change, Grade, Rule
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,31 @@ def judge(figures: Mapping[str, float], kind: str) -> tuple[Verdict, ...]:
             )
         )
     return tuple(verdicts)
+
+
+def unite(verdicts: Sequence[Verdict], sizes: Sequence[int] | None = None) -> tuple[Verdict, ...]:
+    """The same verdicts, whose changes say one thing a key: where they differ the worst speaks, then the first.
+
+    Args:
+        verdicts: As `judge` gives them.
+        sizes: What the rule of thumb has in place of the run's sizes; None where it has the same.
+    """
+    thumb = replace(BY_THUMB, how=f"set [{','.join(map(str, sizes))}], the rule of thumb") if sizes else None
+    said = [[thumb if change == BY_THUMB else change for change in one.changes] for one in verdicts]
+    spoken: dict[str, Change] = {}
+    for place in sorted(range(len(said)), key=lambda place: -GRADES.index(verdicts[place].grade)):
+        for change in filter(None, said[place]):
+            spoken.setdefault(change.key, change)
+    return tuple(
+        replace(one, changes=tuple(change for change in changes if change and spoken[change.key] == change))
+        for one, changes in zip(verdicts, said, strict=True)
+    )
+
+
+def advice(verdicts: Sequence[Verdict]) -> dict[Change, list[str]]:
+    """What united verdicts ask for -> the titles of those that do; the worst verdicts' wishes first."""
+    found: dict[Change, list[str]] = {}
+    for one in sorted(verdicts, key=lambda one: -GRADES.index(one.grade)):
+        for change in one.changes:
+            found.setdefault(change, []).append(one.rule.title)
+    return found

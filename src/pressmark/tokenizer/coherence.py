@@ -34,12 +34,12 @@ def tree_agreement(codes: np.ndarray, taxonomy: Taxonomy, length: int = 1, seed:
 
         purity<length>_<d>: share of items that belong to the largest category of their prefix.
         nmi<length>_<d>: mutual information of prefix and category over the arithmetic mean of their entropies
-            (natural logarithm), 0 where both are constant.
+            (natural logarithm).
         purity<length>_<d>_chance, nmi<length>_<d>_chance: the same with categories shuffled over the items, so
             with groups of the same sizes. Both figures rise by themselves as prefixes get longer: read
             (figure - chance) / (1 - chance), the share of what chance leaves open (`above_chance`).
 
-        {} for a tree without a node.
+        {} for a tree without a node; no depth at which all items are of one category.
     """
     known = np.flatnonzero(taxonomy.path_length[:, 0] > 0) if len(codes) else np.empty(0, np.int64)
     if len(known) == 0:
@@ -66,13 +66,13 @@ def above_chance(figure: float, chance: float) -> float:
 
 
 def tree_categories(taxonomy: Taxonomy, items: np.ndarray) -> dict[str, np.ndarray]:
-    """Depth name -> (n,) int64 node of each item."""
+    """Depth name -> (n,) int64 node of each item, -1 without; depths that tell no two items apart left out."""
     nodes, leaf = taxonomy.item_nodes[items, 0], taxonomy.item_leaf[items, 0]
     by_depth = {
         f"depth{level + 1 + taxonomy.num_stripped}": np.where(nodes[:, level] >= 0, nodes[:, level], leaf)
         for level in range(nodes.shape[1])
     }
-    return {**by_depth, "leaf": leaf}
+    return {name: one for name, one in {**by_depth, "leaf": leaf}.items() if len(np.unique(one[one >= 0])) > 1}
 
 
 def _agreement(group: np.ndarray, label: np.ndarray) -> tuple[float, float]:

@@ -34,6 +34,11 @@ class Living:
     batches: tuple[Batch, ...]
 
     @property
+    def own(self) -> Catalog:
+        """The run's own items."""
+        return self.catalog.take(np.arange(self.num_own))
+
+    @property
     def appended_vectors(self) -> np.ndarray:
         """(M - num_own, D) float32 content vectors of the appended items; there must be some."""
         return np.concatenate([batch.vectors for batch in self.batches])

@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.cli import main
 from pressmark.files import read_parquet
+from pressmark.insight.categories.predict_command import read_leaves
 from pressmark.interactions.split_files import read_split, write_split
 
 
@@ -175,14 +177,37 @@ def test_vectors_that_may_have_seen_the_category(
     assert "is category alone" in fails(capsys, "audit", "--run", copy, "--out", out)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Pets > Cats\nFilm>Drama>X\n", "line 2, 'Film>Drama>X': 'Film>Drama>X' holds '>' without a space"),
+        ("Pets > Cats> Food\n", "line 1, 'Pets > Cats> Food': 'Cats> Food' holds '>'"),
+        ('\n["Pets" "Cats"]\n', 'line 2, \'["Pets" "Cats"]\': a list written as text that cannot be read'),
+        ("\n", "no path in it"),
+    ],
+)
+def test_leaves_that_cannot_be_read(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "leaves.txt").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_leaves(tmp_path / "leaves.txt")
+
+
+def test_a_name_may_hold_the_sign_in_a_list(tmp_path: Path) -> None:
+    (tmp_path / "leaves.txt").write_text('["Pets", "Low>Fat"]\n', "utf-8")
+    assert read_leaves(tmp_path / "leaves.txt") == [("Pets", "Low>Fat")]
+
+
 def test_categorize(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     catalog, out = catalog_of(run), tmp_path / "c.parquet"
     hidden = set(np.flatnonzero([bool(one) for one in catalog.category])[::8].tolist())
     category = tuple(() if at in hidden else one for at, one in enumerate(catalog.category))
     copy = changed(run, tmp_path, category=category)
-    (tmp_path / "leaves.txt").write_text("Pets > Rabbits > Hay\n")
+    known = " > ".join(next(one for one in category if one)[0])
+    (tmp_path / "leaves.txt").write_text(f"Pets > Rabbits > Hay\n{known}\n")
     main(["categorize", "--run", str(copy), "--out", str(out), "--leaves", str(tmp_path / "leaves.txt")])
-    assert "products without a category:" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "products without a category:" in shown
+    assert f"mind: 1 paths of --leaves hold products already, first {known!r}" in shown
     rows = {row["item_id"]: row for row in read_parquet(out).to_pylist()}
     assert set(rows) == {catalog.item_id[at] for at, one in enumerate(category) if not one}
     right = 0
@@ -193,6 +218,51 @@ def test_categorize(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert row["confidence"] == sorted(row["confidence"], reverse=True)
         right += row["guess"].split(" > ")[0] in {path[0] for path in catalog.category[at]}
     assert right / len(hidden) > 0.5
+
+
+@pytest.mark.parametrize("model", ["tfidf", "minilm"])
+def test_appended_products_are_looked_at_and_removed_ones_are_not(
+    model: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    items = pl.read_parquet(run / "data" / "items.parquet")
+    bare, filed = (
+        items.filter(pl.col("category").list.len() > 0).head(12),
+        items.filter(pl.col("category").list.len() > 0).tail(3),
+    )
+    new = pl.concat([bare.with_columns(category=pl.lit([], items.schema["category"])), filed])
+    new = new.with_columns(pl.format("new-{}", "item_id").alias("item_id"))
+    new.write_parquet(tmp_path / "new.parquet")
+    main(["tokenize", "--run", str(run), "--items", str(tmp_path / "new.parquet"), "--append"])
+    unfiled = items.filter(pl.col("category").list.len() == 0)["item_id"].to_list()
+    gone = [unfiled[0], bare["item_id"][3], bare["item_id"][4]]
+    (tmp_path / "gone.txt").write_text("\n".join(gone), "utf-8")
+    main(["tokenize", "--run", str(run), "--remove", str(tmp_path / "gone.txt")])
+    with_vectors(run, model=model)
+
+    out = tmp_path / "c.parquet"
+    main(["categorize", "--run", str(run), "--out", str(out)])
+    guess = {row["item_id"]: row["guess"] for row in read_parquet(out).to_pylist()}
+    assert set(guess) == {*unfiled[1:], *(f"new-{one}" for one in bare["item_id"])}
+    here = {
+        f"new-{row['item_id']}": " > ".join(row["category"][0])
+        for row in bare.iter_rows(named=True)
+        if row["item_id"] not in gone
+    }
+    assert np.mean([guess[one] == path for one, path in here.items()]) > 0.6
+
+    main(["audit", "--run", str(run), "--out", str(out), "--confidence", "0", "--cosine", "0.9"])
+    shown = capsys.readouterr().out
+    assert "of 252 products have a category" in shown
+    audited = {row["item_id"] for row in read_parquet(out).to_pylist()}
+    assert audited == set(items["item_id"]) - set(unfiled) - set(gone) | {
+        f"new-{one}" for one in filed["item_id"]
+    }
+    twins = {
+        (row["item_id"], row["other_id"])
+        for row in read_parquet(out.with_suffix(".duplicates.parquet")).to_pylist()
+    }
+    assert {(one, f"new-{one}") for one in filed["item_id"]} <= twins
 
 
 def test_the_same_bytes_again(run: Path, tmp_path: Path) -> None:

@@ -91,6 +91,35 @@ def test_how_many_belong_to_empty_leaves_is_read_off_the_products(
     assert expected(rows)[:, pool.empty.leaf].sum(axis=1).mean() == pytest.approx(share, abs=0.15)
 
 
+def test_a_share_is_believed_as_far_as_products_tell_it() -> None:
+    assert empty.share_of(np.repeat([6.0, -6.0], [20, 40]), 0.004) == pytest.approx(20 / 70, abs=0.01)
+    for before in (1e-5, 0.004, 0.5):
+        assert empty.share_of(np.zeros(66), before) == pytest.approx(before, rel=0.01)
+    # As in a catalog whose leaves' names say little: the likeliest share is .03 on average, .15 at most.
+    weak = [np.random.default_rng(seed).normal(-0.025, 0.5, 66) for seed in range(40)]
+    found = np.array([empty.share_of(one, 0.004) for one in weak])
+    assert found.mean() < 0.01
+    assert found.max() < 0.03
+
+
+def test_an_empty_leaf_that_nobody_belongs_to_takes_nothing(
+    shop: tuple[Leaves, np.ndarray, np.ndarray],
+) -> None:
+    right, vectors, names = shop
+    rng = np.random.default_rng(9)
+    gone = right.label == EMPTY[1]
+    rows = rng.choice(np.flatnonzero(~gone), 66, replace=False)
+    label = np.where(gone, -1, right.label)
+    label[rows] = -1
+    leaves = replace(right, label=label)
+    says_nothing = rng.normal(size=names.shape).astype(np.float32)
+    says_nothing /= np.linalg.norm(says_nothing, axis=1, keepdims=True)
+    for named in (names, says_nothing):
+        found = predict(*fit(leaves, vectors, named), leaves, rows)
+        assert not (found.leaf == EMPTY[1]).any()
+        assert (found.sure_depth(leaves, 0.8) == 2).mean() > 0.9
+
+
 def test_nothing_asked_for_changes_nothing(shop: tuple[Leaves, np.ndarray, np.ndarray]) -> None:
     pool, rehearsal = fit(*shop)
     assert empty.expecting(pool, rehearsal, np.arange(5)) == (pool, rehearsal)

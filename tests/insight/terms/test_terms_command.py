@@ -59,6 +59,17 @@ def test_titles_from_a_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert {"One Title", "Another"} <= set(shown)
 
 
+def test_a_title_without_a_word_is_about_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = ["terms", "--run", str(run), "--min-titles", "3", "--encoder", "words", "--least", "0"]
+    main([*ask, "", " -!", "Acme"])
+    shown = capsys.readouterr().out.splitlines()
+    at = shown.index("")
+    assert shown[at : at + 3] == ["", " -!", "Acme"]
+    assert shown[at + 3].startswith("  ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pressmark.catalog.embeddings import Config, read_vectors, vectors_cache
-from pressmark.catalog.items import Catalog, read_catalog
+from pressmark.catalog.items import Catalog
 from pressmark.catalog.paths import CategoryPath
 from pressmark.insight.categories import sources
 from pressmark.insight.categories.content import Content, content_of
@@ -21,6 +21,7 @@ from pressmark.insight.categories.pool import Pool, fit_pool
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split
 from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
+from pressmark.tokenizer.state import Living, read_living
 
 NUM_NEIGHBOURS = 30
 NUM_LEVELS, MOST_CODES, ITEMS_A_CODE = 3, 256, 8
@@ -31,13 +32,17 @@ class Shop:
     """What is read of a run, and what of it no label went into.
 
     Attributes:
-        catalog: N products.
+        living: All products that the run ever had.
+        rows: (N,) int64 which of them are listed today, appended ones included, removed ones not.
+        catalog: These N products.
         content: Texts and vectors without the category.
         near: Nearest products by content.
         codes: (N, L) int64 residual k-means over content, the view without labels.
         together: Products bought together, or None where nothing was bought.
     """
 
+    living: Living
+    rows: np.ndarray
     catalog: Catalog
     content: Content
     near: Neighbours
@@ -72,7 +77,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> Shop:
-    """Reads a prepared run and embeds its products without their category.
+    """Reads a prepared run and embeds today's products without their category.
 
     Args:
         run: Run folder; its tokenizer need not be trained.
@@ -85,11 +90,19 @@ def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> 
     """
     if not (run / "data" / "items.parquet").is_file():
         raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark prepare` first.")
-    catalog = read_catalog(run / "data" / "items.parquet")
-    content = content_of(catalog, config, vectors_cache(run), read_vectors(run) if trust else None)
+    living = read_living(run)
+    rows = np.flatnonzero(living.listed)
+    own = all_vectors(run, living) if trust else None
+    content = content_of(living, rows, config, vectors_cache(run), own)
     near = nearest(content.vectors, NUM_NEIGHBOURS)
     codes = plain_codes(content.vectors, seed)
-    return Shop(catalog, content, near, codes, _together(read_split(run / "data", catalog).train, len(catalog)))
+    train = read_split(run / "data", living.own).train
+    return Shop(living, rows, living.catalog.take(rows), content, near, codes, _together(train, rows))
+
+
+def all_vectors(run: Path, living: Living) -> np.ndarray:
+    """(M, D) float32: the vectors that a run's own and appended products were tokenized by."""
+    return np.concatenate([read_vectors(run), *(batch.vectors for batch in living.batches)])
 
 
 def plain_codes(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -100,10 +113,15 @@ def plain_codes(vectors: np.ndarray, seed: int) -> np.ndarray:
     return model.encode(vectors)
 
 
-def _together(train: Histories, num_items: int) -> Neighbours | None:
-    if not len(train.values):
+def _together(train: Histories, rows: np.ndarray) -> Neighbours | None:
+    """Of the products at `rows`: a history passes over the others, and knows no appended one."""
+    place = np.full(max(train.values.max(initial=0), rows.max(initial=0)) + 1, -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    values = place[train.values]
+    kept = values >= 0
+    if not kept.any():
         return None
-    found = bought_together(train.values, train.row_of_value(), num_items, NUM_NEIGHBOURS)
+    found = bought_together(values[kept], train.row_of_value()[kept], len(rows), NUM_NEIGHBOURS)
     return found if (found.item_index >= 0).any() else None
 
 

@@ -11,9 +11,17 @@ import numpy as np
 import pyarrow as pa
 
 from pressmark import files
-from pressmark.catalog.embeddings import Config, read_vectors
+from pressmark.catalog.embeddings import Config
 from pressmark.insight.categories import page
-from pressmark.insight.categories.assemble import Shop, add_options, check_options, labelled, pool_of, read_shop
+from pressmark.insight.categories.assemble import (
+    Shop,
+    add_options,
+    all_vectors,
+    check_options,
+    labelled,
+    pool_of,
+    read_shop,
+)
 from pressmark.insight.categories.duplicates import Duplicate, duplicates
 from pressmark.insight.categories.findings import Finding, findings, write_findings
 from pressmark.insight.categories.leaves import Leaves
@@ -90,8 +98,9 @@ def _codes(run: Path, shop: Shop) -> tuple[np.ndarray, np.ndarray | None]:
     """(N, L) nearest codes before collisions were resolved, and the SIDs; plain codes without a tokenizer."""
     if not (run / "tokenizer" / "sids.parquet").is_file():
         return shop.codes, None
-    codes = load_quantizer(run / "tokenizer").encode(read_vectors(run))
-    return codes, read_sids(run / "tokenizer" / "sids.parquet", shop.catalog.item_id).sids
+    codes = load_quantizer(run / "tokenizer").encode(all_vectors(run, shop.living)[shop.rows])
+    sids = read_sids(run / "tokenizer" / "sids.parquet", shop.living.catalog.item_id).sids
+    return codes, sids[shop.rows]
 
 
 def _left_out(shop: Shop, leaves: Leaves, sids: np.ndarray | None) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pressmark.catalog.embeddings import Config, embed, texts_of, unit_rows
-from pressmark.catalog.items import Catalog
 from pressmark.catalog.text_models import encoder, model_folder
+from pressmark.tokenizer.state import Living
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,17 @@ class Content:
         return unit_rows(encoder(model_folder(self.config.model), self.config.batch_size)(list(names)))
 
 
-def content_of(catalog: Catalog, config: Config, cache: Path, own: np.ndarray | None = None) -> Content:
+def content_of(
+    living: Living, rows: np.ndarray, config: Config, cache: Path, own: np.ndarray | None = None
+) -> Content:
     """Embeds a run's products again without their category, through the cache of its vectors.
 
     Args:
-        catalog: N products.
+        living: M products, appended ones included.
+        rows: (N,) int64 those to embed.
         config: The run's embedding. The category leaves its columns.
         cache: Folder of cached vectors.
-        own: (N, D) the run's own vectors, to be read as they are where they were brought along. Without them
+        own: (M, D) the run's own vectors, to be read as they are where they were brought along. Without them
             the texts are read by TF-IDF, since nobody here knows whether the category went into those vectors.
 
     Raises:
@@ -60,6 +63,7 @@ def content_of(catalog: Catalog, config: Config, cache: Path, own: np.ndarray | 
             "vectors.columns of the run is category alone: without it nothing is left to judge by. "
             "Prepare a run with title in vectors.columns."
         )
+    catalog = living.catalog.take(rows)
     texts = texts_of(catalog, columns)
     if not any(texts):
         raise ValueError(
@@ -69,9 +73,14 @@ def content_of(catalog: Catalog, config: Config, cache: Path, own: np.ndarray | 
         said = (
             "the run's own vectors, which were brought along, as they are: was the category in them, it vouches"
         )
-        return Content(texts, unit_rows(own), said, None)
+        return Content(texts, unit_rows(own[rows]), said, None)
     used = replace(config, columns=columns, path="", model="tfidf" if brought else config.model)
-    vectors, _ = embed(catalog, used, cache, np.ones(len(catalog), bool))
+    if used.model == "tfidf":
+        vectors, _ = embed(catalog, used, cache, np.ones(len(catalog), bool))
+    else:  # a text at a time: what was read before is found in the cache, whatever came or went since
+        parts = [living.own, *(batch.catalog for batch in living.batches)]
+        read = [embed(one, used, cache, np.ones(len(one), bool))[0] for one in parts]
+        vectors = np.concatenate(read)[rows]
     said = f"{used.model} over {', '.join(columns)}, without the category"
     if brought:
         said += " (the run's vectors were brought along and may have seen it; --trust-vectors reads them)"

@@ -26,7 +26,9 @@ SHARE_EMPTIED = 0.1
 FEWEST_EMPTIED = 2
 NUM_BELIEVED = 10
 """Products, as many as which what was expected counts beside those in question."""
-NUM_STEPS = 200
+
+STEP = 0.05
+"""Of the log odds that a share is tried at."""
 
 Ask = Callable[[Leaves], Sequence[Source]]
 """Makes the sources for a catalog's labels."""
@@ -92,22 +94,37 @@ def expecting(pool: Pool, rehearsal: Rehearsal, rows: np.ndarray) -> tuple[Pool,
         rehearsal: The same.
         rows: (n,) int64 item_index of the products in question.
 
-    Source: expectation maximisation for new class shares, Saerens, Latinne and Decaestecker 2002.
+    Source: Saerens, Latinne and Decaestecker 2002, who take the likeliest share in place of the mean.
     """
     if pool.empty is None or rehearsal.pool.empty is None or not len(rows):
         return pool, rehearsal
     leaf, share = pool.empty.leaf, rehearsal.share_emptied
     before = share * leaf.sum() / rehearsal.pool.empty.leaf.sum()
-    odds = [float(logit(before))]
     said = np.concatenate([likely[:, leaf].sum(axis=1) for _, likely in pool.by_blocks(rows, "empty leaves")])
     said = logit(np.clip(said.astype(np.float64), 1e-9, 1 - 1e-9))
-    for _ in range(NUM_STEPS):
-        belong = expit(said + odds[-1] - odds[0]).sum()
-        odds.append(float(logit((belong + NUM_BELIEVED * before) / (len(rows) + NUM_BELIEVED))))
-    shift = odds[-1] - odds[0]
+    shift = float(logit(share_of(said - logit(before), before)) - logit(before))
     after = float(expit(logit(share) + shift))
     weight = rehearsal.weight * np.where(rehearsal.emptied, after / share, (1 - after) / (1 - share))
     return _shifted(pool, shift), replace(rehearsal, pool=_shifted(rehearsal.pool, shift), weight=weight)
+
+
+def share_of(ratio: np.ndarray, before: float) -> float:
+    """Mean of a share, as products tell it, from a beta distribution with `before` as its mean.
+
+    Not the likeliest share, which evidence that hardly tells the two kinds apart can put anywhere: where
+    nothing is told, what was expected stays.
+
+    Args:
+        ratio: (n,) log of how much likelier each product is if it is of the kind than if it is not.
+        before: The share expected before.
+    """
+    odds = np.arange(-30, 20, STEP)
+    yes, no = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
+    height = NUM_BELIEVED * (before * yes + (1 - before) * no)
+    height += [np.logaddexp(one + ratio, other).sum() for one, other in zip(yes, no, strict=True)]
+    weight = np.exp(height - height.max())
+    weight[0] *= 1 + 1 / (NUM_BELIEVED * before * STEP)  # all that lies below, where the share is nothing
+    return float(np.clip(weight @ np.exp(yes) / weight.sum(), 1e-9, 1 - 1e-9))
 
 
 def _shifted(pool: Pool, by: float) -> Pool:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pressmark.catalog.embeddings import Config
+from pressmark.catalog.items import Catalog
 from pressmark.catalog.paths import CategoryPath, parse_category
 from pressmark.files import read_lines, write_parquet
 from pressmark.insight.categories import empty
@@ -40,6 +41,9 @@ def categorize(arguments: Sequence[str], vectors: Config) -> None:
     leaves = leaves_of(shop.catalog, more)
     rows = np.flatnonzero(~leaves.labelled)
     print(f"content: {shop.content.statement}")
+    if held := already_held(more, shop.catalog):
+        first = SEPARATOR.join(held[0])
+        print(f"mind: {len(held):,} paths of --leaves hold products already, first {first!r}: nothing new.")
     found = predict(*fit_pools(options.run, shop, leaves, options.seed), leaves, rows)
     depth = found.sure_depth(leaves, options.confidence)
     _write(options.out, shop, leaves, rows, found, depth)
@@ -74,12 +78,31 @@ def read_leaves(path: Path) -> list[CategoryPath]:
     """Paths of a text file, one a line, whole from the root.
 
     Raises:
-        ValueError: If there is no such file, it is not UTF-8, or there is no path in it.
+        ValueError: If there is no such file, it is not UTF-8, there is no path in it, or a line cannot be read.
     """
-    found = [one for line in read_lines(path, "--leaves") for one in parse_category(line).paths]
+    found: list[CategoryPath] = []
+    for number, line in enumerate(read_lines(path, "--leaves"), start=1):
+        where = f"--leaves {path}, line {number}, {line.strip()!r}"
+        try:
+            paths = parse_category(line).paths
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}. Write a path such as Dairy > Milk > Goat.") from error
+        listed = line.lstrip().startswith("[")
+        if name := next((name for one in paths for name in one if ">" in name and not listed), ""):
+            raise ValueError(
+                f"{where}: {name!r} holds '>' without a space on both sides, so it would be one name. Write "
+                'Dairy > Milk > Goat; a name that does hold it goes in a list: ["Dairy", "Low>Fat"].'
+            )
+        found += paths
     if not found:
         raise ValueError(f"--leaves {path}: no path in it; write one a line, such as Dairy > Milk > Goat.")
     return found
+
+
+def already_held(more: Sequence[CategoryPath], catalog: Catalog) -> list[CategoryPath]:
+    """Those of --leaves that products stand on: nothing is new about them."""
+    held = {path for paths in catalog.category for path in paths}
+    return [one for one in dict.fromkeys(more) if one in held]
 
 
 def tower_names(run: Path, shop: Shop, leaves: Leaves) -> list[Names]:

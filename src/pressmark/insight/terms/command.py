@@ -19,6 +19,7 @@ from pressmark.insight.terms.examples import mask_titles
 from pressmark.insight.terms.file import read_terms, write_terms
 from pressmark.insight.terms.matching import Matcher
 from pressmark.insight.terms.model import Config, TermModel, fit, load_model
+from pressmark.insight.words import words_of
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.table import read_sids
 
@@ -183,7 +184,7 @@ def terms_of(
     answers = []
     for title, row in zip(titles, chances, strict=True):
         said = list(dict.fromkeys(one.term for one in matcher.find(title)))
-        row = row.copy()
+        row = row.copy() if words_of(title) else np.zeros_like(row)  # without a word it is about nothing
         row[said] = 0.0
         row /= max(float(row.sum()), 1e-12)
         likeliest = [int(one) for one in np.argsort(-row, kind="stable")[:most] if row[one] >= max(least, 1e-9)]
