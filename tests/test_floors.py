@@ -19,6 +19,7 @@ FLOORS = {
     "sids": 1,
     "recommender": 1,
     "list_rules": 2,
+    "run_config": 2,
     "tokenizer": 2,
     "training": 2,
     "generator": 3,
