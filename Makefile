@@ -57,7 +57,7 @@ bench: setup
 	$(BIN)/python eval/tune.py --config configs/beauty.yaml --split.protocol leave_one_out --tune dual_tower,sasrec --trials 5 --seconds 400 --cold_share 0.05 --record true
 	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model dual_tower --cold_share 0.05 --record true
 	$(BIN)/python eval/bench_dual_tower.py --config configs/grocery.yaml --record true
-	$(BIN)/python eval/warm_start.py --config configs/grocery.yaml --seeds [0,1,2] --record true
+	$(BIN)/python eval/warm_start.py --config configs/beauty.yaml --seeds [0] --record true
 	$(BIN)/python eval/bench_scale.py --record true
 	$(BIN)/pressmark prepare --config configs/beauty.yaml --split.protocol leave_one_out
 	$(BIN)/python eval/audit.py --run runs/beauty/leave_one_out/seed0 --record beauty --regressed [1,2,3]
