@@ -347,7 +347,8 @@ def picture(found: dict[str, Any], name: str) -> None:
     from matplotlib.figure import Figure
 
     shown = ("pressmark", "cleanlab_self_confidence", "neighbours_vote", "codes_prefix")
-    curves = {key: one for key, one in found["curves"].items() if key[0] == 0.05 or key[1] == "planted"}
+    shown_rate = min((rate for rate, _ in found["curves"]), key=lambda rate: abs(rate - 0.05))
+    curves = {key: one for key, one in found["curves"].items() if key[0] == shown_rate}
     drawn = Figure(figsize=(4 * (len(curves) + 1), 3.8), layout="constrained")
     panels = drawn.subplots(1, len(curves) + 1, squeeze=False)[0]
     for panel, ((rate, kind), own) in zip(panels, curves.items(), strict=False):
@@ -363,11 +364,7 @@ def picture(found: dict[str, Any], name: str) -> None:
     last = panels[-1]
     last.plot([0, 1], [0, 1], color=GRID)
     for colour, kind in zip(COLOURS, dict.fromkeys(key[1] for key in curves), strict=False):
-        bins = [
-            one
-            for one in found["calibration"]
-            if one["kind"] == kind and one["noise"] in (0.05, *(k[0] for k in curves if k[1] == "planted"))
-        ]
+        bins = [one for one in found["calibration"] if one["kind"] == kind and one["noise"] == shown_rate]
         lows = sorted({one["low"] for one in bins})
         pooled = [[one for one in bins if one["low"] == low] for low in lows]
         mean = lambda own, key: sum(one[key] * one["num"] for one in own) / sum(one["num"] for one in own)  # noqa: E731
