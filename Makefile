@@ -40,7 +40,7 @@ fix: setup
 bench: setup
 	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1,2] --record true
-	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --seeds [0,1,2] --record true
+	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --seeds [0,1] --record true
 	$(BIN)/python eval/temporal.py --config configs/beauty.yaml --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --seeds 5 --models $(JUDGED) --record true
 	$(BIN)/python eval/bounds.py $(foreach seed,0 1 2 3 4,--run runs/beauty/cold_items/seed$(seed)) --record beauty
