@@ -248,10 +248,10 @@ def _prepare(experiment: Experiment) -> None:
 
 def _prepared_elsewhere(experiment: Experiment) -> bool:
     """Whether the run folder was prepared and has come to this machine without the data."""
-    stamp = _stamp(experiment, "prepare")
-    if not stamp.is_file() or Path(experiment.data.path).is_dir():
+    if not is_done(experiment, "prepare") or Path(experiment.data.path).is_dir():
         return False
-    changed = _differences(read_json(stamp)["settings"], _settings(experiment, "prepare"))
+    done = read_json(_stamp(experiment, "prepare"))
+    changed = _differences(done["settings"], _settings(experiment, "prepare"))
     if changed := [one for one in changed if not one.startswith("data.path ")]:
         raise _other_settings(experiment, "prepare", changed)
     return True
@@ -268,6 +268,8 @@ def _doubts(experiment: Experiment, split: Split) -> list[str]:
             f"no item is held out as cold: {share:g} of {targets} distinct test targets rounds to 0. "
             "Raise split.cold_share, or judge by split.protocol leave_one_out."
         )
+    if experiment.tokenizer.kind == "given":  # sizes that are not ours to choose
+        return doubts
     fitted, needed = int(split.fitted_on.sum()), max(experiment.tokenizer.level_sizes)
     if fitted < needed:
         doubts.append(
@@ -450,6 +452,8 @@ def _alone(experiment: Experiment, stage: str) -> Iterator[None]:
                 held.enter_context(holding(folder / f".{stage}.lock", f"pressmark {stage}"))(False)
             except ValueError as error:
                 refused = str(error)
+            if not refused and is_done(experiment, stage):  # since it was asked for
+                refused = f"{experiment.run}: another command has just done {stage}. Give this one again."
         if stage != "prepare":  # which the first process does by itself
             refused = distributed.broadcast_object(refused)
         if refused:

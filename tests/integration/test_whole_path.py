@@ -128,7 +128,7 @@ def test_a_stage_whose_folder_was_deleted_is_done_again(run: Path, tmp_path: Pat
         stages.train_generator(experiment)
 
 
-def test_a_stage_is_not_done_twice_at_once(run: Path, tmp_path: Path) -> None:
+def test_a_stage_is_not_done_twice_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "tokenizer")
     experiment, _ = parse(tiny_arguments(run.parent, run_dir=tmp_path / "run"))
@@ -139,6 +139,15 @@ def test_a_stage_is_not_done_twice_at_once(run: Path, tmp_path: Path) -> None:
             stages.train_tokenizer(experiment)
         assert (experiment.run / "config.yaml").stat().st_mtime_ns == before
     stages.train_tokenizer(experiment)
+    # Done by another command between the question and the lock.
+    asked, is_done = [False], stages.is_done
+    monkeypatch.setattr(
+        stages,
+        "is_done",
+        lambda one, stage: asked.pop() if asked and stage == "tokenizer" else is_done(one, stage),
+    )
+    with pytest.raises(ValueError, match=r"another command has just done tokenizer"):
+        stages.train_tokenizer(experiment)
 
 
 def test_a_run_is_screened_beside_itself(run: Path) -> None:
