@@ -281,42 +281,28 @@ def small_run(folder: Path) -> Path:
 
 
 def bench_recommend(arguments: argparse.Namespace) -> list[Report]:
-    """The generator by one process and by two, for some users; all users by the cheapest model there is.
-
-    The latter shows what stands around a model; what the generator takes for all is reckoned from the former.
-    """
+    """The generator by one process and by two, for some users; a tenth of all users and all by two."""
     from pressmark.catalog.items import read_catalog
 
     run = small_run(arguments.folder)
     item_id = read_catalog(run / "data" / "items.parquet").item_id
-    users, few = arguments.folder / "users", arguments.folder / "users_few"
+    users, few = arguments.folder / "users", arguments.folder / f"users_{arguments.few_users}"
     for folder, shards, total in ((few, 4, arguments.few_users), (users, 40, arguments.users)):
         for number in range(shards):
             path = folder / f"part-{number:04d}.parquet"
             if not path.exists():
                 write_shard(path, histories(number, total // shards, len(item_id)), item_id)
     rows = [alone(run, few, arguments)]
-    base = ["recommend", "--run", str(run), "--k", "10", "--model"]
-    asked = [*base, "generator", "--histories", str(few)]
+    base = ["recommend", "--run", str(run), "--k", "10", "--model", "generator", "--histories"]
     if arguments.rounds:
-        rows += rounds("recommend", asked, arguments.folder / "out", arguments.few_users, arguments)
+        rows += rounds("recommend", [*base, str(few)], arguments.folder / "out", arguments.few_users, arguments)
     tenth = linked(arguments.folder / "users_tenth", sorted(users.iterdir())[:4])
-    for folder in (tenth, users):
-        rows.append(say({"what": "recommend_all", **everybody(run, folder, arguments.folder / "out" / "all")}))
+    for units, folder in ((arguments.users // 10, tenth), (arguments.users, users)):
+        found = command(
+            [*base, str(folder), "--out", str(arguments.folder / "out" / f"all-{time.time_ns()}")], 2
+        )
+        rows.append(say({"what": "recommend_all", "units": units, **found}))
     return rows
-
-
-def everybody(run: Path, users: Path, out: Path) -> Report:
-    """All users by popularity, on this process."""
-    from pressmark.load import load
-    from pressmark.recommending import answer_file
-
-    model = load(run, "popularity")
-    options = argparse.Namespace(k=10, batch_size=1024, keep_history=False, certify=False)
-    with measured() as found:
-        paths = sorted(users.iterdir())
-        units = sum(answer_file(model, None, options, path, out / path.name)[0] for path in paths)
-    return {"units": units, "processes": 1, **found}
 
 
 def alone(run: Path, few: Path, arguments: argparse.Namespace) -> Report:
@@ -374,7 +360,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--histories", type=int, default=10_000_000)
     parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--few-users", type=int, default=20_000, help="of the generator's measurement")
+    parser.add_argument("--few-users", type=int, default=200_000, help="answered by one process and by two")
     parser.add_argument("--items", type=int, default=10_000_000)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
