@@ -2,7 +2,7 @@
 
     python eval/cold_start.py --config configs/beauty.yaml [--seeds [0,1,2]] [--record true]
 
-Holds out 5 % of the test items (evaluation.md, cold_items), trains what is missing, and ranks under all
+Holds out 5 % of the test items (docs/evaluation.md, cold_items), trains what is missing, and ranks under all
 protocols: full, quota_0.1, quota_0.3, cold_only.
 """
 

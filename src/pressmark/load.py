@@ -294,8 +294,15 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         return LoadedRecommender(hybrid, shop, living.listed, num_own)
     if len(shop) == num_own:
         return LoadedRecommender(LOADERS[model](run), shop, living.listed)
+    from pressmark.catalog.embeddings import item_texts
+
     if model == "generator":
-        generator = load_generator(run, item_id=shop.item_id, appended_vectors=living.appended_vectors)
+        generator = load_generator(
+            run,
+            item_id=shop.item_id,
+            appended_vectors=living.appended_vectors,
+            appended_texts=item_texts(shop)[num_own:],
+        )
         return LoadedRecommender(generator, shop, living.listed, num_own)
     if model == "content_neighbours":
         from pressmark.baselines.content_neighbours import load_content_neighbours, with_items
@@ -303,7 +310,6 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         neighbours = with_items(load_content_neighbours(run), living.appended_vectors)
         return LoadedRecommender(neighbours, shop, living.listed, num_own)
     if model == "dual_tower":
-        from pressmark.catalog.embeddings import item_texts
         from pressmark.dual_tower.recommend import load_dual_tower
 
         tower = load_dual_tower(run)

@@ -95,14 +95,19 @@ def twins(first: Tensor, second: Tensor, key: Tensor, temperature: float) -> Ten
     return (losses[0] + losses[1]) / 2
 
 
-def without_some(content: Tensor, share: float, pad: int = 0) -> Tensor:
-    """(n, D) content without a random share of each row.
+def without_some(content: Tensor, share: float, pad: int = 0, words: int = 0) -> Tensor:
+    """(n, D + words) content without a random share of each row.
 
-    Of vectors those features are 0, the rest scaled up to make up for it; tokens are `pad` there.
+    Of vectors those features are 0, the rest scaled up to make up for it; words behind them are 0 there, and
+    tokens `pad`.
     """
-    if content.is_floating_point():
-        return F.dropout(content, share) if share else content
-    return content.masked_fill(torch.rand(content.shape, device=content.device) < share, pad)
+    if not content.is_floating_point():
+        return content.masked_fill(torch.rand(content.shape, device=content.device) < share, pad)
+    if not share:
+        return content
+    vectors, behind = content.tensor_split([content.shape[1] - words], dim=1)
+    behind = behind.masked_fill(torch.rand(behind.shape, device=content.device) < share, 0)
+    return torch.cat([F.dropout(vectors, share), behind], dim=1)
 
 
 def part_of(history: Tensor, lengths: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -170,7 +170,8 @@ class Learner(nn.Module):
         config, found = self.auxiliary, {}
         target = batch.vectors[batch.target]
         if config.item_views or config.prototypes:
-            views = [without_some(target, config.masked, self.tower.config.pad) for _ in range(2)]
+            pad, words = self.tower.config.pad, self.tower.config.words
+            views = [without_some(target, config.masked, pad, words) for _ in range(2)]
             one, two = (self.tower.item_tower(view, batch.target_index) for view in views)
             if config.item_views:
                 found["item_views"] = config.item_views * twins(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pressmark.catalog.lexicon import Lexicon
 from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.text import tokens_of
 from pressmark.dual_tower.towers import DualTower
@@ -29,6 +30,7 @@ class DualTowerRecommender:
         model: In eval mode, with the embeddings of all items.
         index: Over the same embeddings.
         tokenizer: Of a model that reads text.
+        lexicon: Of a model that reads words.
 
     Attributes:
         num_items: Items in the catalog, withdrawn ones too.
@@ -36,8 +38,14 @@ class DualTowerRecommender:
         index: Over all items' embeddings, those inserted too.
     """
 
-    def __init__(self, model: DualTower, index: ItemIndex, tokenizer: Tokenizer | None = None) -> None:
-        self.model, self.index, self.tokenizer = model, index, tokenizer
+    def __init__(
+        self,
+        model: DualTower,
+        index: ItemIndex,
+        tokenizer: Tokenizer | None = None,
+        lexicon: Lexicon | None = None,
+    ) -> None:
+        self.model, self.index, self.tokenizer, self.lexicon = model, index, tokenizer, lexicon
         self.num_items = len(index)
         self.filters: dict[str, np.ndarray] = {}
         self._embeddings, self._tokens = model.item_embeddings, model.item_tokens
@@ -54,7 +62,7 @@ class DualTowerRecommender:
         Args:
             vectors: (n, D) float32 content vectors; a model that reads text passes over them.
             passes: Filter name -> (n,) bool; a new product passes no filter that is not named here.
-            texts: n texts as `catalog.embeddings.item_texts` gives them, for a model that reads text.
+            texts: n texts as `catalog.embeddings.item_texts` gives them, for a model that reads text or words.
 
         Returns:
             (n,) int64 their item_index, behind those known.
@@ -62,15 +70,19 @@ class DualTowerRecommender:
         Raises:
             ValueError: For vectors of another width or not finite, or missing texts.
         """
-        if self.tokenizer is not None:
+        words = None
+        if self.tokenizer is not None or self.lexicon is not None:
             if texts is None or len(texts) != len(vectors):
                 raise ValueError(
                     f"the dual tower reads text: give the texts of the {len(vectors)} new products."
                 )
-            vectors = self._tokens_of(texts)
-            if len(self._tokens):
-                self._tokens = torch.cat([self._tokens, torch.from_numpy(vectors)])
-        found, passes = self.model.embed_new(vectors), passes or {}
+            if self.lexicon is not None:
+                words = self.lexicon.rows(texts, self.model.config.words)
+            else:
+                vectors = self._tokens_of(texts)
+                if len(self._tokens):
+                    self._tokens = torch.cat([self._tokens, torch.from_numpy(vectors)])
+        found, passes = self.model.embed_new(vectors, words), passes or {}
         self.index.add(found.cpu().numpy())
         self._embeddings = torch.cat([self._embeddings, found])
         none = np.zeros(len(found), bool)
@@ -163,8 +175,9 @@ def load_dual_tower(run: Path) -> DualTowerRecommender:
     path = folder / "index.faiss"
     index = ItemIndex.load(path, embeddings) if path.is_file() else ItemIndex(embeddings)
     tokenizer = None
+    lexicon = Lexicon.load(folder / "words.json") if model.config.words else None
     if model.config.encoder is not None:
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return DualTowerRecommender(model, index, tokenizer)
+    return DualTowerRecommender(model, index, tokenizer, lexicon)

@@ -4,6 +4,9 @@ Both towers start as the content neighbours: the item tower as the principal axe
 the user tower as a recency-weighted mean of the history. Training moves away from there only as far as it
 pays, so products that nobody has bought keep their place among their like.
 
+The words of a product's text have vectors of their own beside that, see `training.word_bag`: what the shop's
+histories say of a brand or a line holds for a product that nobody has bought too.
+
 A product that sells also has an identity: a vector of its own that holds what its text cannot know. It is
 dropped at random in training, so that text alone has to do as well, as it must for a product without sales.
 """
@@ -24,6 +27,7 @@ from pressmark.catalog.principal_axes import principal_axes
 from pressmark.dual_tower.identity import Identity
 from pressmark.dual_tower.text import TextTower, joined
 from pressmark.interactions.histories import Histories
+from pressmark.training.word_bag import WordBag
 
 ROWS_AT_ONCE = 4096
 """Rows of a forward pass outside training, which bounds memory for any catalog."""
@@ -44,6 +48,9 @@ class DualTowerConfig(PreTrainedConfig):
         item_dropout: In the item tower's MLP.
         dropout: In the user tower.
         history_length: Newest items of a history that the user tower reads.
+        words: W, words of a text that are read beside its vector; 0 for none.
+        num_words: V, words that there are.
+        word_dropout: How often a word is passed over in training.
         holds_items: The model holds the embeddings of all items, as it does once trained.
         encoder: A Hugging Face encoder's configuration where the item tower reads text; see `text`.
         pad: The tokenizer's padding.
@@ -67,6 +74,9 @@ class DualTowerConfig(PreTrainedConfig):
         item_dropout: float = 0.2,
         dropout: float = 0.2,
         history_length: int = 20,
+        words: int = 0,
+        num_words: int = 0,
+        word_dropout: float = 0.0,
         holds_items: bool = False,
         encoder: dict[str, Any] | None = None,
         pad: int = 0,
@@ -86,6 +96,9 @@ class DualTowerConfig(PreTrainedConfig):
         self.item_dropout = item_dropout
         self.dropout = dropout
         self.history_length = history_length
+        self.words = words
+        self.num_words = num_words
+        self.word_dropout = word_dropout
         self.holds_items = holds_items
         self.encoder = encoder
         self.pad = pad
@@ -109,7 +122,10 @@ class DualTowerOutput(ModelOutput):
 
 
 class ItemTower(nn.Module):
-    """Content vectors -> unit vectors: a linear map, plus an MLP and an identity that both start at zero."""
+    """Content -> unit vectors: a linear map of the vector, plus what starts at zero: MLP, words and identity.
+
+    A row of content is a vector and, behind it, the numbers of the text's words.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -127,16 +143,22 @@ class ItemTower(nn.Module):
             nn.init.zeros_(last.bias)
             first = nn.Linear(config.vector_dim, config.hidden_dim)
             self.mlp = nn.Sequential(first, nn.GELU(), nn.Dropout(config.item_dropout), last)
+        self.words: WordBag | None = None
+        if config.words:
+            self.words = WordBag(config.num_words, config.dim, config.word_dropout)
         self.identity: Identity | None = None
         if config.identity_dropout < 1:
             self.identity = Identity(config.num_items, config.dim, config.identity_dropout)
 
-    def forward(self, vectors: Tensor, item_index: Tensor) -> Tensor:
-        """(n, D) float32 and (n,) int64 -> (n, d) float32 of length 1; -1 is an item without an identity."""
-        standard = (vectors - self.mean) / self.scale
+    def forward(self, content: Tensor, item_index: Tensor) -> Tensor:
+        """(n, D + W) float32, (n,) int64 -> (n, d) float32 of length 1; -1 is an item without an identity."""
+        width = len(self.mean)
+        standard = (content[:, :width] - self.mean) / self.scale
         out = self.projection(standard)
         if self.mlp is not None:
             out = out + self.mlp(standard)
+        if self.words is not None:
+            out = out + self.words(content[:, width:].long())
         if self.identity is not None:
             out = out + self.identity(item_index)
         return F.normalize(out.float(), dim=-1)
@@ -219,10 +241,16 @@ class UserTower(nn.Module):
         return F.normalize(torch.where(lengths[:, None] > 0, out, self.empty), dim=-1)
 
 
+def with_words(vectors: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """(n, D) float32 vectors, (n, W) int32 words -> (n, D + W) float32, exact for whole numbers up to 2**24."""
+    return np.concatenate([vectors, words.astype(np.float32)], axis=1)
+
+
 class DualTower(PreTrainedModel):
     """Item tower, user tower and, once trained, the embedding of every item of the catalog.
 
-    What an item tower reads is called content below: (N, D) float32 vectors, or (N, W) int32 tokens.
+    What an item tower reads is called content below: (N, D + W) float32, a vector and the numbers of W words;
+    or (N, W) int32 tokens.
     """
 
     config_class = DualTowerConfig
@@ -250,7 +278,7 @@ class DualTower(PreTrainedModel):
         """Encodes a batch; each distinct item of it once.
 
         Args:
-            vectors: (U, D) content of the batch's distinct items.
+            vectors: (U, ...) content of the batch's distinct items.
             item_index: (U,) int64, which items they are.
             history: (B, W) int64 rows of `vectors`, oldest first, left-aligned, padded with -1.
             lengths: (B,) int64 items a history.
@@ -276,12 +304,12 @@ class DualTower(PreTrainedModel):
 
     @torch.no_grad()
     def embed_items(self, vectors: np.ndarray) -> Tensor:
-        """Content of the whole catalog, (N, D) -> (N, d) float32 of length 1.
+        """Content of the whole catalog -> (N, d) float32 of length 1.
 
         Raises:
             ValueError: If the model was made for vectors of another width or for another catalog.
         """
-        expected = (self.config.num_items, self.config.vector_dim)
+        expected = (self.config.num_items, self.config.vector_dim + self.config.words)
         if vectors.shape != expected:
             raise ValueError(
                 f"vectors have shape {vectors.shape}; this dual tower reads {expected}: items, width. It was "
@@ -290,8 +318,12 @@ class DualTower(PreTrainedModel):
         return self._embed(vectors, np.arange(len(vectors)))
 
     @torch.no_grad()
-    def embed_new(self, vectors: np.ndarray) -> Tensor:
-        """Products that the model was not trained with, (n, D) content -> (n, d) float32 of length 1.
+    def embed_new(self, vectors: np.ndarray, words: np.ndarray | None = None) -> Tensor:
+        """Products that the model was not trained with, (n, D) vectors -> (n, d) float32 of length 1.
+
+        Args:
+            vectors: Or tokens, of a model that reads text.
+            words: (n, W) int32 of a model that reads words; None for none.
 
         Raises:
             ValueError: If the vectors are of another width, or not finite.
@@ -303,6 +335,9 @@ class DualTower(PreTrainedModel):
             )
         if len(rows := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
             raise ValueError(f"the vector of new product {rows[0]} holds a number that is not finite.")
+        if self.config.words:
+            none = np.zeros((len(vectors), self.config.words), np.int32)
+            vectors = with_words(vectors, none if words is None else words)
         return self._embed(vectors, np.full(len(vectors), -1))
 
     def _embed(self, vectors: np.ndarray, item_index: np.ndarray) -> Tensor:

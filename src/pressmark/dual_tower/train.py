@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pressmark import distributed
 from pressmark.catalog.embeddings import item_texts, read_vectors
 from pressmark.catalog.items import Catalog, read_catalog
+from pressmark.catalog.lexicon import Lexicon, learn_lexicon
 from pressmark.catalog.text_models import model_folder
 from pressmark.dual_tower import auxiliary, text
 from pressmark.dual_tower.auxiliary import ItemGraph
@@ -22,7 +23,7 @@ from pressmark.dual_tower.geometry import alignment, uniformity
 from pressmark.dual_tower.index import ItemIndex, Kind, faiss_installed
 from pressmark.dual_tower.learner import Learner
 from pressmark.dual_tower.loss import check_temperature, gather_candidates, info_nce, log_shares
-from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOutput, ItemTower
+from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOutput, ItemTower, with_words
 from pressmark.files import fingerprint, replacing, write_json
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
@@ -58,6 +59,8 @@ class Config:
         item_dropout: Dropout in the item tower's MLP.
         dropout: Dropout in the user tower.
         history_length: Newest items of a history that the user tower reads.
+        words: Words of an item's text that are read beside its vector, each with a vector to learn; 0 = none.
+        word_dropout: How often one of them is passed over in training.
         temperature: Divides cosines.
         learn_temperature: Start there and learn it. Constant by default: a learned one shrinks and hurts.
         logq: Strength of the popularity correction of in-batch negatives, 0 to 1. More helps products that
@@ -84,6 +87,8 @@ class Config:
     item_dropout: float = 0.2
     dropout: float = 0.2
     history_length: int = 20
+    words: int = 32
+    word_dropout: float = 0.3
     temperature: float = 0.1
     learn_temperature: bool = False
     logq: float = 0.5
@@ -105,7 +110,7 @@ class Config:
         for name in ("logq", "empty_share", "identity_dropout", "momentum"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to 1.")
-        for name in ("item_dropout", "dropout"):
+        for name in ("item_dropout", "dropout", "word_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to below 1.")
         if self.text.encoder and self.auxiliary.graph:
@@ -122,6 +127,7 @@ class Config:
             ("user_dim", 1),
             ("history_length", 1),
             ("refresh_every", 1),
+            ("words", 0),
             ("queue", 0),
             ("hard_negatives", 0),
         ):
@@ -332,22 +338,30 @@ def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
 
 
 def new_model(
-    vectors: np.ndarray, fitted_on: np.ndarray, config: Config, seed: int, tokenizer: Tokenizer | None = None
+    content: np.ndarray,
+    fitted_on: np.ndarray,
+    config: Config,
+    seed: int,
+    tokenizer: Tokenizer | None = None,
+    lexicon: Lexicon | None = None,
 ) -> DualTower:
     """An untrained model; over content vectors it recommends like the content neighbours.
 
     Args:
-        vectors: (N, D) content of all items.
+        content: Of all N items: tokens of a text encoder; or vectors, and behind them words where there is a
+            lexicon.
         fitted_on: (N,) bool, the items that the standardisation may see.
         config: Shapes.
         seed: Of the random initial weights.
         tokenizer: Of a text encoder.
+        lexicon: Of the words.
     """
     torch.manual_seed(seed)
+    words = 0 if lexicon is None else config.words
     model = DualTower(
         DualTowerConfig(
-            vector_dim=vectors.shape[1],
-            num_items=len(vectors),
+            vector_dim=content.shape[1] - words,
+            num_items=len(content),
             dim=config.dim,
             hidden_dim=config.hidden_dim,
             user_dim=config.user_dim,
@@ -357,6 +371,9 @@ def new_model(
             item_dropout=config.item_dropout,
             dropout=config.dropout,
             history_length=config.history_length,
+            words=words,
+            num_words=0 if lexicon is None else len(lexicon.words),
+            word_dropout=config.word_dropout,
             encoder=None if tokenizer is None else text.encoder_config(config.text, tokenizer),
             pad=0 if tokenizer is None else text.pad_of(tokenizer),
             user_length=config.text.user_length if config.text.users == "text" else 0,
@@ -365,7 +382,9 @@ def new_model(
         )
     )
     if isinstance(model.item_tower, ItemTower):
-        model.item_tower.start_from(vectors[fitted_on])
+        model.item_tower.start_from(content[fitted_on, : model.config.vector_dim])
+        if lexicon is not None and model.item_tower.words is not None:
+            model.item_tower.words.start_from(lexicon.rarity)
     elif config.text.encoder != "scratch":
         model.item_tower.load_encoder(model_folder(config.text.encoder))
     return model
@@ -384,18 +403,22 @@ def train(run: Path, config: Config, seed: int) -> None:
             f"{world} processes, which exchange equally many negatives."
         )
     catalog = read_catalog(run / "data" / "items.parquet")
-    split, tokenizer = read_split(run / "data", catalog), None
+    split, tokenizer, lexicon = read_split(run / "data", catalog), None, None
     if config.text.encoder:
-        tokenizer, vectors = _read_texts(catalog, split.fitted_on, config.text)
+        tokenizer, content = _read_texts(catalog, split.fitted_on, config.text)
     else:
-        vectors = read_vectors(run)
-    model = new_model(vectors, split.fitted_on, config, seed, tokenizer)
-    task = DualTowerTask(split.train, split.valid, vectors, config, seed)
-    built_on = _fingerprint(split, vectors, config, seed)
+        content = read_vectors(run)
+        if config.words:
+            texts = item_texts(catalog)
+            lexicon = learn_lexicon(np.array(texts, object)[split.fitted_on])
+            content = with_words(content, lexicon.rows(texts, config.words))
+    model = new_model(content, split.fitted_on, config, seed, tokenizer, lexicon)
+    task = DualTowerTask(split.train, split.valid, content, config, seed)
+    built_on = _fingerprint(split, content, config, seed)
     learner = new_learner(model, split.train, config)
     record = loop.fit(learner, task, config.training, run / "training" / "dual_tower", seed, built_on)
     if distributed.rank() == 0:
-        save(run / "dual_tower", model.cpu(), vectors, record, config.index, tokenizer)
+        save(run / "dual_tower", model.cpu(), content, record, config.index, tokenizer, lexicon)
 
 
 def _read_texts(catalog: Catalog, fitted_on: np.ndarray, config: text.Config) -> tuple[Tokenizer, np.ndarray]:
@@ -430,20 +453,23 @@ def new_learner(model: DualTower, train: Histories, config: Config) -> Learner:
 def save(
     folder: Path,
     model: DualTower,
-    vectors: np.ndarray,
+    content: np.ndarray,
     record: dict[str, Any],
     index: Kind = "auto",
     tokenizer: Tokenizer | None = None,
+    lexicon: Lexicon | None = None,
 ) -> None:
     """Writes config.json, model.safetensors (with all items' embeddings), index.faiss and metrics.json.
 
-    Beside them tokenizer.json, where the model reads text.
+    Beside them tokenizer.json, where the model reads text, and words.json, where it reads words.
     """
-    model.hold_items(vectors)
+    model.hold_items(content)
     with replacing(folder) as partial:
         model.save_pretrained(partial)
         if tokenizer is not None:
             tokenizer.save(str(partial / "tokenizer.json"))
+        if lexicon is not None:
+            lexicon.save(partial / "words.json")
         if faiss_installed():
             made = ItemIndex(model.item_embeddings.numpy(), index)
             made.save(partial / "index.faiss")

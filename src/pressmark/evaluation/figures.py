@@ -119,7 +119,7 @@ def measure(
         seed: Bootstrap seed.
 
     Returns:
-        `protocols` and `paired` of report.json (evaluation.md, Files).
+        `protocols` and `paired` of report.json (docs/evaluation.md, Files).
     """
     from tqdm import tqdm
 

@@ -42,7 +42,7 @@ _PAIRED = (
 
 @dataclass(frozen=True)
 class Config:
-    """How models are judged; the definitions are those of evaluation.md and not configurable."""
+    """How models are judged; the definitions are those of docs/evaluation.md and not configurable."""
 
     protocols: tuple[str, ...] = ("full", "quota_0.1", "quota_0.3", "cold_only")
     """full, cold_only, and quota_<share> for any share; `full` alone where the split has no cold item."""

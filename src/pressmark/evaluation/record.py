@@ -25,7 +25,7 @@ def record(
     """Writes <folder>/<what>-<dataset>.json.
 
     Args:
-        what: leave_one_out, cold_start, temporal, tokenizer, decoding, training, ... (evaluation.md, Files).
+        what: leave_one_out, cold_start, temporal, tokenizer, decoding, ... (Files, docs/evaluation.md).
         dataset: The configuration's name, or `bench` for synthetic input.
         report_or_rows: A report, whose keys are kept at the top, or flat records, which become `rows`.
         command: The command line that made it.

@@ -41,7 +41,8 @@ class CausalT5(T5ForConditionalGeneration):
 
     Args:
         config: A T5's, with `history_length` beside; `vector_dim`, the width of the content vectors that items
-            are read with, 0 for none; `num_identities` and `identity_dropout`, see `ItemHead`; and
+            are read with, 0 for none; `num_identities`, `identity_dropout`, `num_words` and `word_dropout`, see
+            `ItemHead`; `words`, how many of a text are read; and
             `guided`, whether answers start from the item head's masses.
 
     Attributes:
@@ -62,6 +63,8 @@ class CausalT5(T5ForConditionalGeneration):
             config.history_length,
             getattr(config, "num_identities", 0),
             getattr(config, "identity_dropout", 0.0),
+            getattr(config, "num_words", 0),
+            getattr(config, "word_dropout", 0.0),
         )
         for module in (self.recency, self.item_head):
             self._init_weights(module)
@@ -78,6 +81,8 @@ class CausalT5(T5ForConditionalGeneration):
                 init.normal_(module.read.weight)
             if module.identity is not None:
                 init.zeros_(module.identity.weight)
+            if module.words is not None:
+                init.zeros_(module.words.vectors.weight)
             # With text, codes add nothing at first; without, they are all there is.
             init.normal_(module.codes.weight, std=0.0 if module.read is not None else 0.02)
             init.zeros_(module.query.weight)

@@ -1,6 +1,7 @@
 """Whole items told apart by a shopper's state, and what that says of the codes of a trie.
 
-An item's vector is its text's, plus a vector for each of its codes. A product that sells also has an identity:
+An item's vector is its text's, plus a vector for each of its codes and for each word of its text, see
+`training.word_bag`. A product that sells also has an identity:
 a vector of its own that holds what its text cannot know. It is dropped at random in training, so that text and
 codes have to do as well, as they must for a product without sales. A shopper's is the mean of the history's
 items, the newest counting most, plus what the encoder adds. That is nothing at first: a fresh head ranks by how
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from pressmark.catalog.principal_axes import principal_axes
 from pressmark.sids.trie import Trie
 from pressmark.sids.vocabulary import PAD
+from pressmark.training.word_bag import WordBag
 
 SHARPNESS = 10.0
 """Scores a unit of cosine: texts alike by 1 differ by ten nats from those alike by 0."""
@@ -49,12 +51,15 @@ class ItemHead(nn.Module):
         history_length: Items of history, at most.
         num_items: Items with an identity; 0 for none.
         identity_dropout: How often an item goes without its identity in training.
+        num_words: V, words that texts are made of; 0 for none, and content then holds no words.
+        word_dropout: How often a word is passed over in training.
 
     Attributes:
         mean: (vector_dim,) of the content vectors it was fitted to.
         axes: (D, vector_dim) their principal axes.
         read: From an item's vector to what it adds to the encoder's input; None without content.
         identity: (num_items, D) an item's own vector, by item_index; None without.
+        words: What the words of an item's text add; None without.
         codes: (V, D) what a sid_token adds to an item's vector.
         age: (history_length,) logits of how much an item of so many newer ones counts.
         query: From an encoder state to what it adds to the shopper's vector.
@@ -71,6 +76,8 @@ class ItemHead(nn.Module):
         history_length: int,
         num_items: int = 0,
         identity_dropout: float = 0.0,
+        num_words: int = 0,
+        word_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         # Persistent: transformers fills other buffers with garbage on loading.
@@ -79,6 +86,7 @@ class ItemHead(nn.Module):
         self.read = nn.Linear(width, width, bias=False) if vector_dim else None
         self.identity = nn.Embedding(num_items, width) if num_items else None
         self.identity_dropout = identity_dropout
+        self.words = WordBag(num_words, width, word_dropout) if num_words else None
         self.codes = nn.Embedding(vocab_size, width)
         self.age = nn.Parameter(torch.zeros(history_length))
         self.query = nn.Linear(width, width, bias=False)
@@ -91,8 +99,11 @@ class ItemHead(nn.Module):
         self.axes.copy_(torch.from_numpy(axes))
 
     @torch.no_grad()
-    def content(self, vectors: np.ndarray) -> Tensor:
-        """(n, vector_dim) float32 -> (n, D) float32 of length 1; zeros for an item without any text.
+    def content(self, vectors: np.ndarray, words: np.ndarray | None = None) -> Tensor:
+        """What is read of items: (n, vector_dim) float32 and (n, W) int32 words -> (n, D + W) float32.
+
+        The D numbers are of length 1, zeros for an item without any text; behind them stand the words as they
+        are, where the head reads words.
 
         Raises:
             ValueError: If the vectors are of another width than the generator was trained on, or not finite.
@@ -106,19 +117,27 @@ class ItemHead(nn.Module):
         if len(rows := np.flatnonzero(~np.isfinite(vectors).all(axis=1))):
             raise ValueError(f"content vector {rows[0]} holds a number that is not finite.")
         given = torch.from_numpy(np.ascontiguousarray(vectors, np.float32)).to(self.mean)
-        found = F.normalize((given - self.mean) @ self.axes.T, dim=1)
-        return found * (given != 0).any(1, keepdim=True)
+        found = F.normalize((given - self.mean) @ self.axes.T, dim=1) * (given != 0).any(1, keepdim=True)
+        if self.words is None:
+            return found
+        if words is None or len(words) != len(vectors):
+            raise ValueError(f"the generator reads words: give the texts of the {len(vectors)} products.")
+        return torch.cat([found, torch.from_numpy(words).to(found)], dim=1)
 
     def known(self, content: Tensor, item_index: Tensor) -> Tensor:
         """What is known of items beside their codes: their text, and their identity where they have one.
 
         Args:
-            content: (..., D) float32 of `content`.
+            content: (..., D + W) float32 of `content`.
             item_index: (...) int64; -1 is no item, and one behind the last with an identity has none.
 
         Returns:
             (..., D) float32.
         """
+        if self.words is not None:
+            content, words = content.tensor_split([len(self.axes)], dim=-1)
+            flat = self.words(words.flatten(0, -2).long())
+            content = content + flat.view(content.shape)
         if self.identity is None:
             return content
         has = (item_index >= 0) & (item_index < self.identity.num_embeddings)

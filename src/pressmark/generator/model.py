@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
+from pressmark.catalog.lexicon import Lexicon
 from pressmark.files import read_tensors, write_tensors
 from pressmark.generator.beam_search import Normalizer
 from pressmark.generator.causal_t5 import CausalT5
@@ -20,6 +21,7 @@ from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
 ITEMS = "items.safetensors"
+WORDS = "words.json"
 """Beside a generator's weights: what it knows of the items it was trained on, see `ItemFacts`."""
 
 FORMAT = 2
@@ -53,6 +55,9 @@ class Config:
         identity_dropout: How often an item goes without its identity in training, 0 to 1: the vector of its own
             that it has beside its text and its codes. More helps products that nobody has bought yet; 1 = items
             are their text and codes and nothing else, which saves d_model numbers an item. With content alone.
+        words: Words of an item's text that are read beside its vector, each with a vector to learn; 0 = none.
+            With content alone.
+        word_dropout: How often one of them is passed over in training.
         popularity_prior: What an item's score in the item head gains in training for each e-fold of its
             interactions: vectors then need not say what sells anyway, and say more of what sells little.
             Answers take back as much of it as pays, see `train.Config.popularity_discounts`.
@@ -75,6 +80,8 @@ class Config:
     token_start: Literal["codebooks", "random"] = "codebooks"
     content: bool = True
     identity_dropout: float = 0.3
+    words: int = 32
+    word_dropout: float = 0.3
     popularity_prior: float = 0.3
     guided: bool = True
     normalizer: Normalizer = "trie"
@@ -88,10 +95,20 @@ class Config:
             raise ValueError(
                 f"generator.model.identity_dropout is {self.identity_dropout}; it must be from 0 to 1."
             )
+        if self.words < 0 or not 0 <= self.word_dropout < 1:
+            raise ValueError(
+                f"generator.model.words is {self.words} and word_dropout {self.word_dropout}; words must be 0 "
+                "or above, word_dropout from 0 to below 1."
+            )
 
 
 def build_model(
-    config: Config, table: SidTable, history_length: int, beam: int = 50, vectors: np.ndarray | None = None
+    config: Config,
+    table: SidTable,
+    history_length: int,
+    beam: int = 50,
+    vectors: np.ndarray | None = None,
+    lexicon: Lexicon | None = None,
 ) -> T5ForConditionalGeneration:
     """A T5 with fresh weights for the SIDs of `table`.
 
@@ -106,6 +123,7 @@ def build_model(
         beam: Beams that it recommends with unless told otherwise.
         vectors: (n, vector_dim) float32 content vectors of the items that may be fitted to; None is none, and
             the model then reads none.
+        lexicon: Of the words of their texts; None is none.
 
     Returns:
         The model, in training mode; a `CausalT5` where the history's input is "causal". It spells exactly L
@@ -115,6 +133,7 @@ def build_model(
     """
     vocabulary = Vocabulary(table.level_sizes)
     reads = vectors is not None and reads_content(config)
+    num_words = len(lexicon.words) if lexicon is not None and reads else 0
     built_for: dict[str, Any] = {
         "format": FORMAT,
         "decoder_start_token_id": PAD,
@@ -129,6 +148,9 @@ def build_model(
         "vector_dim": vectors.shape[1] if vectors is not None and reads else 0,
         "num_identities": len(table) if reads and config.identity_dropout < 1 else 0,
         "identity_dropout": config.identity_dropout,
+        "words": config.words if num_words else 0,
+        "num_words": num_words,
+        "word_dropout": config.word_dropout,
     }
     t5 = T5Config(
         # T5's cross-attention knows no positions: without recency tokens a decoder cannot tell the last item.
@@ -149,6 +171,8 @@ def build_model(
     if isinstance(model, CausalT5) and t5.vector_dim:
         assert vectors is not None
         model.item_head.start_from(vectors)
+        if model.item_head.words is not None and lexicon is not None:
+            model.item_head.words.start_from(lexicon.rarity)
     # For people who stay inside `generate`: beam search that sums log-probabilities and never samples.
     model.generation_config = GenerationConfig(
         do_sample=False,
@@ -238,7 +262,7 @@ class ItemFacts:
     """What a generator knows of N items beside their SIDs.
 
     Attributes:
-        content: (N, D) float32 from `ItemHead.content`; None for a model that reads none.
+        content: (N, D + W) float32 from `ItemHead.content`; None for a model that reads none.
         log_count: (N,) float32, log of one more than an item's training interactions; where there are none the
             mean of the others, since what nobody could buy yet is not known to sell badly.
     """
@@ -270,6 +294,24 @@ class ItemFacts:
         """Writes them beside the weights."""
         content = {} if self.content is None else {"content": self.content}
         write_tensors(folder / ITEMS, {"log_count": self.log_count, **content})
+
+
+def load_lexicon(folder: Path, model: T5ForConditionalGeneration) -> Lexicon | None:
+    """The words that a saved generator reads; None where it reads none.
+
+    Raises:
+        ValueError: If they are missing, or others.
+    """
+    num_words = getattr(model.config, "num_words", 0)
+    if not num_words:
+        return None
+    found = Lexicon.load(folder / WORDS)
+    if len(found.words) != num_words:
+        raise ValueError(
+            f"{folder / WORDS}: it holds {len(found.words)} words, the generator reads {num_words}. "
+            "Train it again."
+        )
+    return found
 
 
 def load_facts(folder: Path) -> ItemFacts:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
+from pressmark.catalog.lexicon import Lexicon
 from pressmark.generator.backbone_data import with_titles
 from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
@@ -28,6 +29,7 @@ from pressmark.generator.model import (
     history_tokens,
     item_tokens,
     load_facts,
+    load_lexicon,
     load_model,
     normalizer_of,
 )
@@ -69,6 +71,7 @@ class GeneratorRecommender:
         popularity_discount: What an item's score loses for each unit of `ItemFacts.log_count`; None is what the
             model was saved with, see `train.Config.popularity_discounts`.
         prompts: How a backbone is asked; it then reads contexts and carts too, where it was trained on some.
+        lexicon: Of the words that the model reads; products can be added to such a model with it alone.
 
     Attributes:
         num_items: Items in the catalog, withdrawn ones too.
@@ -90,6 +93,7 @@ class GeneratorRecommender:
         facts: ItemFacts | None = None,
         popularity_discount: float | None = None,
         prompts: Prompts | None = None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         if min(beam, batch_size, max_beam) < 1:
             raise ValueError(
@@ -106,6 +110,7 @@ class GeneratorRecommender:
         self._prompts = None if prompts is None else prompts.to(self.device)
         self.reads = frozenset() if prompts is None else prompts.reads
         self._head = copy.deepcopy(model.item_head).float().eval() if isinstance(model, CausalT5) else None
+        self._lexicon, self._words = lexicon, getattr(model.config, "words", 0)
         self._catalog_lock = threading.Lock()
         self.guided = self.normalizer == "trie" and bool(getattr(model.config, "guided", False))
         if popularity_discount is None:
@@ -137,6 +142,7 @@ class GeneratorRecommender:
         sids: np.ndarray,
         passes: Mapping[str, np.ndarray] | None = None,
         vectors: np.ndarray | None = None,
+        texts: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Adds products to the loaded trie; it is built afresh only once in many thousand changes.
 
@@ -147,6 +153,7 @@ class GeneratorRecommender:
             sids: (n, L) int64, of the same codebooks.
             passes: Filter name -> (n,) bool; a new product passes no filter that is not named here.
             vectors: (n, vector_dim) float32 content vectors, for a model that reads them.
+            texts: n texts as `catalog.embeddings.item_texts` gives them, for a model that reads words.
 
         Returns:
             (n,) int64 their item_index, behind those known.
@@ -173,7 +180,7 @@ class GeneratorRecommender:
                 raise ValueError(
                     f"the generator reads content: give the vectors of the {len(sids)} new products."
                 )
-            content = self._head.content(vectors)
+            content = self._head.content(vectors, _words_of(self._lexicon, texts, self._words))
         items = np.arange(self.num_items, self.num_items + len(sids))
         self.trie.insert(items, sids)
         self.num_items += len(sids)
@@ -482,6 +489,7 @@ def load_generator(
     device: str = "auto",
     item_id: Sequence[str] | np.ndarray | None = None,
     appended_vectors: np.ndarray | None = None,
+    appended_texts: Sequence[str] | None = None,
 ) -> GeneratorRecommender:
     """Loads the generator of a run.
 
@@ -493,6 +501,7 @@ def load_generator(
         item_id: The items to recommend, row = item_index; None takes data/items.parquet. Appended items
             have SIDs too and may stand behind those.
         appended_vectors: Content vectors of the items behind those of data/.
+        appended_texts: Their texts, as `catalog.embeddings.item_texts` gives them.
 
     Raises:
         ValueError: If something is missing, or generator and SIDs are of different codebooks.
@@ -503,11 +512,13 @@ def load_generator(
     item_id = own.item_id if item_id is None else item_id
     table = read_sids(run / "tokenizer" / "sids.parquet", item_id)
     model: Any
+    lexicon: Lexicon | None = None
     if is_backbone(run / "generator"):
         model, prompts, text_tokenizer = load_backbone(run / "generator", table)
         prompts = with_titles(prompts, text_tokenizer, own.title)
     else:
         model, prompts = load_model(run / "generator", table), None
+        lexicon = load_lexicon(run / "generator", model)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     saved = model.generation_config
@@ -516,10 +527,16 @@ def load_generator(
     if appended_vectors is not None:
         content = None
         if isinstance(model, CausalT5) and model.item_head.read is not None:
-            content = model.item_head.content(appended_vectors)
+            words = _words_of(lexicon, appended_texts, getattr(model.config, "words", 0))
+            content = model.item_head.content(appended_vectors, words)
         facts = facts.then(content, len(appended_vectors))
     nn.Module.to(model, device)
-    return GeneratorRecommender(model, table, beam, batch_size, facts=facts, prompts=prompts)
+    return GeneratorRecommender(model, table, beam, batch_size, facts=facts, prompts=prompts, lexicon=lexicon)
+
+
+def _words_of(lexicon: Lexicon | None, texts: Sequence[str] | None, width: int) -> np.ndarray | None:
+    """(n, width) int32 words of texts; None where either is missing."""
+    return None if lexicon is None or texts is None else lexicon.rows(texts, width)
 
 
 def _excluded(histories: Histories, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

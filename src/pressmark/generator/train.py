@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark import distributed, files
+from pressmark.catalog.lexicon import Lexicon, learn_lexicon
 from pressmark.generator import backbone as backbones
 from pressmark.generator import model as sizes
 from pressmark.generator.backbone import SCRATCH
@@ -24,9 +25,11 @@ from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import (
+    WORDS,
     ItemFacts,
     build_model,
     encoder_arguments,
+    load_lexicon,
     load_model,
     reads_content,
     start_from_codebooks,
@@ -42,11 +45,13 @@ from pressmark.training import loop
 from pressmark.training.own import Own
 from pressmark.training.validation import validated
 
-EARLIER = ("generator/model.safetensors", "data/items.parquet")
+EARLIER = ("generator/model.safetensors", "generator/words.json", "data/items.parquet")
 """What a generator takes from the run that it goes on from."""
 
 IDENTITIES = "item_head.identity.weight"
 """The weights that belong to items and not to the model."""
+WORD_VECTORS, RARITY = "item_head.words.vectors.weight", "item_head.words.rarity"
+"""Those that belong to words."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,11 @@ def train(run: Path, config: Config, seed: int) -> None:
         task.table.sids,
         task.table.codebook_fingerprint,
         "" if task.facts.content is None else task.facts.content.numpy(),
-        *(files.file_hash(Path(config.init_from) / one) for one in EARLIER if config.init_from),
+        *(
+            files.file_hash(Path(config.init_from) / one)
+            for one in EARLIER
+            if config.init_from and (Path(config.init_from) / one).is_file()
+        ),
     )
     record = loop.fit(model, task, config.training, run / "training" / "generator", seed, built_on)
     tried = task.choose_discount(model)
@@ -192,7 +201,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     Raises:
         ValueError: If an earlier stage is missing, or there is nothing to train on.
     """
-    from pressmark.catalog.embeddings import read_vectors
+    from pressmark.catalog.embeddings import item_texts, read_vectors
     from pressmark.catalog.items import read_catalog
 
     catalog = read_catalog(run / "data" / "items.parquet")
@@ -217,15 +226,20 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     torch.manual_seed(seed)
     vectors = read_vectors(run) if reads_content(config.model) else None
     fitted = None if vectors is None else vectors[split.fitted_on]
-    model = build_model(config.model, table, config.history_length, config.beam, fitted)
+    lexicon, words = None, None
+    if vectors is not None and config.model.words:
+        texts = item_texts(catalog)
+        lexicon = learn_lexicon(np.array(texts, object)[split.fitted_on])
+        words = lexicon.rows(texts, config.model.words)
+    model = build_model(config.model, table, config.history_length, config.beam, fitted, lexicon)
     if config.init_from:
-        _go_on_from(model, Path(config.init_from), table, catalog.item_id)
+        _go_on_from(model, Path(config.init_from), table, catalog.item_id, lexicon)
     elif config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
     content = None
     if isinstance(model, CausalT5):
         if vectors is not None:
-            content = model.item_head.content(vectors)
+            content = model.item_head.content(vectors, words)
         if not config.item_loss and not model.config.guided:
             # Processes that train together wait for every weight's gradient. The encoder reads codes with text.
             model.item_head.query.requires_grad_(False)
@@ -238,11 +252,19 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     # What nobody has bought is told from nothing: as something to avoid it would be buried, new or not.
     bought = np.flatnonzero(samples.item_counts(len(table)))
     valid = choose_cases(split.valid, config, seed)
-    return model, GeneratorTask(samples, valid, table, bought, config, seed, content)
+    return model, GeneratorTask(samples, valid, table, bought, config, seed, content, lexicon)
 
 
-def _go_on_from(model: T5ForConditionalGeneration, run: Path, table: SidTable, item_id: np.ndarray) -> None:
-    """Gives a fresh model the weights of an earlier run's; items that are new since have no identity yet.
+def _go_on_from(
+    model: T5ForConditionalGeneration,
+    run: Path,
+    table: SidTable,
+    item_id: np.ndarray,
+    lexicon: Lexicon | None,
+) -> None:
+    """Gives a fresh model the weights of an earlier run's.
+
+    Items that are new since have no identity yet, and words that are new no vector.
 
     Raises:
         ValueError: If there is none, or one of other codebooks or of another shape.
@@ -250,7 +272,8 @@ def _go_on_from(model: T5ForConditionalGeneration, run: Path, table: SidTable, i
     from pressmark.catalog.items import read_catalog
 
     folder = run / "generator"
-    earlier, own = load_model(folder, table).state_dict(), model.state_dict()
+    before = load_model(folder, table)
+    earlier, own = before.state_dict(), model.state_dict()
     identities = earlier.pop(IDENTITIES, None)
     if IDENTITIES in own and identities is None:
         earlier[IDENTITIES] = own[IDENTITIES]
@@ -258,6 +281,12 @@ def _go_on_from(model: T5ForConditionalGeneration, run: Path, table: SidTable, i
         row = {one: number for number, one in enumerate(read_catalog(run / "data" / "items.parquet").item_id)}
         rows = torch.tensor([row.get(one, -1) for one in item_id])
         earlier[IDENTITIES] = F.pad(identities, (0, 0, 0, 1))[rows]
+    known = load_lexicon(folder, before)
+    if known is not None and lexicon is not None:
+        row = {one: number for number, one in enumerate(known.words, 1)}
+        rows = torch.tensor([0, *(row.get(one, 0) for one in lexicon.words)])
+        earlier[WORD_VECTORS] = earlier[WORD_VECTORS][rows]
+        earlier[RARITY] = own[RARITY]
     for name, weight in own.items():
         if name not in earlier or earlier[name].shape != weight.shape:
             there = f"is {tuple(earlier[name].shape)}" if name in earlier else "is not there"
@@ -295,8 +324,10 @@ class GeneratorTask:
         config: Config,
         seed: int,
         content: Tensor | None = None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self.facts = ItemFacts.of(content, samples.item_counts(len(table)))
+        self.lexicon = lexicon
         self.samples, self.valid, self.table, self.items = samples, valid, table, items
         self.config, self.seed = config, seed
         self._device: torch.device | None = None
@@ -423,6 +454,8 @@ def _save(folder: Path, model: T5ForConditionalGeneration, task: GeneratorTask, 
     with files.replacing(folder) as partial:
         nn.Module.to(model, "cpu").save_pretrained(partial)
         task.facts.save(partial)
+        if task.lexicon is not None and model.config.num_words:
+            task.lexicon.save(partial / WORDS)
         numbers = {
             "codebook_fingerprint": task.table.codebook_fingerprint,
             "sid_version": task.table.version,

@@ -84,7 +84,13 @@ def experts_of(
     if appended_vectors is not None:
         tower.insert(appended_vectors, texts=texts[len(own) :])
         vectors = np.concatenate([vectors, appended_vectors])
-    generator = load_generator(run, device="cpu", item_id=catalog.item_id, appended_vectors=appended_vectors)
+    generator = load_generator(
+        run,
+        device="cpu",
+        item_id=catalog.item_id,
+        appended_vectors=appended_vectors,
+        appended_texts=texts[len(own) :],
+    )
     popularity = count_items(split.train, len(catalog))
     fitted_on = np.append(split.fitted_on, np.zeros(num_new, bool))
     words = fit(texts, fitted_on, popularity, BM25_DECAY, Config())

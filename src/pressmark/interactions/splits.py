@@ -21,7 +21,7 @@ _TRAIN, _VALID, _TEST, _UNUSED = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Config:
-    """What is trained on and what is held out; definitions in the design page "evaluation".
+    """What is trained on and what is held out; definitions in docs/evaluation.md.
 
     Attributes:
         protocol: leave_one_out: a user's last item is the test case, the one before the validation case;
@@ -227,7 +227,7 @@ def _hide_cold(parts: _Parts, config: Config, seed: int, counts: dict[str, Any])
 
 
 def _draw(targets: np.ndarray, share: float, generator: np.random.Generator, num_items: int) -> np.ndarray:
-    """(num_items,) bool: a share of the distinct targets, the same recipe as in the design page."""
+    """(num_items,) bool: a share of the distinct targets, the recipe of docs/evaluation.md."""
     candidates = np.unique(targets)  # sorted by item_index, which is the order of item_id
     mask = np.zeros(num_items, bool)
     mask[generator.choice(candidates, round(share * len(candidates)), replace=False)] = True

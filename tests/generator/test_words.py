@@ -1,0 +1,174 @@
+"""A generator that reads the words of texts beside their vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.cases import cases
+from tests.generator.models import TINY, random_table
+
+from pressmark.catalog.embeddings import item_texts, point_to_vectors
+from pressmark.catalog.items import Catalog, write_catalog
+from pressmark.catalog.lexicon import Lexicon
+from pressmark.files import read_tensors, write_tensors
+from pressmark.generator.recommend import load_generator
+from pressmark.generator.train import WORD_VECTORS, Config, train
+from pressmark.interactions.cases import Split
+from pressmark.interactions.histories import Histories
+from pressmark.interactions.splits import read_split, write_split
+from pressmark.recommender import Requests
+from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
+from pressmark.sids.table import write_sids
+from pressmark.training import loop
+
+torch.set_num_threads(1)
+
+BRANDS, EACH = 6, 8
+NUM_ITEMS = BRANDS * EACH
+COLD = np.arange(NUM_ITEMS) % EACH >= EACH - 2
+"""Two products of each brand, bought by nobody."""
+BOOKS = [np.random.default_rng(level).normal(size=(12, 5)).astype(np.float32) for level in range(2)]
+TABLE = dataclasses.replace(
+    random_table(0, NUM_ITEMS, (12, 12), shared=True), codebook_fingerprint=codebook_fingerprint(BOOKS)
+)
+NAMES = np.array([f"p{one:02d}" for one in range(NUM_ITEMS)], object)
+
+
+def config(**changes: object) -> Config:
+    model = dataclasses.replace(
+        TINY,
+        num_layers=1,
+        dropout=0.0,
+        history_input="causal",
+        normalizer="trie",
+        identity_dropout=0.9,
+        words=3,
+        word_dropout=0.0,
+    )
+    training = loop.Config(
+        learning_rate=1e-2, num_epochs=12, batch_size=64, patience=0, mixed_precision="no", log_with=""
+    )
+    return Config(**{"model": model, "history_length": 4, "beam": 20, "training": training, **changes})
+
+
+def catalog_of(brand: str) -> Catalog:
+    titles = np.array([f"{brand}{one // EACH} thing{one} thing" for one in range(NUM_ITEMS)], object)
+    none = np.array([""] * NUM_ITEMS, object)
+    return Catalog(NAMES, titles, none, ((),) * NUM_ITEMS)
+
+
+def prepared(folder: Path, brand: str = "brand") -> Path:
+    """Shoppers keep to a brand, of which vectors and SIDs say nothing and the texts do."""
+    catalog, rng = catalog_of(brand), np.random.default_rng(0)
+    own = [rng.permutation(EACH - 2)[:4] + EACH * rng.integers(BRANDS) for _ in range(300)]
+    train_ = Histories.from_lists([one.tolist() for one in own])
+    asked = cases([one[:2].tolist() for one in own[:40]], [int(one[2]) for one in own[:40]])
+    users = np.array([f"t{one:03d}" for one in range(300)], object)
+    num = len(train_.values)
+    split = Split(train_, users, np.full(num, np.nan), np.arange(num), asked, asked, COLD, ~COLD, {})
+    write_catalog(folder / "data" / "items.parquet", catalog)
+    write_split(folder / "data", split, catalog)
+    write_sids(folder / "tokenizer" / "sids.parquet", TABLE, NAMES)
+    write_codebooks(folder / "tokenizer" / "codebooks.safetensors", BOOKS)
+    vectors = rng.standard_normal((NUM_ITEMS, 8)).astype(np.float32)
+    write_tensors(folder / "vectors.safetensors", {"vectors": torch.from_numpy(vectors)})
+    point_to_vectors(folder, folder / "vectors.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = prepared(tmp_path_factory.mktemp("words"))
+    train(folder, config(), seed=0)
+    return folder
+
+
+def share_of_own_brand(folder: Path) -> float:
+    """Of the unbought products that the item head puts first after two of a brand, the share of that brand."""
+    model = load_generator(folder, device="cpu")
+    histories = Histories.from_lists([[EACH * brand, EACH * brand + 1] for brand in range(BRANDS)])
+    scores = (model.shoppers(histories) @ model.item_vectors.T).masked_fill(torch.from_numpy(~COLD), -torch.inf)
+    found = scores.topk(2).indices.numpy()
+    return float((found // EACH == np.arange(BRANDS)[:, None]).mean())
+
+
+def test_what_histories_say_of_a_word_holds_for_products_that_nobody_has_bought(
+    run: Path, tmp_path: Path
+) -> None:
+    assert share_of_own_brand(run) > 0.8
+    without = prepared(tmp_path)
+    train(without, config(model=dataclasses.replace(config().model, words=0)), seed=0)
+    assert not (without / "generator" / "words.json").exists()
+    assert share_of_own_brand(without) < 0.6
+
+
+def test_a_product_that_comes_later_is_read_as_any_other(run: Path) -> None:
+    own = catalog_of("brand")
+    vectors = read_tensors(run / "vectors.safetensors")["vectors"].numpy()
+    # The same product once more: it has all that the first has but an identity, which an unbought one has not.
+    copied = EACH - 1
+    text, sid = item_texts(own)[copied], TABLE.sids[copied : copied + 1]
+    model = load_generator(run, device="cpu")
+    found = model.insert(sid, vectors=vectors[copied : copied + 1], texts=[text])
+    asked = Requests(Histories.from_lists([[0, 1]]))
+    answer = model.recommend(asked, NUM_ITEMS)
+    row = dict(zip(answer.item_index[0].tolist(), answer.scores[0].tolist(), strict=True))
+    assert row[int(found[0])] == pytest.approx(row[copied], abs=1e-5)
+    with pytest.raises(ValueError, match="reads words: give the texts of the 1 products"):
+        model.insert(sid, vectors=vectors[:1])
+    # On loading too.
+    names, codes = np.append(NAMES, "q0"), np.concatenate([TABLE.sids, sid])
+    write_sids(run / "tokenizer" / "sids.parquet", dataclasses.replace(TABLE, sids=codes), names)
+    given = {"item_id": names, "appended_vectors": vectors[copied : copied + 1]}
+    loaded = load_generator(run, device="cpu", **given, appended_texts=[text]).recommend(asked, NUM_ITEMS)  # type: ignore[arg-type]
+    np.testing.assert_allclose(loaded.scores, answer.scores, atol=1e-5)
+    with pytest.raises(ValueError, match="reads words"):
+        load_generator(run, device="cpu", **given)  # type: ignore[arg-type]
+    write_sids(run / "tokenizer" / "sids.parquet", TABLE, NAMES)
+
+
+def test_words_go_on_from_where_they_were(run: Path, tmp_path: Path) -> None:
+    """Tomorrow's texts have other words, and those that stay stand elsewhere."""
+    tomorrow = prepared(tmp_path)
+    changed = catalog_of("brand")
+    titles = changed.title.copy()
+    titles[:EACH] = [f"new thing{one} new" for one in range(EACH)]  # brand0 is gone
+    write_catalog(tomorrow / "data" / "items.parquet", dataclasses.replace(changed, title=titles))
+    split = read_split(run / "data", catalog_of("brand"))
+    write_split(tomorrow / "data", split, dataclasses.replace(changed, title=titles))
+    still = dataclasses.replace(config().training, num_epochs=1, max_steps=1, learning_rate=1e-9)
+    train(tomorrow, config(training=still, init_from=str(run)), seed=1)
+    lexicons = [Lexicon.load(one / "generator" / "words.json") for one in (run, tomorrow)]
+    before, now = (
+        read_tensors(one / "generator" / "model.safetensors")[WORD_VECTORS] for one in (run, tomorrow)
+    )
+    row = {word: number for number, word in enumerate(lexicons[0].words, 1)}
+    assert set(lexicons[1].words) - set(row) == {"new"}
+    assert lexicons[1].words != lexicons[0].words
+    for number, word in enumerate(lexicons[1].words, 1):
+        expected = before[row[word]] if word in row else torch.zeros(before.shape[1])
+        torch.testing.assert_close(now[number], expected, atol=1e-6, rtol=0)
+    assert before[1:].abs().sum(1).min() > 0
+
+
+def test_missing_or_other_words_are_refused(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    path = folder / "generator" / "words.json"
+    Lexicon(("one",), np.ones(2, np.float32)).save(path)
+    with pytest.raises(ValueError, match=r"it holds 1 words, the generator reads \d+"):
+        load_generator(folder, device="cpu")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"words\.json is missing"):
+        load_generator(folder, device="cpu")
+
+
+@pytest.mark.parametrize("changes", [{"words": -1}, {"word_dropout": 1.0}, {"word_dropout": -0.1}])
+def test_bad_settings_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"generator\.model\.words"):
+        dataclasses.replace(TINY, **changes)
