@@ -26,7 +26,7 @@ from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.splits import read_split, write_split
 from pressmark.recommender import Requests
-from pressmark.training.word_bag import SHARPNESS, WordBag
+from pressmark.training.word_bag import WordBag
 
 torch.set_num_threads(1)
 
@@ -37,13 +37,13 @@ COLD = np.arange(NUM_ITEMS) % EACH >= EACH - 2
 
 
 def test_a_bag_by_hand() -> None:
-    bag = WordBag(2, 3, dropout=0.0)
+    bag = WordBag(2, 3, dropout=0.0, rate=2.0)
     bag.start_from(np.array([0, 3, 4], np.float32))
     words = torch.tensor([[1, 2, 0], [2, 0, 0], [0, 0, 0]])
     assert not bag(words).any()
     with torch.no_grad():
         bag.vectors.weight[1:] = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
-    expected = SHARPNESS * np.array([[0.6, 0.8, 0], [0, 1, 0], [0, 0, 0]])
+    expected = [[1.2, 1.6, 0], [0, 2, 0], [0, 0, 0]]
     np.testing.assert_allclose(bag(words).detach().numpy(), expected, atol=1e-6)
 
 
@@ -59,7 +59,7 @@ def test_gradients_are_those_of_the_sums() -> None:
     (bag(words) * outward).sum().backward()
     found = bag.vectors.weight.grad
     weights = bag.vectors.weight.detach().clone().requires_grad_()
-    by_hand = SHARPNESS * F.normalize(bag.rarity[words], dim=1)[..., None] * weights[words]
+    by_hand = F.normalize(bag.rarity[words], dim=1)[..., None] * weights[words]
     (by_hand.sum(1) * outward).sum().backward()
     assert found is not None
     torch.testing.assert_close(bag(words), by_hand.sum(1))
@@ -85,8 +85,8 @@ def test_words_are_passed_over_in_training_alone() -> None:
         bag.vectors.weight[1] = 1.0
     words = torch.ones(1000, 1, dtype=torch.int64)
     assert (bag(words) == 0).float().mean().item() == pytest.approx(0.5, abs=0.06)
-    assert bag(words).mean().item() == pytest.approx(SHARPNESS, rel=0.12)
-    assert (bag.eval()(words) == SHARPNESS).all()
+    assert bag(words).mean().item() == pytest.approx(1, abs=0.12)
+    assert (bag.eval()(words) == 1).all()
 
 
 def test_a_view_leaves_words_out_and_changes_none() -> None:

@@ -168,7 +168,9 @@ def test_missing_or_other_words_are_refused(run: Path, tmp_path: Path) -> None:
         load_generator(folder, device="cpu")
 
 
-@pytest.mark.parametrize("changes", [{"words": -1}, {"word_dropout": 1.0}, {"word_dropout": -0.1}])
+@pytest.mark.parametrize(
+    "changes", [{"words": -1}, {"word_dropout": 1.0}, {"word_dropout": -0.1}, {"word_rate": 0.0}]
+)
 def test_bad_settings_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"generator\.model\.words"):
         dataclasses.replace(TINY, **changes)

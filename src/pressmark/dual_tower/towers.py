@@ -51,6 +51,7 @@ class DualTowerConfig(PreTrainedConfig):
         words: W, words of a text that are read beside its vector; 0 for none.
         num_words: V, words that there are.
         word_dropout: How often a word is passed over in training.
+        word_rate: See `WordBag`.
         holds_items: The model holds the embeddings of all items, as it does once trained.
         encoder: A Hugging Face encoder's configuration where the item tower reads text; see `text`.
         pad: The tokenizer's padding.
@@ -77,6 +78,7 @@ class DualTowerConfig(PreTrainedConfig):
         words: int = 0,
         num_words: int = 0,
         word_dropout: float = 0.0,
+        word_rate: float = 1.0,
         holds_items: bool = False,
         encoder: dict[str, Any] | None = None,
         pad: int = 0,
@@ -99,6 +101,7 @@ class DualTowerConfig(PreTrainedConfig):
         self.words = words
         self.num_words = num_words
         self.word_dropout = word_dropout
+        self.word_rate = word_rate
         self.holds_items = holds_items
         self.encoder = encoder
         self.pad = pad
@@ -145,7 +148,7 @@ class ItemTower(nn.Module):
             self.mlp = nn.Sequential(first, nn.GELU(), nn.Dropout(config.item_dropout), last)
         self.words: WordBag | None = None
         if config.words:
-            self.words = WordBag(config.num_words, config.dim, config.word_dropout)
+            self.words = WordBag(config.num_words, config.dim, config.word_dropout, config.word_rate)
         self.identity: Identity | None = None
         if config.identity_dropout < 1:
             self.identity = Identity(config.num_items, config.dim, config.identity_dropout)

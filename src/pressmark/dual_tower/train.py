@@ -61,6 +61,7 @@ class Config:
         history_length: Newest items of a history that the user tower reads.
         words: Words of an item's text that are read beside its vector, each with a vector to learn; 0 = none.
         word_dropout: How often one of them is passed over in training.
+        word_rate: How much faster words learn than what is beside them.
         temperature: Divides cosines.
         learn_temperature: Start there and learn it. Constant by default: a learned one shrinks and hurts.
         logq: Strength of the popularity correction of in-batch negatives, 0 to 1. More helps products that
@@ -88,7 +89,8 @@ class Config:
     dropout: float = 0.2
     history_length: int = 20
     words: int = 32
-    word_dropout: float = 0.3
+    word_dropout: float = 0.5
+    word_rate: float = 4.0
     temperature: float = 0.1
     learn_temperature: bool = False
     logq: float = 0.5
@@ -113,6 +115,8 @@ class Config:
         for name in ("item_dropout", "dropout", "word_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to below 1.")
+        if not 0 < self.word_rate < math.inf:
+            raise ValueError(f"dual_tower.word_rate is {self.word_rate}; it must be above 0.")
         if self.text.encoder and self.auxiliary.graph:
             raise ValueError(
                 "dual_tower.auxiliary.graph embeds the whole catalog at every step; a text encoder is too slow "
@@ -374,6 +378,7 @@ def new_model(
             words=words,
             num_words=0 if lexicon is None else len(lexicon.words),
             word_dropout=config.word_dropout,
+            word_rate=config.word_rate,
             encoder=None if tokenizer is None else text.encoder_config(config.text, tokenizer),
             pad=0 if tokenizer is None else text.pad_of(tokenizer),
             user_length=config.text.user_length if config.text.users == "text" else 0,

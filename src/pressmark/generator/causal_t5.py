@@ -41,8 +41,8 @@ class CausalT5(T5ForConditionalGeneration):
 
     Args:
         config: A T5's, with `history_length` beside; `vector_dim`, the width of the content vectors that items
-            are read with, 0 for none; `num_identities`, `identity_dropout`, `num_words` and `word_dropout`, see
-            `ItemHead`; `words`, how many of a text are read; and
+            are read with, 0 for none; `num_identities`, `identity_dropout`, `num_words`, `word_dropout` and
+            `word_rate`, see `ItemHead`; `words`, how many of a text are read; and
             `guided`, whether answers start from the item head's masses.
 
     Attributes:
@@ -65,6 +65,7 @@ class CausalT5(T5ForConditionalGeneration):
             getattr(config, "identity_dropout", 0.0),
             getattr(config, "num_words", 0),
             getattr(config, "word_dropout", 0.0),
+            getattr(config, "word_rate", 1.0),
         )
         for module in (self.recency, self.item_head):
             self._init_weights(module)

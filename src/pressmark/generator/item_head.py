@@ -53,6 +53,7 @@ class ItemHead(nn.Module):
         identity_dropout: How often an item goes without its identity in training.
         num_words: V, words that texts are made of; 0 for none, and content then holds no words.
         word_dropout: How often a word is passed over in training.
+        word_rate: See `WordBag`.
 
     Attributes:
         mean: (vector_dim,) of the content vectors it was fitted to.
@@ -78,6 +79,7 @@ class ItemHead(nn.Module):
         identity_dropout: float = 0.0,
         num_words: int = 0,
         word_dropout: float = 0.0,
+        word_rate: float = 1.0,
     ) -> None:
         super().__init__()
         # Persistent: transformers fills other buffers with garbage on loading.
@@ -86,7 +88,7 @@ class ItemHead(nn.Module):
         self.read = nn.Linear(width, width, bias=False) if vector_dim else None
         self.identity = nn.Embedding(num_items, width) if num_items else None
         self.identity_dropout = identity_dropout
-        self.words = WordBag(num_words, width, word_dropout) if num_words else None
+        self.words = WordBag(num_words, width, word_dropout, word_rate) if num_words else None
         self.codes = nn.Embedding(vocab_size, width)
         self.age = nn.Parameter(torch.zeros(history_length))
         self.query = nn.Linear(width, width, bias=False)

@@ -58,6 +58,7 @@ class Config:
         words: Words of an item's text that are read beside its vector, each with a vector to learn; 0 = none.
             With content alone.
         word_dropout: How often one of them is passed over in training.
+        word_rate: How much faster words learn than what is beside them.
         popularity_prior: What an item's score in the item head gains in training for each e-fold of its
             interactions: vectors then need not say what sells anyway, and say more of what sells little.
             Answers take back as much of it as pays, see `train.Config.popularity_discounts`.
@@ -82,6 +83,7 @@ class Config:
     identity_dropout: float = 0.3
     words: int = 32
     word_dropout: float = 0.3
+    word_rate: float = 2.0
     popularity_prior: float = 0.3
     guided: bool = True
     normalizer: Normalizer = "trie"
@@ -95,10 +97,10 @@ class Config:
             raise ValueError(
                 f"generator.model.identity_dropout is {self.identity_dropout}; it must be from 0 to 1."
             )
-        if self.words < 0 or not 0 <= self.word_dropout < 1:
+        if self.words < 0 or not 0 <= self.word_dropout < 1 or not 0 < self.word_rate < float("inf"):
             raise ValueError(
-                f"generator.model.words is {self.words} and word_dropout {self.word_dropout}; words must be 0 "
-                "or above, word_dropout from 0 to below 1."
+                f"generator.model.words is {self.words}, word_dropout {self.word_dropout} and word_rate "
+                f"{self.word_rate}; they must be 0 or above, from 0 to below 1, and above 0."
             )
 
 
@@ -151,6 +153,7 @@ def build_model(
         "words": config.words if num_words else 0,
         "num_words": num_words,
         "word_dropout": config.word_dropout,
+        "word_rate": config.word_rate,
     }
     t5 = T5Config(
         # T5's cross-attention knows no positions: without recency tokens a decoder cannot tell the last item.

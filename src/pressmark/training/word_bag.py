@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SHARPNESS = 2.0
-"""Length of a text's weights, however many words it has: above 1, words learn faster than the rest."""
-
 
 class WordBag(nn.Module):
     """A vector for each word, zero at the start; a text has the sum of its words', the rarer counting more.
@@ -24,17 +21,19 @@ class WordBag(nn.Module):
         num_words: V.
         dim: d.
         dropout: How often a word is passed over in training.
+        rate: Length of a text's weights, however many words it has: above 1, words learn so much faster than
+            what is beside them.
     """
 
     rarity: Tensor
 
-    def __init__(self, num_words: int, dim: int, dropout: float) -> None:
+    def __init__(self, num_words: int, dim: int, dropout: float, rate: float = 1.0) -> None:
         super().__init__()
         self.vectors = nn.Embedding(num_words + 1, dim, padding_idx=0)
         nn.init.zeros_(self.vectors.weight)
         # Persistent: transformers fills other buffers with garbage on loading.
         self.register_buffer("rarity", torch.zeros(num_words + 1))
-        self.dropout = dropout
+        self.dropout, self.rate = dropout, rate
 
     def start_from(self, rarity: np.ndarray) -> None:
         """Takes a vocabulary's (V + 1,) rarity, that of no word first."""
@@ -42,7 +41,7 @@ class WordBag(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         """(n, W) int64 words, 0 for none -> (n, d) float32."""
-        weight = SHARPNESS * F.normalize(self.rarity[words], dim=1)
+        weight = self.rate * F.normalize(self.rarity[words], dim=1)
         weight = F.dropout(weight, self.dropout, self.training)
         there = weight > 0
         sums: Tensor = _WeightedSums.apply(self.vectors.weight, words[there], weight[there], there.sum(1))
