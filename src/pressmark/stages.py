@@ -209,17 +209,59 @@ def stamped(experiment: Experiment, key: str) -> dict[str, Any]:
 
 
 def _statement(experiment: Experiment) -> dict[str, Any]:
-    """What each stage saw, for the report."""
-    sees = experiment.split.tokenizer_sees_cold
+    """What each stage saw, for the report: no more than is so with these settings."""
     return {
         "dataset": f"{experiment.name}, ties {experiment.split.ties}",
-        "what each stage saw": (
-            "Interactions with cold items are hidden from every stage. Cold items themselves are "
-            + ("shown to" if sees else "hidden from")
-            + " whatever is fitted to the catalog (vectors, tokenizer). They get SIDs from the frozen "
-            "tokenizer and stand in the trie and in every index."
-        ),
+        "what each stage saw": " ".join(_seen(experiment)),
     }
+
+
+def _seen(experiment: Experiment) -> Iterator[str]:
+    """The statement's sentences on what each stage saw."""
+    generator, tokenizer, vectors = experiment.generator, experiment.tokenizer, experiment.vectors
+    fitted = "shown to" if experiment.split.tokenizer_sees_cold else "hidden from"
+    of_frozen = "" if tokenizer.kind == "given" else " They get SIDs from the frozen tokenizer."
+    yield (
+        "Interactions with cold items are hidden from everything that is trained or fitted here. Cold items "
+        f"themselves are {fitted} whatever is fitted here to the catalog.{of_frozen} They stand in the trie "
+        "and in every index."
+    )
+    if tokenizer.kind == "given":
+        yield (
+            f"The SIDs, those of cold items too, are given ({tokenizer.given}): what they were made from is "
+            "not known here."
+        )
+    if vectors.model == "precomputed":
+        yield (
+            f"The vectors, those of cold items too, are precomputed ({vectors.path}): what they were made from "
+            "is not known here."
+        )
+    trained = {TRAINED_AS.get(one, one) for one in _names(experiment)}
+    if not trained & {"generator", "hybrid"}:
+        return
+    if generator.init_from:
+        yield (
+            f"The generator goes on from that of {generator.init_from}: no interaction with an item that is "
+            "hidden here is in that run's data/train.parquet; what else is there, test cases of other items "
+            "too, was not hidden from it."
+        )
+    if generator.stream:
+        yield (
+            f"The generator is trained on the histories of {generator.stream}: none holds an item that is "
+            "hidden here; whether they hold test cases of other items is not known."
+        )
+    if generator.backbone != SCRATCH:
+        yield f"What the generator's backbone ({generator.backbone}) was trained on before is not known here."
+        if generator.finetune.alignment.kinds and generator.finetune.alignment.cold_items:
+            yield (
+                "The generator is trained on the text and the SIDs of cold items too "
+                "(generator.finetune.alignment.cold_items)."
+            )
+    if "hybrid" in trained:
+        yield (
+            "To fit its weights the hybrid hides some validation targets once more and trains its parts anew, "
+            "on the run's own tokenizer and vectors, from which the text of those targets was not hidden."
+        )
 
 
 def _prepare(experiment: Experiment) -> None:

@@ -14,6 +14,7 @@ from pressmark.evaluation.figures import PER_LIST
 from pressmark.evaluation.harness import Config, evaluate
 from pressmark.evaluation.report import terminal_table, write
 from pressmark.files import read_json
+from pressmark.interactions.split_files import write_split
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def evaluated_runs(store: Any, other_store: Any, small: Config, folder: Path) ->
         jitter = np.random.default_rng(noise).normal(size=one.affinity.shape) * noise
         seeded = replace(one, affinity=(one.affinity + jitter).astype(np.float32))
         folders.append(folder / f"seed{number}")
+        write_split(folders[-1] / "data", one.split, one.catalog)
         recommenders = {name: seeded.recommenders()[name] for name in ("generator", "popularity")}
         evaluate(folders[-1], recommenders, one.catalog, one.split, one.vectors, small)
     return folders
@@ -42,6 +44,14 @@ def outsiders_hits(run: Path, name: str) -> np.ndarray:
     top = {(row["case_id"], row["item_id"]) for row in rows if row["rank"] <= 10}
     kept = [case for case in cases if not case["target_in_history"] and name in case["slices"]]
     return np.array([(case["case_id"], case["item_id"]) in top for case in kept], float)
+
+
+def users_of(run: Path, name: str) -> np.ndarray:
+    """Who asks in each kept case of a slice."""
+    user = {row["case_id"]: row["user_id"] for row in pq.read_table(run / "data" / "test.parquet").to_pylist()}
+    cases = pq.read_table(run / "evaluation" / "cases.parquet").to_pylist()
+    kept = [case for case in cases if not case["target_in_history"] and name in case["slices"]]
+    return np.array([user[case["case_id"]] for case in kept])
 
 
 def test_one_run_is_its_own_report(runs: list[Path], small: Config) -> None:
@@ -81,11 +91,45 @@ def test_cold_item_seeds_are_pooled(runs: list[Path], small: Config) -> None:
     assert "test cases have a target that the user already had" in terminal_table(combined)
 
 
+def test_pooled_splits_are_resampled_by_user(runs: list[Path], small: Config) -> None:
+    combined = combine(runs, small)
+    seeds = [[outsiders_hits(run, "warm") for run in pair] for pair in (runs[:2], runs[2:])]
+    values = np.concatenate([(first + second) / 2 for first, second in seeds])
+    users = np.concatenate([users_of(run, "warm") for run in (runs[0], runs[2])])
+    names, unit = np.unique(users, return_inverse=True)
+    assert len(names) < len(users)
+    total, size = np.bincount(unit, values), np.bincount(unit)
+    drawn = np.random.default_rng(0).integers(0, len(names), (200, len(names)))
+    expected = np.percentile(total[drawn].sum(axis=1) / size[drawn].sum(axis=1), [2.5, 97.5])
+    found = combined["protocols"]["full"]["models"]["generator"]["warm"]["recall_at_10"]
+    np.testing.assert_allclose([found["low"], found["high"]], expected, rtol=1e-12)
+    units = combined["protocols"]["full"]["units"]
+    assert units["warm"] == {"unit": "user", "num": len(names)}
+    # Of the twin's cases none is left out: all users are there.
+    assert combined["protocols"]["full_unmasked"]["units"]["all"] == {"unit": "user", "num": 240}
+    assert units["cold"]["unit"] == "target item"
+    assert "users with all their cases of all splits are resampled" in combined["statement"]["intervals"]
+    assert read_json(runs[0] / "evaluation" / "report.json")["protocols"]["full"]["units"]["warm"] == {
+        "unit": "case",
+        "num": len(seeds[0][0]),
+    }
+
+
+def test_a_judged_case_that_the_split_lacks_is_refused(runs: list[Path], small: Config, tmp_path: Path) -> None:
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    path = copy / "data" / "test.parquet"
+    pq.write_table(pq.read_table(path).slice(2), path)
+    with pytest.raises(ValueError, match=r"test\.parquet: lacks case_id 5 \(and 1 others\)"):
+        combine([copy, runs[2]], small)
+
+
 def test_several_runs_have_a_page(runs: list[Path], small: Config, tmp_path: Path) -> None:
     write(tmp_path / "joint", combine(runs, small, title="Four runs"))
     page = (tmp_path / "joint" / "report.html").read_text("utf-8")
     assert "<h1>Four runs</h1>" in page
     assert "<code>data/test.parquet</code> of each run" in page
+    assert "users, which are resampled" in page
+    assert "target items</small>" in page
     assert str(runs[3]) in page
 
 

@@ -71,6 +71,10 @@ def test_warm_slices_by_popularity_and_length() -> None:
     assert rows(found, "warm_history_5_9") == [2]
     assert rows(found, "warm_history_10_19") == [3]
     assert "warm_history_20_up" not in found.slices
+    # Cold cases are cut by the same lengths.
+    assert rows(found, "cold_history_1_4") == [5, 6, 7]
+    assert rows(found, "cold_history_20_up") == [4]
+    assert "cold_history_0" not in found.slices
     assert found.num_interactions.tolist() == [6, 2, 1, 1, 0, 0, 0, 0]
 
 
@@ -120,5 +124,5 @@ def test_nearest_cosine_in_blocks_and_with_a_zero_vector() -> None:
 def test_every_slice_is_described_and_the_fine_ones_labelled() -> None:
     assert set(slices.DESCRIPTIONS) == set(slices.LABELS) | set(slices.MAIN)
     ends = {f"{low}" if low == high else f"{low}_{high or 'up'}" for low, high in BINS}
-    names = {f"warm_history_{end}" for end in ends}
+    names = {f"{side}_history_{end}" for side in ("warm", "cold") for end in ends}
     assert names <= set(slices.LABELS)

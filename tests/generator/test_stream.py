@@ -11,12 +11,14 @@ import pytest
 from tests.generator.test_train import NUM_ITEMS, SMALL, cycle, quick, run  # noqa: F401 (a fixture)
 
 from pressmark import distributed, stages
+from pressmark.catalog.items import read_catalog
 from pressmark.files import read_json, read_tensors
 from pressmark.generator.samples import Samples, prefix_samples, windows
 from pressmark.generator.stream import StreamedSamples, open_stream
 from pressmark.generator.train import Config, train
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.history_shards import write_shard
+from pressmark.interactions.split_files import read_split, write_split
 from pressmark.training import loop
 from pressmark.training.own import Own
 
@@ -137,6 +139,17 @@ def test_what_the_split_hides_is_refused(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.parquet", Histories.from_lists([[1, 2], [7, 4]]), ITEM_ID)
     with pytest.raises(ValueError, match=r"the histories hold 'item07' \(and 0 others\), whose interactions"):
         open_stream(tmp_path, ITEM_ID, np.arange(NUM_ITEMS) == 7, SPELL["windows"], 10)
+
+
+@pytest.mark.parametrize("hidden_for", ["test", "validation"])
+def test_what_test_or_validation_hides_may_not_be_streamed(run: Path, tmp_path: Path, hidden_for: str) -> None:  # noqa: F811
+    catalog = read_catalog(run / "data" / "items.parquet")
+    split, hidden = read_split(run / "data", catalog), np.arange(NUM_ITEMS) == 7
+    own = dataclasses.replace(split, fitted_on=~hidden, cold=hidden if hidden_for == "test" else split.cold)
+    write_split(run / "data", own, catalog)
+    write_shard(tmp_path / "histories" / "a.parquet", Histories.from_lists([[1, 2], [7, 4]]), ITEM_ID)
+    with pytest.raises(ValueError, match=r"the histories hold 'item07'.*not_fitted_on in data/split\.json"):
+        train(run, configured(tmp_path / "histories", "causal"), seed=0)
 
 
 def test_shards_that_change_while_they_are_read_are_noticed(tmp_path: Path) -> None:

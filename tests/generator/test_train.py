@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.generator.models import TINY, random_model, random_table
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from pressmark import distributed
 from pressmark.catalog.embeddings import point_to_vectors
-from pressmark.catalog.items import Catalog, write_catalog
+from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.files import read_json, read_tensors, write_tensors
 from pressmark.generator.model import encoder_arguments, item_tokens, load_facts, load_model
 from pressmark.generator.recommend import GeneratorRecommender, load_generator
@@ -20,7 +22,7 @@ from pressmark.generator.samples import Collator, prefix_samples
 from pressmark.generator.train import IDENTITIES, Config, GeneratorTask, assemble, choose_cases, train
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.split_files import write_split
+from pressmark.interactions.split_files import read_split, write_split
 from pressmark.recommender import Requests
 from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, write_sids
@@ -182,6 +184,50 @@ def test_it_goes_on_from_an_earlier_generator(run: Path, tmp_path: Path, history
         train(run, quick(model=model, init_from=str(yesterday)), seed=1)
 
 
+@pytest.mark.parametrize("hidden_for", ["test", "validation", "validation, seen by the tokenizer"])
+def test_it_does_not_go_on_from_a_generator_that_saw_what_is_hidden(
+    run: Path, tmp_path: Path, hidden_for: str
+) -> None:
+    names = np.array([f"item{number:02d}" for number in range(NUM_ITEMS)], object)
+    catalog = read_catalog(run / "data" / "items.parquet")
+    yesterday = tmp_path / "yesterday"
+    shutil.copytree(run / "data", yesterday / "data")
+    config = quick(training=loop.Config(max_steps=1, mixed_precision="no", log_with=""))
+    train(run, config, seed=0)
+    shutil.copytree(run / "generator", yesterday / "generator")
+    shutil.rmtree(run / "training")
+    split = read_split(run / "data", catalog)
+    hidden = np.isin(np.arange(NUM_ITEMS), [3, 7])
+    kept = ~hidden[split.train.values]
+    lengths = np.bincount(split.train.row_of_value()[kept], minlength=len(split.train))
+    valid = dataclasses.replace(split.valid, cold=hidden[split.valid.target])
+    own = dataclasses.replace(
+        split,
+        train=Histories(split.train.values[kept], np.concatenate([[0], np.cumsum(lengths)])),
+        train_timestamp=split.train_timestamp[kept],
+        train_position=split.train_position[kept],
+        cold=hidden if hidden_for == "test" else split.cold,
+        fitted_on=split.fitted_on if "tokenizer" in hidden_for else ~hidden,
+        valid=split.valid if hidden_for == "test" else valid,
+    )
+    write_split(run / "data", own, catalog)
+    warm = dataclasses.replace(config, init_from=str(yesterday))
+    with pytest.raises(ValueError, match=r"train\.parquet: holds interactions with 2 of the 2 items.*'item03'"):
+        train(run, warm, seed=1)
+    # A run that hid one of them.
+    for one, known in ((names[3], "1 of the 2"), (names[7], "")):
+        path = yesterday / "data" / "train.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.filter(pc.not_equal(table.column("item_id"), one)), path)
+        if known:
+            with pytest.raises(ValueError, match=f"{known} items.*'item07'"):
+                train(run, warm, seed=1)
+    train(run, warm, seed=1)
+    (yesterday / "data" / "train.parquet").unlink()
+    with pytest.raises(ValueError, match=r"train\.parquet: cannot be read"):
+        train(run, dataclasses.replace(warm, history_length=3), seed=1)
+
+
 def test_the_same_seed_gives_the_same_model(run: Path) -> None:
     config = quick(training=loop.Config(num_epochs=1, batch_size=128, mixed_precision="no", log_with=""))
     weights = []
@@ -195,9 +241,6 @@ def test_the_same_seed_gives_the_same_model(run: Path) -> None:
 
 
 def test_a_run_without_anything_to_learn(run: Path) -> None:
-    from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.split_files import read_split
-
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     single = dataclasses.replace(
@@ -262,9 +305,6 @@ def test_gradients_reach_every_weight() -> None:
 
 def test_the_discount_that_is_best_in_validation_is_saved(run: Path) -> None:
     """What sold most is never what comes next: in training item 0 follows everything, in validation nothing."""
-    from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.split_files import read_split
-
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     sequences = [[one for item in cycle(start, 4) for one in (item, 0)] for start in range(1, 24)]

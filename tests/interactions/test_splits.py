@@ -306,6 +306,7 @@ def test_nothing_hidden_is_left_in_view(log: Log, config: Config, seed: int) -> 
     cold_valid = np.zeros(NUM_ITEMS, bool)
     cold_valid[split.valid.target[split.valid.cold]] = True
     hidden = split.cold | cold_valid
+    assert (split.hidden == hidden).all()
     assert not hidden[split.train.values].any()
     assert not hidden[split.valid.histories.values].any()
     assert not hidden[split.test.histories.values].any()
@@ -376,6 +377,9 @@ def test_no_future_in_a_temporal_history(log: Log, ties: Any, seed: int) -> None
         item for item, time in first.items() if time >= valid_from
     ]
     assert split.fitted_on[split.train.values].all()
+    # So a generator may go on from that of an earlier cut (eval/warm_start.py): it saw nothing hidden since.
+    later = Config("temporal", ties=ties, valid_quantile=0.6, test_quantile=0.8)
+    assert not split_or_skip(log, later, seed).hidden[split.train.values].any()
 
 
 # ---- real data ----

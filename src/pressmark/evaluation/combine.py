@@ -15,6 +15,7 @@ from pressmark.evaluation.figures import BEYOND, Judged, measure
 from pressmark.evaluation.harness import Config
 from pressmark.evaluation.lists import read_ranks
 from pressmark.evaluation.protocols import TWIN
+from pressmark.evaluation.report import intervals
 from pressmark.evaluation.slices import MAIN
 
 
@@ -39,8 +40,8 @@ def combine(runs: Sequence[Path], config: Config, title: str = "Evaluation") -> 
     """One report of several evaluated run folders.
 
     Runs that judged the same cases are model seeds of one split: each case's values are averaged over them.
-    Runs of different cold items judged different cases: those are pooled. In cold slices an item that is cold
-    in several splits is one cluster.
+    Runs of other cold items or other shuffles judged other cases: those are pooled. Intervals resample users
+    then, each with its cases of all splits, and in slices about few items the target items, see `unit_of`.
 
     Args:
         runs: Run folders that hold an evaluation, with the same protocols and models.
@@ -51,7 +52,8 @@ def combine(runs: Sequence[Path], config: Config, title: str = "Evaluation") -> 
         A report of the same shape as report.json.
 
     Raises:
-        ValueError: If there is no run, or runs differ in protocols or models, or splits in the number of seeds.
+        ValueError: If there is no run, or runs differ in protocols or models, or splits in the number of seeds,
+            or a run's data/test.parquet lacks a case that was judged.
     """
     if not runs:
         raise ValueError("combine: no run folder given; name at least one.")
@@ -78,7 +80,7 @@ def combine(runs: Sequence[Path], config: Config, title: str = "Evaluation") -> 
             found, differences, counted = _measure(list(splits.values()), chosen, config)
             protocols, paired, num_cases = protocols | found, paired + differences, num_cases or counted
     _average_beyond(protocols, [run.report for run in loaded])
-    statement = _statement(list(splits.values()), loaded[0].report["statement"])
+    statement = _statement(list(splits.values()), loaded[0].report["statement"], config)
     return {
         "title": title,
         "statement": statement,
@@ -129,13 +131,33 @@ def _measure(
         for name in names
     }
     targets = np.concatenate([np.array(runs[0].target.to_pylist())[_rows(runs[0], twin)] for runs in splits])
-    _, clusters = np.unique(targets, return_inverse=True)
-    protocols, paired = measure(judged, slices, clusters, config.pairs(), config.num_resamples, config.seed)
+    _, items = np.unique(targets, return_inverse=True)
+    users = None
+    if len(splits) > 1:
+        asking = np.concatenate([_users(runs[0])[_rows(runs[0], twin)] for runs in splits])
+        _, users = np.unique(asking, return_inverse=True)
+    bootstrap = (config.pairs(), config.num_resamples, config.seed)
+    protocols, paired = measure(judged, slices, items, *bootstrap, users)
     return protocols, paired, {name: int(inside.sum()) for name, inside in slices.items()}
 
 
 def _rows(run: _Run, twin: bool) -> np.ndarray:
     return np.ones(len(run.kept), bool) if twin else run.kept
+
+
+def _users(run: _Run) -> np.ndarray:
+    """(C,) str: who asks in each case."""
+    path = run.folder / "data" / "test.parquet"
+    table = files.read_parquet(path)
+    user_of = dict(zip(table.column("case_id").to_pylist(), table.column("user_id").to_pylist(), strict=True))
+    cases = run.case_id.tolist()
+    missing = [one for one in cases if one not in user_of]
+    if missing:
+        raise ValueError(
+            f"{path}: lacks case_id {missing[0]} (and {len(missing) - 1} others) that "
+            f"{run.folder / 'evaluation'} holds. Delete that folder and evaluate again."
+        )
+    return np.array([user_of[one] for one in cases])
 
 
 def _ranks(runs: Sequence[_Run], protocol: str, model: str) -> np.ndarray:
@@ -158,13 +180,15 @@ def _average_beyond(protocols: dict[str, Any], reports: Sequence[Mapping[str, An
                     slices["all"][metric] = {"mean": float(np.mean(values)), "low": None, "high": None}
 
 
-def _statement(splits: Sequence[Sequence[_Run]], first: Mapping[str, Any]) -> dict[str, Any]:
+def _statement(splits: Sequence[Sequence[_Run]], first: Mapping[str, Any], config: Config) -> dict[str, Any]:
     single = {"cases", "items", "split", "masking"}
     return {
         **{key: value for key, value in first.items() if key not in single},
+        "intervals": intervals(config, pooled=len(splits) > 1),
         "seeds": (
-            "Per-case values are averaged over model seeds first; cold-item seeds are different cases and are "
-            "pooled. Beyond accuracy: the mean of the runs."
+            "Per-case values are averaged over model seeds first; splits with other cold items or other "
+            "shuffles have different cases of the same users and are pooled. Beyond accuracy: the mean of the "
+            "runs."
         ),
         "runs": [
             {

@@ -13,7 +13,7 @@ from pressmark import metrics
 from pressmark.catalog.items import Catalog
 from pressmark.evaluation.intervals import Estimates, bootstrap_ranks, bootstrap_values, percentiles
 from pressmark.evaluation.protocols import LIST_LENGTH
-from pressmark.evaluation.slices import MAIN
+from pressmark.evaluation.slices import MAIN, unit_of
 from pressmark.interactions.cases import Cases, Split
 from pressmark.recommender import Recommendations
 
@@ -24,6 +24,9 @@ FINE_METRICS = (f"recall_{_AT}", f"ndcg_{_AT}", f"mrr_{_AT}")
 
 PAIRED_METRICS = (f"recall_{_AT}", f"ndcg_{_AT}")
 """Metrics of the paired differences."""
+
+ACROSS = ("hybrid", "quota_0.1"), ("generator", "full")
+"""Compared across protocols: does the hybrid, places given up to cold items, keep what the generator has?"""
 
 PER_LIST = (
     f"popularity_percentile_{_AT}",
@@ -107,16 +110,19 @@ def measure(
     pairs: Sequence[tuple[str, str]],
     num_resamples: int,
     seed: int,
+    users: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Means and intervals of every protocol, model, slice and metric over the same C cases.
 
     Args:
         judged: protocol -> model -> its C cases.
         slices: name -> (C,) bool; an empty slice is left out of the figures and counted as 0.
-        target: (C,) integers, the clusters of the slices of cold cases.
+        target: (C,) integers, the units of slices that are about few items, see `unit_of`.
         pairs: Models (a, b) to compare; pairs with an absent model are passed over.
         num_resamples: Bootstrap resamples.
         seed: Bootstrap seed.
+        users: (C,) integers, the units of the other slices where several splits are pooled; None where they are
+            not, and the case is the unit.
 
     Returns:
         `protocols` and `paired` of report.json (docs/evaluation.md, Files).
@@ -124,8 +130,18 @@ def measure(
     from tqdm import tqdm
 
     num_cases = {name: int(inside.sum()) for name, inside in slices.items()}
+    cases = np.arange(len(target))
+    clusters = {"case": cases, "target item": target, "user": cases if users is None else users}
+    units = {name: unit_of(name, users is not None) for name in slices}
+    unit_of_case = {name: clusters[unit][slices[name]] for name, unit in units.items()}
     protocols: dict[str, Any] = {
-        protocol: {"num_cases": num_cases, "models": {model: {} for model in models}}
+        protocol: {
+            "num_cases": num_cases,
+            "units": {
+                name: {"unit": unit, "num": len(np.unique(unit_of_case[name]))} for name, unit in units.items()
+            },
+            "models": {model: {} for model in models},
+        }
         for protocol, models in judged.items()
     }
     paired: list[dict[str, Any]] = []
@@ -136,8 +152,7 @@ def measure(
         columns = [(p, m, metric) for p, models in judged.items() for m in models for metric in kept]
         ranks = np.stack([one.rank[:, inside] for models in judged.values() for one in models.values()])
         gains = metrics.accuracy(np.arange(LIST_LENGTH + 1))[:, [metrics.ACCURACY.index(one) for one in kept]]
-        clusters = target[inside] if name.startswith("cold") else None
-        estimates = bootstrap_ranks(ranks, gains, num_resamples, seed, clusters)
+        estimates = bootstrap_ranks(ranks, gains, num_resamples, seed, unit_of_case[name])
         _fill(protocols, name, columns, estimates)
         if name in MAIN:
             paired += _differences(name, columns, estimates, pairs)
@@ -184,16 +199,19 @@ def _differences(
     at = {column: number for number, column in enumerate(columns)}
     rows: list[dict[str, Any]] = []
     draws = []
-    for protocol in dict.fromkeys(column[0] for column in columns):
-        for a, b in pairs:
-            for metric in PAIRED_METRICS:
-                first, second = at.get((protocol, a, metric)), at.get((protocol, b, metric))
-                if first is None or second is None:
-                    continue
-                difference = float(estimates.mean[first] - estimates.mean[second])
-                rows.append({"protocol": protocol, "a": a, "b": b, "slice": name, "metric": metric})
-                rows[-1]["difference"] = difference
-                draws.append(estimates.draws[:, first] - estimates.draws[:, second])
+    protocols = dict.fromkeys(column[0] for column in columns)
+    wanted = [(protocol, protocol, protocol, a, b) for protocol in protocols for a, b in pairs]
+    (a, of_a), (b, of_b) = ACROSS
+    wanted.append((f"{of_a}:{of_b}", of_a, of_b, a, b))
+    for protocol, of_a, of_b, a, b in wanted:
+        for metric in PAIRED_METRICS:
+            first, second = at.get((of_a, a, metric)), at.get((of_b, b, metric))
+            if first is None or second is None:
+                continue
+            difference = float(estimates.mean[first] - estimates.mean[second])
+            rows.append({"protocol": protocol, "a": a, "b": b, "slice": name, "metric": metric})
+            rows[-1]["difference"] = difference
+            draws.append(estimates.draws[:, first] - estimates.draws[:, second])
     if rows:
         for row, low, high in zip(rows, *percentiles(np.stack(draws, axis=1)), strict=True):
             row.update(low=float(low), high=float(high))

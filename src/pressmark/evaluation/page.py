@@ -107,16 +107,26 @@ def _paired(report: Mapping[str, Any]) -> str:
         text = f'{short(row["difference"])}<small>{limits}</small><span class="hidden">{verdict}</span>'
         return text, kind
 
-    pairs = list(dict.fromkeys((a, b) for a, b, *_ in rows))
+    across = [row for (*_, protocol, side), row in rows.items() if ":" in protocol and side == "all"]
+    pairs = list(dict.fromkeys((a, b) for a, b, protocol, _ in rows if ":" not in protocol))
     caption = (
         "Difference in Recall@10 over the same cases and resamples, with its 95 % interval. Green: the first "
         "is better; red: the second is; unshaded: the interval holds zero."
     )
     if not pairs:
         return ""
-    return grouped_table(
+    whole = grouped_table(
         caption, pairs, _columns(report), cell, lambda pair: " against ".join(map(words, pair)), "Models"
     )
+    return whole + "".join(_across(row) for row in across)
+
+
+def _across(row: Mapping[str, Any]) -> str:
+    """One line: what a model under one protocol has over another under another."""
+    sides = zip((row["a"], row["b"]), row["protocol"].split(":"), strict=True)
+    who = " against ".join(f"{words(model)} under {words(protocol)}" for model, protocol in sides)
+    limits = f"{short(row['low'])} to {short(row['high'])}"
+    return f"<p>Over all cases, {who}: {short(row['difference'])} ({limits}).</p>"
 
 
 def _slices(report: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, str]]) -> str:
@@ -127,13 +137,19 @@ def _slices(report: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, str]]
         if not names:
             continue
         body = [
-            [escape(LABELS[name]), f"{report['num_cases'][name]:,}"]
+            [escape(LABELS[name]), f"{report['num_cases'][name]:,}{_units(report, protocol, name)}"]
             + [interval(figure(report, protocol, model, name, _METRIC)) for model in models]
             for name in names
         ]
         head = [f"{side.capitalize()} slice", "Cases", *map(words, models)]
         parts.append(table(f"Recall@10, {side} cases, {protocol.replace('_', ' ')}.", head, body))
     return "".join(parts)
+
+
+def _units(report: Mapping[str, Any], protocol: str, name: str) -> str:
+    """What was resampled for a slice's limits, where that is not its cases."""
+    found = report["protocols"][protocol].get("units", {}).get(name, {"unit": "case"})
+    return "" if found["unit"] == "case" else f"<small>{found['num']:,} {found['unit']}s</small>"
 
 
 def _beyond(report: Mapping[str, Any]) -> str:
@@ -182,7 +198,9 @@ def _all_figures(report: Mapping[str, Any]) -> str:
                 if side in slices
             ]
             if num_cases:
-                tables.append(table(f"{side.capitalize()}: {num_cases:,} cases.", heads, body))
+                of = one.get("units", {}).get(side, {"unit": "case"})
+                units = "" if of["unit"] == "case" else f" of {of['num']:,} {of['unit']}s, which are resampled"
+                tables.append(table(f"{side.capitalize()}: {num_cases:,} cases{units}.", heads, body))
         parts.append(f"<details><summary>{words(protocol)}</summary>{''.join(tables)}</details>")
     return "".join(parts)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pressmark import files
 from pressmark.evaluation.protocols import LIST_LENGTH, TWIN, describe
-from pressmark.evaluation.slices import DESCRIPTIONS, MAIN, Facts
+from pressmark.evaluation.slices import DESCRIPTIONS, MAIN, UNBOUGHT, Facts
 from pressmark.interactions.cases import Cases, Split
 
 if TYPE_CHECKING:
@@ -62,11 +62,7 @@ def statement(
             f"history are excluded ({excluded['all']:,} of {len(cases):,})."
             + (f" {TWIN} shows all cases without masking." if TWIN in protocols else "")
         ),
-        "intervals": (
-            f"95 % percentile bootstrap, {config.num_resamples:,} resamples, seed {config.seed}: cases are "
-            "resampled for all and warm slices, target items (clusters of cases) for cold slices. Paired "
-            "differences a - b use the same resamples."
-        ),
+        "intervals": intervals(config, pooled=False),
         "cases": {
             "test": len(split.test),
             "judged": "all" if len(cases) == len(split.test) else drawn,
@@ -79,6 +75,22 @@ def statement(
         "slices": {name: DESCRIPTIONS[name] for name in known.slices},
         "metrics": dict(METRIC_DESCRIPTIONS),
     }
+
+
+def intervals(config: Config, pooled: bool) -> str:
+    """What the limits are, for the statement.
+
+    Args:
+        config: How cases were judged.
+        pooled: Whether several splits are judged together.
+    """
+    whole = "users with all their cases of all splits" if pooled else "cases"
+    return (
+        f"95 % percentile bootstrap, {config.num_resamples:,} resamples, seed {config.seed}: {whole} are "
+        f"resampled for all and warm slices, target items with all their cases for cold slices and {UNBOUGHT}; "
+        "protocols.<protocol>.units names the unit of each slice. Paired differences a - b use the same "
+        "resamples."
+    )
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> None:

@@ -13,6 +13,9 @@ from pressmark.interactions.cases import Cases, Split
 MAIN = ("all", "warm", "cold")
 """Slices with every metric, every protocol and paired differences."""
 
+UNBOUGHT = "warm_unbought"
+"""Targets that are in no training interaction, though nothing hid them; many cases of few items."""
+
 HISTORY_BINS = ((0, 0), (1, 4), (5, 9), (10, 19), (20, None))
 """Visible history lengths in items, both ends included."""
 
@@ -27,10 +30,15 @@ DESCRIPTIONS = {
     "cold_cosine_q2": "Cold; second quarter by cosine to the nearest warm item.",
     "cold_cosine_q3": "Cold; third quarter by cosine to the nearest warm item.",
     "cold_cosine_q4": "Cold; quarter of the distinct targets nearest to a warm item.",
+    "cold_history_0": "Cold; empty history.",
+    "cold_history_1_4": "Cold; 1 to 4 items of visible history.",
+    "cold_history_5_9": "Cold; 5 to 9 items of visible history.",
+    "cold_history_10_19": "Cold; 10 to 19 items of visible history.",
+    "cold_history_20_up": "Cold; 20 items of visible history or more.",
     "warm_head": "Warm; the most popular items that together make 20 % of the training interactions.",
     "warm_middle": "Warm; items between head and tail.",
     "warm_tail": "Warm; the least popular items, behind the first 80 % of the training interactions.",
-    "warm_unbought": "Warm; the target is in no training interaction, though it was not hidden.",
+    UNBOUGHT: "Warm; the target is in no training interaction, though it was not hidden.",
     "warm_history_0": "Warm; empty history.",
     "warm_history_1_4": "Warm; 1 to 4 items of visible history.",
     "warm_history_5_9": "Warm; 5 to 9 items of visible history.",
@@ -46,10 +54,15 @@ LABELS = {
     "cold_cosine_q2": "second quarter",
     "cold_cosine_q3": "third quarter",
     "cold_cosine_q4": "nearest quarter",
+    "cold_history_0": "no history",
+    "cold_history_1_4": "1 to 4 items",
+    "cold_history_5_9": "5 to 9 items",
+    "cold_history_10_19": "10 to 19 items",
+    "cold_history_20_up": "20 items or more",
     "warm_head": "head",
     "warm_middle": "middle",
     "warm_tail": "tail",
-    "warm_unbought": "never in training",
+    UNBOUGHT: "never in training",
     "warm_history_0": "no history",
     "warm_history_1_4": "1 to 4 items",
     "warm_history_5_9": "5 to 9 items",
@@ -100,11 +113,25 @@ def facts(cases: Cases, split: Split, catalog: Catalog, vectors: np.ndarray | No
         **_by_leaf(cases, catalog, num_interactions > 0),
         **_by_cosine(cases, cosine),
         **_by_popularity(cases, popularity_class(num_interactions)),
-        "warm_unbought": ~cases.cold & (num_interactions[cases.target] == 0),
+        UNBOUGHT: ~cases.cold & (num_interactions[cases.target] == 0),
         **_by_length(cases, lengths),
     }
     slices.update({name: inside for name, inside in fine.items() if inside.any()})
     return Facts(cases.target_in_history(), lengths, num_interactions[cases.target], cosine, slices)
+
+
+def unit_of(name: str, pooled: bool) -> str:
+    """What the intervals of a slice resample: "target item", "user" or "case".
+
+    Cases of one item share its luck, those of one user in several splits share the user's.
+
+    Args:
+        name: The slice.
+        pooled: Whether its cases come from several splits, so that a user may have one in each.
+    """
+    if name.startswith("cold") or name == UNBOUGHT:
+        return "target item"
+    return "user" if pooled else "case"
 
 
 def popularity_class(num_interactions: np.ndarray) -> np.ndarray:
@@ -170,8 +197,9 @@ def _by_popularity(cases: Cases, classes: np.ndarray) -> dict[str, np.ndarray]:
 
 def _by_length(cases: Cases, lengths: np.ndarray) -> dict[str, np.ndarray]:
     slices = {}
-    for low, high in HISTORY_BINS:
-        name = f"{low}" if low == high else f"{low}_{'up' if high is None else high}"
-        inside = (lengths >= low) & (lengths <= (np.inf if high is None else high))
-        slices[f"warm_history_{name}"] = ~cases.cold & inside
+    for side, of_side in (("cold", cases.cold), ("warm", ~cases.cold)):
+        for low, high in HISTORY_BINS:
+            name = f"{low}" if low == high else f"{low}_{'up' if high is None else high}"
+            inside = (lengths >= low) & (lengths <= (np.inf if high is None else high))
+            slices[f"{side}_history_{name}"] = of_side & inside
     return slices

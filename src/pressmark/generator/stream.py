@@ -139,14 +139,15 @@ class StreamedPlan(Sequence[Own]):
 
 
 def open_stream(
-    folder: Path, item_id: np.ndarray, cold: np.ndarray, spell: Spell, buffer: int
+    folder: Path, item_id: np.ndarray, hidden: np.ndarray, spell: Spell, buffer: int
 ) -> StreamedSamples:
     """Reads all shards once, each process its own part of them, for what training has to know beforehand.
 
     Args:
         folder: See `open_shards`.
         item_id: (N,) object array of str, the catalog.
-        cold: (N,) bool, items whose interactions the split hides.
+        hidden: (N,) bool, items whose interactions the split hides, see `Split.hidden`. Whether a history
+            holds a case's target that is not among them is not checked: shards say nothing of whose they are.
         spell: Makes samples of histories.
         buffer: Histories to be shuffled together.
 
@@ -164,10 +165,11 @@ def open_stream(
             targets += int(spell(histories).num_targets.sum())
     sums = torch.from_numpy(np.append(counts, targets)).to(distributed.start().device)
     *_, targets = counted = distributed.all_reduce_sum(sums).cpu().numpy()
-    hidden = np.flatnonzero(cold & (counted[:-1] > 0))
-    if len(hidden):
+    found = np.flatnonzero(hidden & (counted[:-1] > 0))
+    if len(found):
         raise ValueError(
-            f"{folder}: the histories hold {item_id[hidden[0]]!r} (and {len(hidden) - 1} others), whose "
-            "interactions the split hides from training. Leave data/cold_items.parquet out of the shards."
+            f"{folder}: the histories hold {item_id[found[0]]!r} (and {len(found) - 1} others), whose "
+            "interactions the split hides from training. Leave out of the shards what data/cold_items.parquet "
+            "and not_fitted_on in data/split.json name, and the cold targets of data/valid.parquet."
         )
     return StreamedSamples(shards, spell, buffer, counted[:-1], int(targets))

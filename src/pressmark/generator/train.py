@@ -63,7 +63,8 @@ class Config:
         training: Length, speed and precision of training.
         stream: Folder of parquet shards with the histories to train on, where they are larger than memory: a
             column `history` with a list of item ids (or item_index) a row, see `history_shards`. They take the
-            place of data/train.parquet. Empty trains on the latter.
+            place of data/train.parquet. Empty trains on the latter. What the split hides must not be there,
+            which is checked; nor must the targets of validation and test cases, which is not.
         stream_buffer: Histories of a stream that are shuffled and bucketed by length together, on each process.
         backbone: "scratch" trains the T5 that `model` describes; else a local Hugging Face folder of an
             encoder-decoder (T5, mT5, BART, ...), whose vocabulary gains the sid_tokens. Of `model` it reads the
@@ -72,7 +73,8 @@ class Config:
         checkpointing: Hold one layer's activations at a time and compute the others again on the way back.
         init_from: Run folder whose generator it goes on from, over the same codebooks: for nightly retraining,
             or a catalog that has grown; its data/items.parquet says whose the identities are. The vectors must
-            be of the same embedding. Empty starts afresh.
+            be of the same embedding, and its data/train.parquet must hold nothing that this split hides; what
+            that run streamed, or itself went on from, is not checked. Empty starts afresh.
         history_length: Items of history that it reads: the newest ones.
         item_loss: Weight of the item head's loss of a target beside the sum of its codes'; 0 leaves it out. It
             needs an encoder state in front of each target: history_input "causal" alone has them.
@@ -215,7 +217,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     )
     samples: Samples | Windows | StreamedSamples
     if config.stream:
-        samples = open_stream(Path(config.stream), catalog.item_id, split.cold, spell, config.stream_buffer)
+        samples = open_stream(Path(config.stream), catalog.item_id, split.hidden, spell, config.stream_buffer)
     else:
         samples = spell(split.train)
     if not len(samples):
@@ -233,6 +235,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
         words = lexicon.rows(texts, config.model.words)
     model = build_model(config.model, table, config.history_length, config.beam, fitted, lexicon)
     if config.init_from:
+        _refuse_hidden(Path(config.init_from), catalog.item_id[split.hidden])
         _go_on_from(model, Path(config.init_from), table, catalog.item_id, lexicon)
     elif config.model.token_start == "codebooks":
         start_from_codebooks(model, read_codebooks(run / "tokenizer" / "codebooks.safetensors", table))
@@ -253,6 +256,30 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     bought = np.flatnonzero(samples.item_counts(len(table)))
     valid = choose_cases(split.valid, config, seed)
     return model, GeneratorTask(samples, valid, table, bought, config, seed, content, lexicon)
+
+
+def _refuse_hidden(run: Path, hidden: np.ndarray) -> None:
+    """Keeps a run from going on from a generator that was trained on what this split hides.
+
+    Args:
+        run: The earlier run.
+        hidden: (H,) object array of str, the items hidden here.
+
+    Raises:
+        ValueError: If that run's training interactions hold one of them, or cannot be read.
+    """
+    if not len(hidden):
+        return
+    path = run / "data" / "train.parquet"
+    bought = set(files.read_parquet(path).column("item_id").unique().to_pylist())
+    leaked = [one for one in hidden if one in bought]
+    if leaked:
+        raise ValueError(
+            f"{path}: holds interactions with {len(leaked)} of the {len(hidden)} items that this run's split "
+            f"hides as cold, such as {leaked[0]!r}; a generator that goes on from that run knows them. Give as "
+            "generator.init_from a run that hid them too (the same split and seed, or one that ended before "
+            "they were first bought), or leave it out."
+        )
 
 
 def _go_on_from(

@@ -93,6 +93,16 @@ class Split:
         assert len(self.train.values) == len(self.train_timestamp) == len(self.train_position)
         assert len(self.cold) == len(self.fitted_on)
 
+    @property
+    def hidden(self) -> np.ndarray:
+        """(N,) bool, items whose interactions no training may hold: those of the test and of the validation.
+
+        With `split.tokenizer_sees_cold`, of what is cold in the validation the targets alone.
+        """
+        hidden = self.cold | ~self.fitted_on
+        hidden[self.valid.target[self.valid.cold]] = True
+        return hidden
+
     def held_back(self) -> Split:
         """The split with each training sequence's last item left out, but for the only one of a shopper.
 
