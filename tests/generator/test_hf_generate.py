@@ -122,6 +122,18 @@ def test_more_answers_than_beams_are_refused() -> None:
         generate(custom_generate=TrieBeamSearch(trie), num_beams=2, num_return_sequences=3)
 
 
+def test_scores_that_are_nan_are_no_padding() -> None:
+    model = random_model(21, TABLE)
+    model.shared.weight.data[PAD] = torch.nan
+    with pytest.raises(ValueError, match="the score at place 0 is nan"):
+        model.generate(
+            input_ids=ENCODED.input_ids,
+            attention_mask=ENCODED.attention_mask,
+            num_beams=8,
+            custom_generate=TrieBeamSearch(tries()[0][0]),
+        )
+
+
 def test_a_living_trie_is_seen_as_it_is_at_the_call() -> None:
     living = LivingTrie(build_trie(TABLE.sids, TABLE.level_sizes))
     search, processor = TrieBeamSearch(living, ALLOWED), TrieLogitsProcessor(living, ALLOWED)

@@ -32,6 +32,7 @@ from transformers.generation import GenerateBeamEncoderDecoderOutput
 from pressmark.generator.beam_search import Masks, SearchTrie, search
 from pressmark.generator.model import PROMPT, normalizer_of
 from pressmark.generator.t5_decoder import T5Decoder
+from pressmark.recommender import check_scores
 from pressmark.sids.edge_mask import edge_mask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie
@@ -109,6 +110,7 @@ class TrieBeamSearch:
         decoder, normalizer = T5Decoder(model, self.dtype), normalizer_of(model)
         states = states.to(self.dtype)
         beams = search(decoder, states, mask, trie, num_beams, masks, normalizer=normalizer, prior=self.prior)
+        check_scores(beams.score.cpu().numpy())
         missing = (0, max(0, num_answers - beams.leaf.shape[1]))
         leaf = F.pad(beams.leaf[:, :num_answers], missing, value=-1)
         score = F.pad(beams.score[:, :num_answers], missing, value=-torch.inf)

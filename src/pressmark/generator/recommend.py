@@ -37,7 +37,7 @@ from pressmark.generator.prompts import Asked, Prompts
 from pressmark.generator.saved_backbone import is_backbone, load_backbone
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
-from pressmark.recommender import Recommendations, Requests, check_request, filter_mask
+from pressmark.recommender import Recommendations, Requests, check_request, check_scores, filter_mask
 from pressmark.sids.edge_mask import EdgeMask, dead_edges, edge_mask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.table import SidTable, read_sids
@@ -99,6 +99,10 @@ class GeneratorRecommender:
             raise ValueError(
                 f"beam ({beam}), batch_size ({batch_size}) and max_beam ({max_beam}) must be at least 1."
             )
+        for name, weight in model.named_parameters():
+            # The kernels of `fused` take NaN for a certainty: no score would show it.
+            if not weight.isfinite().all():
+                raise ValueError(f"the generator's weight {name} holds NaN or an infinity: train it again.")
         self.num_items = len(table)
         self.filters: dict[str, np.ndarray] = {}
         self.beam, self.batch_size = beam, batch_size
@@ -246,7 +250,8 @@ class GeneratorRecommender:
         """Answers each request with its k best items; `exact` where the beam search can prove them.
 
         Raises:
-            ValueError: If k < 1, an item_index is out of range, a filter unknown or of the wrong shape.
+            ValueError: If k < 1, an item_index is out of range, a filter unknown or of the wrong shape, or a
+                score is NaN.
         """
         check_request(self, requests, k)
         names, of_user = requests.by_filter()
@@ -307,6 +312,7 @@ class GeneratorRecommender:
             self._prior(states, attention_mask, vectors),
         )
         leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
+        check_scores(score)
         found, scores = _items_of_leaves(self.trie, leaf, score, masks, of_user, excluded, k)
         pruned = beams.pruned.cpu().numpy()
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
