@@ -4,6 +4,8 @@ import argparse
 import importlib
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -307,3 +309,20 @@ def test_a_file_is_one_processs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file = write(tmp_path / "h.jsonl", [[]])
     with pytest.raises(ValueError, match="give a folder of shards"):
         recommending.recommend(["--run", "r", "--histories", str(file), "--out", "o"])
+
+
+def test_threads_may_ask_at_once_where_products_were_removed() -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    class Slow(Favourites):
+        def recommend(self, requests: Requests, k: int) -> Recommendations:
+            both.wait()
+            return super().recommend(requests, k)
+
+    blank, slow = np.full(len(ITEM_ID), "", object), Slow()
+    shop = LoadedRecommender(slow, Catalog(ITEM_ID, blank, blank, ((),) * len(ITEM_ID), {}), ITEM_ID != "a")
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(shop.recommend, [["y"]] * number, 2, mask_history=False) for number in (1, 2)]
+        for number, answer in enumerate(answers, start=1):
+            assert [[one.item_id for one in items] for items in answer.result()] == [["y", "b"]] * number
+    assert not shop.filters

@@ -11,6 +11,7 @@ choice is greedy.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,10 @@ from pressmark.recommender import Recommendations, Recommender, Requests, filter
 
 Limits = Sequence[tuple[np.ndarray, int]]
 """(num_items,) groups and how many items of one a list may hold."""
+
+_ROOMS = itertools.count()
+"""Numbers of the filters that close full groups: several threads may ask one recommender, each for its own."""
+
 DEEPER = 2
 """A question asks for this many times k items where a group is limited."""
 
@@ -121,7 +126,7 @@ def _fill(
                 np.isin(group, gone) for (group, _), gone in zip(limits, lists[row].full(limits), strict=True)
             ]
             if any(one.any() for one in full):
-                room = f"room in list {row}"
+                room = f"room {next(_ROOMS)}"
                 closed[room] = ~np.logical_or.reduce(full)
                 names[place] = joined(names[place], room)
         recommender.filters.update(closed)
@@ -129,7 +134,7 @@ def _fill(
             answer = recommender.recommend(replace(part, filter=names), depth)
         finally:
             for one in closed:
-                del recommender.filters[one]
+                recommender.filters.pop(one, None)
         left = []
         for place, row in enumerate(rows):
             valid = int(answer.num_valid[place])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -25,7 +26,8 @@ class Recommended(NamedTuple):
 class LoadedRecommender:
     """A recommender with its catalog: answers in item ids, or in arrays.
 
-    Removed products are never recommended, whatever the filter; histories may name them.
+    Removed products are never recommended, whatever the filter; histories may name them. Several threads may
+    ask at once.
 
     Attributes:
         catalog: The run's products (item_index as in the run) and behind them, where the model can score them,
@@ -56,6 +58,7 @@ class LoadedRecommender:
         self.appended = np.arange(len(catalog)) >= (len(catalog) if num_own is None else num_own)
         self._listed = None if listed is None or listed.all() else listed
         self._unread = unread
+        self._asking, self._asking_lock = 0, threading.Lock()
 
     @overload
     def recommend(self, histories: Requests, k: int = 10) -> Recommendations: ...
@@ -152,12 +155,18 @@ class LoadedRecommender:
             requests = requests.with_cart_as_history()
         if self._listed is None:
             return self.recommender.recommend(requests, k)
-        # Registered for this call alone: `filters` shows what the user put there.
-        self.filters[_LISTED] = self._listed
+        # Registered while somebody asks, and no longer: `filters` shows what the user put there. One name for
+        # all threads: a generator keeps what it found out about a filter by its name.
+        with self._asking_lock:
+            self._asking += 1
+            self.filters[_LISTED] = self._listed
         try:
             return self.recommender.recommend(requests.also(_LISTED), k)
         finally:
-            del self.filters[_LISTED]
+            with self._asking_lock:
+                self._asking -= 1
+                if not self._asking:
+                    self.filters.pop(_LISTED, None)
 
 
 _LISTED = "listed items"

@@ -197,7 +197,8 @@ def _parts(
     """The masks that an expression names, and whether each is denied."""
     if expression is None:
         return []
-    odd = [name for name in filters if "&" in name or name.startswith("!") or name != name.strip()]
+    # A copy: another thread may register a filter meanwhile.
+    odd = [name for name in list(filters) if "&" in name or name.startswith("!") or name != name.strip()]
     if odd:
         raise ValueError(
             f"filter name {odd[0]!r}: a name holds no '&', starts with no '!' and has no outer spaces."
