@@ -253,6 +253,18 @@ def test_finished_shards_are_not_answered_again(
         command()
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "config.json"])
+def test_shards_of_a_model_that_was_trained_again_are_refused(tmp_path: Path, command, name: str) -> None:  # type: ignore[no-untyped-def]
+    shards(tmp_path, 1)
+    made = tmp_path / "generator" / name
+    made.parent.mkdir()
+    made.write_bytes(b"one")
+    command()
+    made.write_bytes(b"two")
+    with pytest.raises(ValueError, match=r"other settings \(built_on was"):
+        command()
+
+
 def test_a_second_launch_keeps_off(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
     fcntl = pytest.importorskip("fcntl")
     shards(tmp_path)

@@ -128,12 +128,14 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on beside the histories."""
     from pressmark.load import TRAINED, chosen
 
-    weights = [options.run / model / "model.safetensors" for model in TRAINED]
-    weights += [options.run / one for one in ("hybrid/config.json", "tokenizer/sids.parquet")]
+    # Whatever the files of a model are called: a backbone keeps an adapter beside its tables, or all in shards.
+    built_on = [options.run / "tokenizer" / "sids.parquet"]
+    for folder in (options.run / model for model in TRAINED):
+        built_on += [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     kept = ("k", "filter", "certify", "keep_history", "batch_size")
     return {
         "model": chosen(options.run, options.model),
-        "built_on": files.fingerprint(*(files.file_hash(one) for one in weights if one.is_file())),
+        "built_on": files.fingerprint(*(files.file_hash(one) for one in built_on if one.is_file())),
         **{name: getattr(options, name) for name in kept},
         **{
             name: path and files.file_hash(path)
