@@ -111,6 +111,13 @@ def test_rules_that_make_no_sense(rules: dict[str, object], message: str) -> Non
         with_rules(toy, Requests(Histories.from_lists([[]])), **{"k": 3, **rules})  # type: ignore[arg-type]
 
 
+def test_groups_may_be_lists() -> None:
+    toy, groups = Toy(-np.arange(4)), {"brand": [0, 0, 1, -1]}
+    requests = Requests(Histories.from_lists([[]]))
+    answer = with_rules(toy, requests, 3, at_most={"brand": 1}, groups=groups)  # type: ignore[arg-type]
+    assert answer.item_index.tolist() == [[0, 2, 3]]
+
+
 def test_another_thread_may_ask_in_between() -> None:
     # The best eight are of one brand: it is full, and closed, when the others are asked for.
     brand = np.repeat([0, 1, 2], [8, 3, 3])

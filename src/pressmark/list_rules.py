@@ -55,7 +55,8 @@ def with_rules(
     Raises:
         ValueError: If a filter or group is unknown, or a number makes no sense.
     """
-    at_least, at_most, groups = at_least or {}, at_most or {}, groups or {}
+    at_least, at_most = at_least or {}, at_most or {}
+    groups = {name: np.asarray(one) for name, one in (groups or {}).items()}
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1.")
     _check(recommender, at_least, at_most, groups)

@@ -209,7 +209,7 @@ def _parts(
         if name not in filters:
             known = ", ".join(sorted(filters)) or "none"
             raise ValueError(f"filter {name!r} is not registered; known filters: {known}.")
-        mask = filters[name]
+        mask = np.asarray(filters[name])
         if mask.shape != (num_items,) or mask.dtype != bool:
             raise ValueError(
                 f"filter {name!r} has the shape {mask.shape} and type {mask.dtype}; it must be a bool mask of "

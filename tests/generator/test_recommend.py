@@ -157,3 +157,12 @@ def test_scores_that_are_nan_are_no_empty_answer() -> None:
     recommender = GeneratorRecommender(model, table, facts=facts)
     with pytest.raises(ValueError, match="request 0: the score at place 0 is nan"):
         recommender.recommend(Requests(Histories.from_lists([[1, 2], []])), 5)
+
+
+def test_a_table_of_other_codebooks_is_refused() -> None:
+    table = random_table(2, 80, (5, 6, 7))
+    model = random_model(2, table)
+    with pytest.raises(ValueError, match="codebooks books, the SID table is of codebooks others"):
+        GeneratorRecommender(model, dataclasses.replace(table, codebook_fingerprint="others"))
+    with pytest.raises(ValueError, match=r"level_sizes \(5, 6, 7\), the SID table \(5, 6, 8\)"):
+        GeneratorRecommender(model, dataclasses.replace(table, level_sizes=(5, 6, 8)))

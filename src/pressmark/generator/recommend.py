@@ -79,6 +79,10 @@ class GeneratorRecommender:
         filters: name -> (num_items,) bool mask of allowed items. What a filter means for the trie is found
             when it is first asked for, in time that grows with the items, and again when its mask has changed.
         trie: The SIDs as they stand. Change it through `insert`, `withdraw` and `restore` alone.
+
+    Raises:
+        ValueError: If a size is below 1, a weight is not finite, the table is of other codebooks than the
+            model, or facts are missing or those of another catalog.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class GeneratorRecommender:
             raise ValueError(
                 f"beam ({beam}), batch_size ({batch_size}) and max_beam ({max_beam}) must be at least 1."
             )
+        check_codebooks(model.config, table)
         for name, weight in model.named_parameters():
             # The kernels of `fused` take NaN for a certainty: no score would show it.
             if not weight.isfinite().all():
@@ -163,10 +168,11 @@ class GeneratorRecommender:
             (n,) int64 their item_index, behind those known.
 
         Raises:
-            ValueError: If a code is outside its level, a filter unknown, or vectors are missing; nothing is
-                added then.
+            ValueError: If a code is outside its level, a filter unknown or of another shape, or vectors are
+                missing; nothing is added then.
         """
-        sids, passes = np.asarray(sids), passes or {}
+        sids = np.asarray(sids)
+        passes = {name: np.asarray(one) for name, one in (passes or {}).items()}
         if sids.ndim != 2 or sids.dtype.kind != "i":
             raise ValueError(f"sids are {sids.dtype} of the shape {sids.shape}; they must be (n, L) integers.")
         for name, one in passes.items():
@@ -178,6 +184,8 @@ class GeneratorRecommender:
                     f"passes[{name!r}] has the shape {one.shape} and type {one.dtype}; it must be a bool for "
                     f"each of the {len(sids)} new products."
                 )
+        for name in self.filters:
+            filter_mask(self.filters, name, self.num_items)
         content = None
         if self._head is not None and self._head.read is not None:
             if vectors is None or len(vectors) != len(sids):
@@ -222,29 +230,36 @@ class GeneratorRecommender:
         self._shown = SearchTrie.of(self.trie, self.device)
         self._catalog: tuple[TriePrior, Tensor, Tensor | float] | None = None
 
-    def withdraw(self, item_index: np.ndarray) -> None:
+    def withdraw(self, item_index: np.ndarray | Sequence[int]) -> None:
         """Takes products out of every answer; histories may go on naming them.
 
         Raises:
             ValueError: If one is unknown or withdrawn already; nothing is taken away then.
         """
-        self._check_known(item_index)
-        self.trie.withdraw(item_index, self._sids[item_index])
+        items = self._known(item_index)
+        self.trie.withdraw(items, self._sids[items])
         self._show()
 
-    def restore(self, item_index: np.ndarray) -> None:
+    def restore(self, item_index: np.ndarray | Sequence[int]) -> None:
         """Brings withdrawn products back, under their SIDs.
 
         Raises:
             ValueError: If one is unknown or was not withdrawn; nothing is brought back then.
         """
-        self._check_known(item_index)
-        self.trie.insert(item_index, self._sids[item_index])
+        items = self._known(item_index)
+        self.trie.insert(items, self._sids[items])
         self._show()
 
-    def _check_known(self, item_index: np.ndarray) -> None:
-        if len(item_index) and not 0 <= item_index.min() <= item_index.max() < self.num_items:
-            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {item_index.tolist()[:5]}.")
+    def _known(self, item_index: np.ndarray | Sequence[int]) -> np.ndarray:
+        """(n,) int64 of items that there are."""
+        items = np.asarray(item_index)
+        if items.ndim != 1 or (len(items) and items.dtype.kind not in "iu"):
+            raise ValueError(
+                f"item_index is {items.dtype} of the shape {items.shape}; it must be (n,) integers."
+            )
+        if len(items) and not 0 <= items.min() <= items.max() < self.num_items:
+            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {items.tolist()[:5]}.")
+        return items.astype(np.int64)
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """Answers each request with its k best items; `exact` where the beam search can prove them.
@@ -434,6 +449,21 @@ class GeneratorRecommender:
         if len(self._masks) > KNOWN_MASKS:
             del self._masks[next(iter(self._masks))]
         return known.now
+
+
+def check_codebooks(config: Any, table: SidTable) -> None:
+    """Raises ValueError where a model's configuration names other codebooks or level sizes than a table's."""
+    sizes, books = getattr(config, "level_sizes", None), getattr(config, "codebook_fingerprint", None)
+    if sizes is not None and tuple(sizes) != table.level_sizes:
+        raise ValueError(
+            f"the generator has level_sizes {tuple(sizes)}, the SID table {table.level_sizes}: give the table "
+            "that the model was trained on."
+        )
+    if books is not None and books != table.codebook_fingerprint:
+        raise ValueError(
+            f"the generator was trained on codebooks {books}, the SID table is of codebooks "
+            f"{table.codebook_fingerprint}: give the table that the model was trained on."
+        )
 
 
 def _decoder_of(
