@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
+from pressmark.files import check_weights
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Recommender, Requests
 
 if TYPE_CHECKING:
     from pressmark.catalog.items import Catalog
+    from pressmark.dual_tower.recommend import DualTowerRecommender
 
 
 class Recommended(NamedTuple):
@@ -96,7 +98,8 @@ class LoadedRecommender:
             filter: Name of a mask registered in `filters` (see `mask`), or several: "in_stock & !alcohol".
                 One for all, or a list with one a history.
             mask_history: Leave out what the history holds.
-            certify: Search on where an answer is not yet proven, see `Requests`.
+            certify: Search on where an answer is not yet proven, see `Requests`; ask with those to be told for
+                whom that did not help (`Recommendations.exact`).
             context: Where each asks, such as a store, "" for nowhere; for a model that reads one.
             cart: What each has chosen and not bought yet, item ids; to a model that reads no carts it is the
                 newest of the history. It is masked as the history is.
@@ -116,7 +119,8 @@ class LoadedRecommender:
             context=None if context is None else np.array(context, object),
             cart=None if cart is None else self._packed(cart),
         )
-        answer = self._answer(asked, k)
+        # What is behind the last item is padding, which a list of items has not.
+        answer = self._answer(asked, min(k, self.num_items))
         return [
             [
                 Recommended(str(self.catalog.item_id[item]), float(score))
@@ -184,9 +188,10 @@ def _generator(run: Path) -> Recommender:
     return load_generator(run)
 
 
-def _dual_tower(run: Path) -> Recommender:
+def _dual_tower(run: Path) -> DualTowerRecommender:
     from pressmark.dual_tower.recommend import load_dual_tower
 
+    check_weights(run / "dual_tower", "model.safetensors")
     return load_dual_tower(run)
 
 
@@ -217,6 +222,7 @@ def _cooccurrence(run: Path) -> Recommender:
 def _sasrec(run: Path) -> Recommender:
     from pressmark.baselines.sasrec import load_sasrec
 
+    check_weights(run / "sasrec", "model.safetensors")
     return load_sasrec(run)
 
 
@@ -229,6 +235,7 @@ def _hybrid_without_generator(run: Path) -> Recommender:
 def _sasrec_with_neighbours(run: Path) -> Recommender:
     from pressmark.baselines.sasrec import load_with_neighbours
 
+    check_weights(run / "sasrec", "model.safetensors")
     return load_with_neighbours(run)
 
 
@@ -267,7 +274,8 @@ def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
             "popularity", or one of `TRAINED_AS`; "" is the hybrid where the run has one, else the generator.
 
     Raises:
-        ValueError: If the folder is no run, the model is unknown or has not been trained there.
+        ValueError: If the folder is no run, the model is unknown, has not been trained there, or its weights
+            are cut off.
     """
     run = Path(run_folder)
     model = chosen(run, model)
@@ -319,9 +327,7 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         neighbours = with_items(load_content_neighbours(run), living.appended_vectors)
         return LoadedRecommender(neighbours, shop, living.listed, num_own)
     if model == "dual_tower":
-        from pressmark.dual_tower.recommend import load_dual_tower
-
-        tower = load_dual_tower(run)
+        tower = _dual_tower(run)
         tower.insert(living.appended_vectors, texts=item_texts(shop)[num_own:])
         return LoadedRecommender(tower, shop, living.listed, num_own)
     unread = frozenset(shop.item_id[num_own:])

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.catalog.lexicon import Lexicon
+from pressmark.files import check_weights
 from pressmark.generator.backbone_data import with_titles
 from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
@@ -540,10 +541,11 @@ def load_generator(
         appended_texts: Their texts, as `catalog.embeddings.item_texts` gives them.
 
     Raises:
-        ValueError: If something is missing, or generator and SIDs are of different codebooks.
+        ValueError: If something is missing or cut off, or generator and SIDs are of different codebooks.
     """
     from pressmark.catalog.items import read_catalog
 
+    check_weights(run / "generator")
     own = read_catalog(run / "data" / "items.parquet")
     item_id = own.item_id if item_id is None else item_id
     table = read_sids(run / "tokenizer" / "sids.parquet", item_id)
