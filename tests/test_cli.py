@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,21 @@ def test_a_loss_that_is_no_number_ends_in_one_line(capsys: pytest.CaptureFixture
         guarded(diverged)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: the loss of step 3 is nan.\n"
+
+
+def test_a_file_that_cannot_be_opened_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        guarded((tmp_path / "none").read_text)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory.\n"
+
+    def unnamed() -> None:
+        raise OSError("of no file")
+
+    with pytest.raises(OSError, match="of no file"):
+        guarded(unnamed)
 
 
 def test_help_waits_for_no_library() -> None:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from pressmark.files import (
     DiskFull,
+    check_weights,
     fingerprint,
     read_json,
     read_parquet,
@@ -95,6 +96,28 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         read_json(tmp_path / "b.json")
     with pytest.raises(ValueError, match=r"b\.parquet"):
         read_parquet(tmp_path / "b.parquet")
+
+
+def test_weights_that_are_cut_off_or_missing_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "generator"
+    check_weights(folder)
+    with pytest.raises(ValueError, match=r"model\.safetensors is missing: train the generator"):
+        check_weights(folder, "model.safetensors")
+    for name in ("model.safetensors", "other.safetensors"):
+        write_tensors(folder / name, {"x": np.arange(1000)})
+    check_weights(folder, "model.safetensors")
+    whole = (folder / "other.safetensors").read_bytes()
+    for size in (0, 5, 40, len(whole) - 1):
+        (folder / "other.safetensors").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"other\.safetensors: .*cut off.* train the generator again"):
+            check_weights(folder, "model.safetensors")
+        with pytest.raises(ValueError, match=r"other\.safetensors: .*cut off"):
+            read_tensors(folder / "other.safetensors")
+
+
+def test_a_missing_table_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.parquet is missing"):
+        read_parquet(tmp_path / "none.parquet")
 
 
 def test_fingerprints_tell_values_shapes_and_order_apart() -> None:

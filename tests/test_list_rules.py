@@ -109,3 +109,38 @@ def test_rules_that_make_no_sense(rules: dict[str, object], message: str) -> Non
     toy.filters["new"] = np.ones(4, bool)
     with pytest.raises(ValueError, match=message):
         with_rules(toy, Requests(Histories.from_lists([[]])), **{"k": 3, **rules})  # type: ignore[arg-type]
+
+
+def test_groups_may_be_lists() -> None:
+    toy, groups = Toy(-np.arange(4)), {"brand": [0, 0, 1, -1]}
+    requests = Requests(Histories.from_lists([[]]))
+    answer = with_rules(toy, requests, 3, at_most={"brand": 1}, groups=groups)  # type: ignore[arg-type]
+    assert answer.item_index.tolist() == [[0, 2, 3]]
+
+
+def test_another_thread_may_ask_in_between() -> None:
+    # The best eight are of one brand: it is full, and closed, when the others are asked for.
+    brand = np.repeat([0, 1, 2], [8, 3, 3])
+    requests = Requests(Histories.from_lists([[]]))
+
+    def ask(model: Toy) -> list[int]:
+        answer = with_rules(model, requests, 3, at_most={"brand": 1}, groups={"brand": brand})
+        return answer.item_index[0].tolist()  # type: ignore[no-any-return]
+
+    class Interrupted(Toy):
+        """Somebody else asks, and is answered, each time before this answer is found."""
+
+        inside = False
+
+        def recommend(self, asked: Requests, k: int) -> Recommendations:
+            if not self.inside:
+                self.inside = True
+                found.append(with_rules(self, requests, 2, at_most={"b": 1}, groups={"b": brand * 0}))
+                self.inside = False
+            return super().recommend(asked, k)
+
+    found: list[Recommendations] = []
+    model = Interrupted(-np.arange(NUM_ITEMS))
+    assert ask(model) == [0, 8, 11]
+    assert [one.item_index[0].tolist() for one in found] == [[0, -1]] * len(found)
+    assert not model.filters

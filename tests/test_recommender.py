@@ -47,6 +47,16 @@ def test_scores_that_are_not_finite_are_refused() -> None:
         Recommendations(np.array([[0]]), np.array([[np.nan]], np.float32), np.array([1]))
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+@pytest.mark.parametrize("k", [2, 4])
+def test_a_score_that_ranks_nowhere_is_refused(odd: float, k: int) -> None:
+    scores = np.array([[3, 2, 1, 0], [odd, odd, odd, 3]], np.float32)
+    with pytest.raises(ValueError, match=f"request 1: the score at place 0 is {odd}"):
+        top_k(scores, np.ones((2, 4), bool), k)
+    hidden = np.array([[True] * 4, [False, False, False, True]])
+    assert top_k(scores, hidden, k).item_index[1, :2].tolist() == [3, -1]
+
+
 @pytest.mark.parametrize(
     ("requests", "k", "message"),
     [

@@ -4,6 +4,9 @@ import argparse
 import importlib
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +70,7 @@ def test_a_file_is_answered_a_batch_at_a_time(
     tmp_path: Path, model: LoadedRecommender, favourites: Favourites, suffix: str
 ) -> None:
     source = write(tmp_path / f"h{suffix}", [["y"], [], ["x", "gone"], ["c", "c"], ["b"]])
-    assert recommending.answer_file(model, None, options(), source, tmp_path / "o.parquet") == (5, 1)
+    assert recommending.answer_file(model, None, options(), source, tmp_path / "o.parquet") == (5, 1, 0)
     assert favourites.asked == [2, 2, 1]
     table = pq.read_table(tmp_path / "o.parquet")
     assert table.column("item_id").to_pylist() == ["y", "a", "a", "b", "x", "a", "c", "a", "b", "a"]
@@ -155,7 +158,7 @@ def test_contexts_and_carts_stand_beside_histories(
     path.write_text('{"history": ["x"], "context": "", "cart": ["y", "gone"]}\n{"history": [], "cart": null}\n')
     answer = favourites.recommend
     monkeypatch.setattr(favourites, "recommend", lambda one, k: asked.append(one) or answer(one, k))
-    assert recommending.answer_file(model, None, options(), path, tmp_path / "o.parquet") == (2, 1)
+    assert recommending.answer_file(model, None, options(), path, tmp_path / "o.parquet") == (2, 1, 0)
     # A model that reads no carts has them at the end of the histories.
     assert [asked[0].histories[row].tolist() for row in range(2)] == [[3, 4], []]
     path.write_text('{"history": ["x"], "context": "north"}\n')
@@ -172,7 +175,7 @@ def test_items_that_are_gone_are_left_out_but_not_all_of_them(tmp_path: Path, mo
     with pytest.raises(ValueError, match=r"h\.jsonl: record 2: item id 'X', like all 2 others"):
         recommending.answer_file(model, None, options(), source, place)
     assert not place.exists()
-    assert recommending.answer_file(model, None, options(), write(source, [[], []]), place) == (2, 0)
+    assert recommending.answer_file(model, None, options(), write(source, [[], []]), place) == (2, 0, 0)
 
 
 def test_histories_without_a_user_are_numbered(tmp_path: Path) -> None:
@@ -251,6 +254,82 @@ def test_finished_shards_are_not_answered_again(
         command()
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "config.json"])
+def test_shards_of_a_model_that_was_trained_again_are_refused(tmp_path: Path, command, name: str) -> None:  # type: ignore[no-untyped-def]
+    shards(tmp_path, 1)
+    made = tmp_path / "generator" / name
+    made.parent.mkdir()
+    made.write_bytes(b"one")
+    command()
+    made.write_bytes(b"two")
+    with pytest.raises(ValueError, match=r"other settings \(built_on was"):
+        command()
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path,
+    command,  # type: ignore[no-untyped-def]
+    favourites: Favourites,
+) -> None:
+    source = write(tmp_path / "h" / "h.jsonl", [["y"]])
+    write(tmp_path / "some" / "one.jsonl", [["y"]])
+    file = ("--histories", str(source))
+    with pytest.raises(ValueError, match=r"--out .*some: is a folder"):
+        command("some", 0, 1, *file)
+    with pytest.raises(ValueError, match=r"--out .*h\.jsonl: is the file of the histories"):
+        command("h/h.jsonl", 0, 1, *file)
+    for more in (file, ()):
+        with pytest.raises(ValueError, match=r"--out .*one\.jsonl.x.y: .*one\.jsonl is a file, no folder"):
+            command("some/one.jsonl/x/y", 0, 1, *more)
+    assert not favourites.asked
+
+
+def test_more_items_than_there_are_and_users_who_get_few_are_told(
+    tmp_path: Path,
+    command,  # type: ignore[no-untyped-def]
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shards(tmp_path, 2)
+    (tmp_path / "one.txt").write_text("a\n")
+    command("few", 0, 1, "--allow", str(tmp_path / "one.txt"))
+    assert "mind: 8 users got fewer than 2 items" in capsys.readouterr().out
+    command("enough")
+    assert "fewer" not in capsys.readouterr().out
+    command("many", 0, 1, "--k", "1000000000")
+    assert "--k 1000000000: the model knows 5 products" in capsys.readouterr().out
+    assert pq.read_table(tmp_path / "many" / "part-0.parquet").num_rows == 4 * 5
+
+
+def test_lists_of_ids_are_not_padded(model: LoadedRecommender) -> None:
+    assert [one.item_id for one in model.recommend([["y"]], 10**12)[0]] == ["a", "b", "c", "x"]
+
+
+def test_certified_answers_say_who_is_proven(tmp_path: Path) -> None:
+    class Prover(Favourites):
+        def recommend(self, requests: Requests, k: int) -> Recommendations:
+            return replace(super().recommend(requests, k), exact=requests.histories.lengths > 0)
+
+    blank = np.full(len(ITEM_ID), "", object)
+    catalog = Catalog(ITEM_ID, blank, blank, ((),) * len(ITEM_ID), {})
+    source = write(tmp_path / "h.jsonl", [["y"], [], ["x"]])
+    for prover, column in ((Prover(), [True, True, False, False, True, True]), (Favourites(), [None] * 6)):
+        place = tmp_path / "o.parquet"
+        shop = LoadedRecommender(prover, catalog)
+        recommending.answer_file(shop, None, options(certify=True), source, place)
+        table = pq.read_table(place)
+        assert table.column("exact").to_pylist() == column
+        assert table.schema.field("exact").type == pa.bool_()
+        recommending.answer_file(shop, None, options(), source, place)
+        assert "exact" not in pq.read_table(place).column_names
+
+
+def test_a_user_id_that_no_file_can_hold_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "h.jsonl"
+    path.write_text('{"history": []}\n{"user_id": "\\ud800", "history": []}\n')
+    with pytest.raises(ValueError, match=r"h\.jsonl: row 2: user_id is '\\ud800'"):
+        list(batches(path, 10))
+
+
 def test_a_second_launch_keeps_off(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
     fcntl = pytest.importorskip("fcntl")
     shards(tmp_path)
@@ -307,3 +386,20 @@ def test_a_file_is_one_processs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file = write(tmp_path / "h.jsonl", [[]])
     with pytest.raises(ValueError, match="give a folder of shards"):
         recommending.recommend(["--run", "r", "--histories", str(file), "--out", "o"])
+
+
+def test_threads_may_ask_at_once_where_products_were_removed() -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    class Slow(Favourites):
+        def recommend(self, requests: Requests, k: int) -> Recommendations:
+            both.wait()
+            return super().recommend(requests, k)
+
+    blank, slow = np.full(len(ITEM_ID), "", object), Slow()
+    shop = LoadedRecommender(slow, Catalog(ITEM_ID, blank, blank, ((),) * len(ITEM_ID), {}), ITEM_ID != "a")
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(shop.recommend, [["y"]] * number, 2, mask_history=False) for number in (1, 2)]
+        for number, answer in enumerate(answers, start=1):
+            assert [[one.item_id for one in items] for items in answer.result()] == [["y", "b"]] * number
+    assert not shop.filters

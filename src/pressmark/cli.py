@@ -80,6 +80,12 @@ def guarded(command: Any, *arguments: Any) -> None:
         except (ValueError, FloatingPointError, DiskFull, LostProcess) as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(2) from error
+        except OSError as error:
+            # Without a file's name it is none of the user's files.
+            if error.filename is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr, flush=True)
+            raise SystemExit(2) from error
     except KeyboardInterrupt:
         print(f"\nstopped. {_AGAIN}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

@@ -150,6 +150,8 @@ def read_parquet(path: str | Path) -> pa.Table:
     Raises:
         ValueError: If the file is missing or truncated; the message names the file.
     """
+    if not Path(path).exists():
+        raise ValueError(f"{path} is missing.")
     try:
         return pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -177,10 +179,45 @@ def write_tensors(
 
 
 def read_tensors(path: str | Path) -> dict[str, Any]:
-    """Reads a safetensors file into torch tensors on the CPU."""
+    """Reads a safetensors file into torch tensors on the CPU.
+
+    Raises:
+        ValueError: If the file is cut off or no safetensors; the message names the file.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(str(path))
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path}: {_CUT_OFF} ({error}).") from error
+
+
+def check_weights(folder: Path, file: str = "") -> None:
+    """Looks whether the safetensors of a model's folder are whole; reads their headers alone.
+
+    Args:
+        folder: Of a model, by whose name the folder goes.
+        file: One that must be there; "" for whatever there is.
+
+    Raises:
+        ValueError: If one is cut off or missing; the message names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if file and not (folder / file).is_file():
+        raise ValueError(f"{folder / file} is missing: train the {folder.name} in this run first.")
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(
+                f"{path}: {_CUT_OFF} ({error}). Delete {folder} and train the {folder.name} again."
+            ) from error
+
+
+_CUT_OFF = "cannot be read as safetensors; it may be cut off"
 
 
 def file_hash(path: str | Path) -> str:

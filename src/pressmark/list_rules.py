@@ -11,6 +11,7 @@ choice is greedy.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,10 @@ from pressmark.recommender import Recommendations, Recommender, Requests, filter
 
 Limits = Sequence[tuple[np.ndarray, int]]
 """(num_items,) groups and how many items of one a list may hold."""
+
+_ROOMS = itertools.count()
+"""Numbers of the filters that close full groups: several threads may ask one recommender, each for its own."""
+
 DEEPER = 2
 """A question asks for this many times k items where a group is limited."""
 
@@ -50,7 +55,8 @@ def with_rules(
     Raises:
         ValueError: If a filter or group is unknown, or a number makes no sense.
     """
-    at_least, at_most, groups = at_least or {}, at_most or {}, groups or {}
+    at_least, at_most = at_least or {}, at_most or {}
+    groups = {name: np.asarray(one) for name, one in (groups or {}).items()}
     if k < 1:
         raise ValueError(f"k is {k}; it must be at least 1.")
     _check(recommender, at_least, at_most, groups)
@@ -121,7 +127,7 @@ def _fill(
                 np.isin(group, gone) for (group, _), gone in zip(limits, lists[row].full(limits), strict=True)
             ]
             if any(one.any() for one in full):
-                room = f"room in list {row}"
+                room = f"room {next(_ROOMS)}"
                 closed[room] = ~np.logical_or.reduce(full)
                 names[place] = joined(names[place], room)
         recommender.filters.update(closed)
@@ -129,7 +135,7 @@ def _fill(
             answer = recommender.recommend(replace(part, filter=names), depth)
         finally:
             for one in closed:
-                del recommender.filters[one]
+                recommender.filters.pop(one, None)
         left = []
         for place, row in enumerate(rows):
             valid = int(answer.num_valid[place])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
+from pressmark.files import check_weights
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Recommender, Requests
 
 if TYPE_CHECKING:
     from pressmark.catalog.items import Catalog
+    from pressmark.dual_tower.recommend import DualTowerRecommender
 
 
 class Recommended(NamedTuple):
@@ -25,7 +28,8 @@ class Recommended(NamedTuple):
 class LoadedRecommender:
     """A recommender with its catalog: answers in item ids, or in arrays.
 
-    Removed products are never recommended, whatever the filter; histories may name them.
+    Removed products are never recommended, whatever the filter; histories may name them. Several threads may
+    ask at once.
 
     Attributes:
         catalog: The run's products (item_index as in the run) and behind them, where the model can score them,
@@ -56,6 +60,7 @@ class LoadedRecommender:
         self.appended = np.arange(len(catalog)) >= (len(catalog) if num_own is None else num_own)
         self._listed = None if listed is None or listed.all() else listed
         self._unread = unread
+        self._asking, self._asking_lock = 0, threading.Lock()
 
     @overload
     def recommend(self, histories: Requests, k: int = 10) -> Recommendations: ...
@@ -93,7 +98,8 @@ class LoadedRecommender:
             filter: Name of a mask registered in `filters` (see `mask`), or several: "in_stock & !alcohol".
                 One for all, or a list with one a history.
             mask_history: Leave out what the history holds.
-            certify: Search on where an answer is not yet proven, see `Requests`.
+            certify: Search on where an answer is not yet proven, see `Requests`; ask with those to be told for
+                whom that did not help (`Recommendations.exact`).
             context: Where each asks, such as a store, "" for nowhere; for a model that reads one.
             cart: What each has chosen and not bought yet, item ids; to a model that reads no carts it is the
                 newest of the history. It is masked as the history is.
@@ -113,7 +119,8 @@ class LoadedRecommender:
             context=None if context is None else np.array(context, object),
             cart=None if cart is None else self._packed(cart),
         )
-        answer = self._answer(asked, k)
+        # What is behind the last item is padding, which a list of items has not.
+        answer = self._answer(asked, min(k, self.num_items))
         return [
             [
                 Recommended(str(self.catalog.item_id[item]), float(score))
@@ -152,12 +159,18 @@ class LoadedRecommender:
             requests = requests.with_cart_as_history()
         if self._listed is None:
             return self.recommender.recommend(requests, k)
-        # Registered for this call alone: `filters` shows what the user put there.
-        self.filters[_LISTED] = self._listed
+        # Registered while somebody asks, and no longer: `filters` shows what the user put there. One name for
+        # all threads: a generator keeps what it found out about a filter by its name.
+        with self._asking_lock:
+            self._asking += 1
+            self.filters[_LISTED] = self._listed
         try:
             return self.recommender.recommend(requests.also(_LISTED), k)
         finally:
-            del self.filters[_LISTED]
+            with self._asking_lock:
+                self._asking -= 1
+                if not self._asking:
+                    self.filters.pop(_LISTED, None)
 
 
 _LISTED = "listed items"
@@ -175,9 +188,10 @@ def _generator(run: Path) -> Recommender:
     return load_generator(run)
 
 
-def _dual_tower(run: Path) -> Recommender:
+def _dual_tower(run: Path) -> DualTowerRecommender:
     from pressmark.dual_tower.recommend import load_dual_tower
 
+    check_weights(run / "dual_tower", "model.safetensors")
     return load_dual_tower(run)
 
 
@@ -208,6 +222,7 @@ def _cooccurrence(run: Path) -> Recommender:
 def _sasrec(run: Path) -> Recommender:
     from pressmark.baselines.sasrec import load_sasrec
 
+    check_weights(run / "sasrec", "model.safetensors")
     return load_sasrec(run)
 
 
@@ -220,6 +235,7 @@ def _hybrid_without_generator(run: Path) -> Recommender:
 def _sasrec_with_neighbours(run: Path) -> Recommender:
     from pressmark.baselines.sasrec import load_with_neighbours
 
+    check_weights(run / "sasrec", "model.safetensors")
     return load_with_neighbours(run)
 
 
@@ -258,7 +274,8 @@ def load(run_folder: str | Path, model: str = "") -> LoadedRecommender:
             "popularity", or one of `TRAINED_AS`; "" is the hybrid where the run has one, else the generator.
 
     Raises:
-        ValueError: If the folder is no run, the model is unknown or has not been trained there.
+        ValueError: If the folder is no run, the model is unknown, has not been trained there, or its weights
+            are cut off.
     """
     run = Path(run_folder)
     model = chosen(run, model)
@@ -310,9 +327,7 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         neighbours = with_items(load_content_neighbours(run), living.appended_vectors)
         return LoadedRecommender(neighbours, shop, living.listed, num_own)
     if model == "dual_tower":
-        from pressmark.dual_tower.recommend import load_dual_tower
-
-        tower = load_dual_tower(run)
+        tower = _dual_tower(run)
         tower.insert(living.appended_vectors, texts=item_texts(shop)[num_own:])
         return LoadedRecommender(tower, shop, living.listed, num_own)
     unread = frozenset(shop.item_id[num_own:])

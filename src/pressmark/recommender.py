@@ -197,7 +197,8 @@ def _parts(
     """The masks that an expression names, and whether each is denied."""
     if expression is None:
         return []
-    odd = [name for name in filters if "&" in name or name.startswith("!") or name != name.strip()]
+    # A copy: another thread may register a filter meanwhile.
+    odd = [name for name in list(filters) if "&" in name or name.startswith("!") or name != name.strip()]
     if odd:
         raise ValueError(
             f"filter name {odd[0]!r}: a name holds no '&', starts with no '!' and has no outer spaces."
@@ -208,7 +209,7 @@ def _parts(
         if name not in filters:
             known = ", ".join(sorted(filters)) or "none"
             raise ValueError(f"filter {name!r} is not registered; known filters: {known}.")
-        mask = filters[name]
+        mask = np.asarray(filters[name])
         if mask.shape != (num_items,) or mask.dtype != bool:
             raise ValueError(
                 f"filter {name!r} has the shape {mask.shape} and type {mask.dtype}; it must be a bool mask of "
@@ -245,6 +246,19 @@ def filter_by_filter(
     )
 
 
+def check_scores(scores: np.ndarray) -> None:
+    """Raises ValueError where a score of (B, n) is NaN or +inf: it compares with nothing, or beats everything.
+
+    Whoever sorts without asking loses such items without anybody noticing.
+    """
+    if not (scores < np.inf).all():
+        row, place = np.argwhere(~(scores < np.inf))[0]
+        raise ValueError(
+            f"request {row}: the score at place {place} is {scores[row, place]}; scores must be finite, or "
+            "-inf for what has none. Weights or vectors of the model hold a NaN or an infinity: make it again."
+        )
+
+
 def top_k(scores: np.ndarray, allowed: np.ndarray, k: int) -> Recommendations:
     """Ranks dense scores.
 
@@ -252,8 +266,12 @@ def top_k(scores: np.ndarray, allowed: np.ndarray, k: int) -> Recommendations:
         scores: (B, num_items) float32, finite where allowed.
         allowed: (B, num_items) bool.
         k: Places a row; more than num_items gives padding.
+
+    Raises:
+        ValueError: If the score of an allowed item is NaN or +inf.
     """
     scores = np.where(allowed, scores, -np.inf).astype(np.float32)
+    check_scores(scores)
     num_items = scores.shape[1]
     width = min(k, num_items)
     if width < num_items:

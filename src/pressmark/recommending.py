@@ -32,6 +32,9 @@ SCHEMA = pa.schema(
     [("user_id", pa.string()), ("rank", pa.int64()), ("item_id", pa.string()), ("score", pa.float32())]
 )
 
+EXACT = "exact"
+"""Column of certified answers: whether a user's list is proven; null from a model that proves nothing."""
+
 
 def recommend(arguments: list[str]) -> None:
     """`pressmark recommend --run R --histories H --out O`."""
@@ -55,7 +58,8 @@ def recommend(arguments: list[str]) -> None:
         "--out",
         type=Path,
         required=True,
-        help="parquet to write: user_id, rank, item_id, score; for a folder of histories a folder",
+        help="parquet to write: user_id, rank, item_id, score, with --certify exact too; for a folder of "
+        "histories a folder",
     )
     parser.add_argument("--k", type=int, default=10, help="items a user (default: 10)")
     parser.add_argument(
@@ -78,12 +82,27 @@ def recommend(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.k < 1 or options.batch_size < 1:
         raise ValueError(f"--k ({options.k}) and --batch-size ({options.batch_size}) must be at least 1.")
+    _check_out(options)
     if options.certify and (model := chosen(options.run, options.model)) != "generator":
         print(f"mind: --certify is for the generator's search; the {model} looks at every product anyway.")
     if options.histories.is_dir():
         _recommend_folder(options)
     else:
         _recommend_file(options)
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Raises ValueError where --out cannot be written, before anything is loaded or asked."""
+    out = options.out
+    if blocked := next((one for one in out.parents if one.exists() and not one.is_dir()), None):
+        raise ValueError(f"--out {out}: {blocked} is a file, no folder.")
+    if options.histories.is_file():
+        if out.is_dir():
+            raise ValueError(
+                f"--out {out}: is a folder; the answers to a file need a file, such as {out}/answers.parquet."
+            )
+        if out.exists() and out.samefile(options.histories):
+            raise ValueError(f"--out {out}: is the file of the histories; give another one.")
 
 
 def _recommend_file(options: argparse.Namespace) -> None:
@@ -98,9 +117,9 @@ def _recommend_file(options: argparse.Namespace) -> None:
         raise ValueError(f"--histories {options.histories}: no such file.")
     model = load(options.run, options.model)
     wanted = _register_filters(model, options)
-    users, unknown = answer_file(model, wanted, options, options.histories, options.out)
+    users, unknown, short = answer_file(model, wanted, options, options.histories, options.out)
     print(f"{options.out}: {users} users, at most {options.k} items each")
-    _say_unknown(unknown)
+    _say(model, options, unknown, short)
 
 
 def _recommend_folder(options: argparse.Namespace) -> None:
@@ -111,16 +130,16 @@ def _recommend_folder(options: argparse.Namespace) -> None:
     shards = shard_work.shards_of(options.histories, options.out, SUFFIXES)
     model = load(options.run, options.model)
     wanted = _register_filters(model, options)
-    counts, failed = np.zeros(2, np.int64), list[ValueError]()
+    counts, failed = np.zeros(3, np.int64), list[ValueError]()
     for shard in shard_work.to_do(shards, "recommend", _settings(options)):
         try:
             counts += answer_file(model, wanted, options, shard.source, shard.place, shard.metadata)
         except ValueError as error:
             failed.append(error)
-    users, unknown = distributed.all_reduce_sum(torch.from_numpy(counts).to(state.device)).tolist()
+    users, unknown, short = distributed.all_reduce_sum(torch.from_numpy(counts).to(state.device)).tolist()
     if distributed.rank() == 0:
         print(f"{options.out}: {users} users answered now, at most {options.k} items each")
-        _say_unknown(unknown)
+        _say(model, options, unknown, short)
     shard_work.failures(failed, "recommend")
 
 
@@ -128,12 +147,14 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on beside the histories."""
     from pressmark.load import TRAINED, chosen
 
-    weights = [options.run / model / "model.safetensors" for model in TRAINED]
-    weights += [options.run / one for one in ("hybrid/config.json", "tokenizer/sids.parquet")]
+    # Whatever the files of a model are called: a backbone keeps an adapter beside its tables, or all in shards.
+    built_on = [options.run / "tokenizer" / "sids.parquet"]
+    for folder in (options.run / model for model in TRAINED):
+        built_on += [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     kept = ("k", "filter", "certify", "keep_history", "batch_size")
     return {
         "model": chosen(options.run, options.model),
-        "built_on": files.fingerprint(*(files.file_hash(one) for one in weights if one.is_file())),
+        "built_on": files.fingerprint(*(files.file_hash(one) for one in built_on if one.is_file())),
         **{name: getattr(options, name) for name in kept},
         **{
             name: path and files.file_hash(path)
@@ -143,9 +164,13 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _say_unknown(number: int) -> None:
-    if number:
-        print(f"{number:,} history items are not in the run's catalog: left out")
+def _say(model: LoadedRecommender, options: argparse.Namespace, unknown: int, short: int) -> None:
+    if unknown:
+        print(f"{unknown:,} history items are not in the run's catalog: left out")
+    if options.k > model.num_items:
+        print(f"mind: --k {options.k}: the model knows {model.num_items:,} products, and nobody got more")
+    elif short:
+        print(f"mind: {short:,} users got fewer than {options.k} items: filter and history leave them no more")
 
 
 def answer_file(
@@ -155,7 +180,7 @@ def answer_file(
     source: Path,
     place: Path,
     metadata: dict[bytes, bytes] | None = None,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Answers every history of a file and writes one parquet, whole or not at all.
 
     Args:
@@ -167,17 +192,19 @@ def answer_file(
         metadata: For its schema.
 
     Returns:
-        Users, and items of their histories and carts that the catalog lacks.
+        Users, items of their histories and carts that the catalog lacks, and users who got fewer than k.
 
     Raises:
         ValueError: For a record that is no history, or if not one item of any history is known: then the ids
             mean something else. Nothing is written then.
     """
-    index = model.catalog.rows
-    users = given = lost = lost_of_carts = 0
+    # More there is not, and the places would be held in memory all the same.
+    index, k = model.catalog.rows, min(options.k, model.num_items)
+    users = short = given = lost = lost_of_carts = 0
     first: tuple[int, str] | None = None
     item_id = pa.array(model.catalog.item_id, pa.string())
-    whole, bar = SCHEMA.with_metadata(metadata), tqdm(desc=source.name, unit="user", disable=None, leave=False)
+    schema = SCHEMA.append(pa.field(EXACT, pa.bool_())) if options.certify else SCHEMA
+    whole, bar = schema.with_metadata(metadata), tqdm(desc=source.name, unit="user", disable=None, leave=False)
     with replacing(place) as partial, pq.ParquetWriter(partial, whole) as writer, bar:
         for records in batches(source, options.batch_size):
             first = first or next(((one.number, one.history[0]) for one in records if one.history), None)
@@ -194,9 +221,10 @@ def answer_file(
                 context=np.array([one.context for one in records], object),
                 cart=Histories.from_lists(carts) if any(carts) else None,
             )
-            answer = model.recommend(requests, options.k)
-            writer.write_table(_table([one.user_id for one in records], answer, item_id))
+            answer = model.recommend(requests, k)
+            writer.write_table(_table([one.user_id for one in records], answer, item_id, whole))
             users += len(records)
+            short += int((answer.num_valid < k).sum())
             bar.update(len(records))
         if first and given == lost:
             row, item = first
@@ -204,14 +232,14 @@ def answer_file(
                 f"{source}: record {row}: item id {item!r}, like all {given:,} others, is not in the run's "
                 f"catalog (which has {item_id[0].as_py()!r}). Ids are compared letter by letter."
             )
-    return users, lost + lost_of_carts
+    return users, lost + lost_of_carts, short
 
 
 def _known(item_ids: list[str], index: Mapping[str, int]) -> list[int]:
     return [index[item] for item in item_ids if item in index]
 
 
-def _table(user_id: list[str], answer: Recommendations, item_id: pa.Array) -> pa.Table:
+def _table(user_id: list[str], answer: Recommendations, item_id: pa.Array, schema: pa.Schema) -> pa.Table:
     row, rank = np.nonzero(answer.item_index >= 0)
     columns = {
         "user_id": pa.array(user_id, pa.string()).take(pa.array(row)),
@@ -219,7 +247,10 @@ def _table(user_id: list[str], answer: Recommendations, item_id: pa.Array) -> pa
         "item_id": item_id.take(pa.array(answer.item_index[row, rank])),
         "score": pa.array(answer.scores[row, rank]),
     }
-    return pa.table(columns, schema=SCHEMA)
+    if EXACT in schema.names:
+        proven = pa.nulls(len(row), pa.bool_()) if answer.exact is None else pa.array(answer.exact[row])
+        columns[EXACT] = proven
+    return pa.table(columns, schema=schema)
 
 
 def _register_filters(model: LoadedRecommender, options: argparse.Namespace) -> str | None:
@@ -303,7 +334,14 @@ def _checked(path: Path, number: int, row: int, record: Any) -> Record:
         raise ValueError(f"{path}: row {row}: cart is {cart!r}; it must be a list of item ids (strings).")
     if not isinstance(context, str):
         raise ValueError(f"{path}: row {row}: context is {context!r}; it must be a string.")
-    return Record(number, str(row if user is None else user), history, context, cart)
+    user = str(row if user is None else user)
+    try:
+        user.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{path}: row {row}: user_id is {user!r}; it must be text that UTF-8 can write ({error.reason})."
+        ) from error
+    return Record(number, user, history, context, cart)
 
 
 def _are_ids(value: Any) -> TypeGuard[list[str]]:

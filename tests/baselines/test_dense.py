@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.cases import cases
 
 from pressmark.baselines import dense
 from pressmark.baselines.popularity import Popularity
@@ -27,3 +28,11 @@ def test_a_catalog_larger_than_a_chunk_is_answered_one_request_at_a_time(
     monkeypatch.setattr(dense, "SCORES_AT_ONCE", 2)
     answer = Popularity(np.arange(5, dtype=np.float32)).recommend(Requests(Histories.from_lists([[4], []])), 2)
     assert answer.item_index.tolist() == [[3, 2], [4, 3]]
+
+
+def test_a_model_that_is_nan_but_at_the_target_is_not_chosen() -> None:
+    def score(histories: Histories) -> np.ndarray:
+        return np.array([[np.nan, 0.0, np.nan, np.nan]], np.float32).repeat(len(histories), 0)
+
+    with pytest.raises(ValueError, match="place 2 is nan"):
+        dense.choose({"broken": score}, 4, cases([[0]], [1]), 10)

@@ -159,6 +159,14 @@ def test_ranks_are_those_of_the_recommender() -> None:
     assert (found == 0).tolist() == in_history
 
 
+def test_ranks_of_a_model_with_nan_are_refused() -> None:
+    vectors = content()
+    model = new_model(vectors, np.ones(NUM_ITEMS, bool), config(), 0).eval()
+    vectors[30] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        ranks(model, vectors, cases([[0], [1]], [2, 3]))
+
+
 def pairs(num_users: int) -> list[list[int]]:
     """Item 2i is always followed by 2i + 1, whatever their content."""
     first = np.random.default_rng(0).integers(0, NUM_BOUGHT // 2, num_users) * 2

@@ -57,6 +57,14 @@ def test_a_broken_answer_is_refused(items: list[int], scores: list[float], fault
         ask(Scripted(items, scores), "cold" if fault == "'cold'" else None)
 
 
+def test_nan_behind_an_empty_list_is_refused() -> None:
+    model = Scripted([], [])
+    ask(model)
+    model.answer.scores[:] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        ask(model)
+
+
 def test_a_short_answer_is_refused() -> None:
     model = Scripted([60], [1.0])
     model.answer.item_index = model.answer.item_index[:, :10]

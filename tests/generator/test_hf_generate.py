@@ -122,6 +122,40 @@ def test_more_answers_than_beams_are_refused() -> None:
         generate(custom_generate=TrieBeamSearch(trie), num_beams=2, num_return_sequences=3)
 
 
+def test_a_trie_of_other_sids_is_refused() -> None:
+    other = random_table(5, 60, (4, 4, 4))
+    trie = build_trie(other.sids, other.level_sizes)
+    message = r"the model has level_sizes \(6, 300, 5\), the trie \(4, 4, 4\)"
+    with pytest.raises(ValueError, match=message):
+        generate(custom_generate=TrieBeamSearch(trie))
+    with pytest.raises(ValueError, match=message):
+        TrieLogitsProcessor(trie, config=MODEL.config)
+    large = build_trie(other.sids, (400, 4, 4))
+    with pytest.raises(ValueError, match=r"the model has \d+ tokens, SIDs .* 410"):
+        generate(logits_processor=LogitsProcessorList([TrieLogitsProcessor(large)]))
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_filter_of_fewer_items_than_the_tries_is_refused(which: int) -> None:
+    trie = tries()[which][0]
+    for door in (TrieBeamSearch, TrieLogitsProcessor):
+        with pytest.raises(ValueError, match="allowed is about 3 items"):
+            door(trie, np.ones(3, bool))
+        door(trie, np.ones(len(TABLE), bool))
+
+
+def test_scores_that_are_nan_are_no_padding() -> None:
+    model = random_model(21, TABLE)
+    model.shared.weight.data[PAD] = torch.nan
+    with pytest.raises(ValueError, match="the score at place 0 is nan"):
+        model.generate(
+            input_ids=ENCODED.input_ids,
+            attention_mask=ENCODED.attention_mask,
+            num_beams=8,
+            custom_generate=TrieBeamSearch(tries()[0][0]),
+        )
+
+
 def test_a_living_trie_is_seen_as_it_is_at_the_call() -> None:
     living = LivingTrie(build_trie(TABLE.sids, TABLE.level_sizes))
     search, processor = TrieBeamSearch(living, ALLOWED), TrieLogitsProcessor(living, ALLOWED)
@@ -143,7 +177,9 @@ def test_a_trie_without_items_pads() -> None:
     found, scores = generate(custom_generate=TrieBeamSearch(empty))
     assert (found == PAD).all()
     assert torch.isneginf(scores).all()
-    allowed = TrieLogitsProcessor(empty)(torch.zeros((2, 1), dtype=torch.int64), torch.zeros((2, 20)))
+    allowed = TrieLogitsProcessor(empty)(
+        torch.zeros((2, 1), dtype=torch.int64), torch.zeros((2, MODEL.config.vocab_size))
+    )
     assert torch.isfinite(allowed).sum(dim=1).tolist() == [1, 1]
 
 

@@ -131,6 +131,29 @@ def test_changes_that_cannot_be_made() -> None:
     with pytest.raises(ValueError, match="item_index 3 is not in the trie"):
         model.withdraw(np.array([3]))
     assert model.num_items == 100
+    with pytest.raises(ValueError, match=r"item_index is float64 of the shape \(1,\)"):
+        model.withdraw([4.0])  # type: ignore[list-item]
+
+
+def test_nothing_is_added_where_a_filter_is_of_another_shape() -> None:
+    model = recommender(100)
+    model.filters["two"] = np.ones((100, 2), bool)
+    with pytest.raises(ValueError, match=r"'two' has the shape \(100, 2\)"):
+        model.insert(TABLE.sids[[120]])
+    assert (model.num_items, model.trie.num_items) == (100, 100)
+    assert model.filters["stock"].shape == (100,)
+
+
+def test_plain_lists_will_do() -> None:
+    model = recommender(100)
+    model.filters["all"] = [True] * 100  # type: ignore[assignment]
+    assert model.insert(TABLE.sids[[120]].tolist(), {"all": [True]}).tolist() == [100]  # type: ignore[arg-type, dict-item]
+    model.withdraw([3])
+    model.withdraw([])
+    model.restore(np.array([]))
+    assert 3 not in model.recommend(Requests(HISTORIES, "all"), 101).item_index
+    model.restore([3])
+    assert model.trie.num_items == 101
 
 
 def test_beams_with_nowhere_to_go_do_no_harm_after_a_withdrawal() -> None:

@@ -6,7 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from tests.generator.models import TINY, encode_lists, exhaustive_scores, random_model, random_table
+from tests.generator.models import (
+    TINY,
+    encode_lists,
+    exhaustive_scores,
+    facts_of,
+    random_model,
+    random_table,
+)
 
 from pressmark.generator.model import item_tokens
 from pressmark.generator.recommend import KNOWN_MASKS, GeneratorRecommender
@@ -129,3 +136,33 @@ def test_bf16_answers_are_valid() -> None:
 def test_bad_sizes(beam: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         GeneratorRecommender(random_model(1, SHARED), SHARED, beam=beam, batch_size=batch_size)
+
+
+def test_a_weight_that_is_nan_is_refused() -> None:
+    table = random_table(2, 80, (5, 6, 7))
+    model = random_model(2, table)
+    model.shared.weight.data[1] = torch.nan
+    with pytest.raises(ValueError, match=r"weight shared\.weight holds NaN"):
+        GeneratorRecommender(model, table)
+
+
+def test_scores_that_are_nan_are_no_empty_answer() -> None:
+    table = random_table(2, 80, (5, 6, 7))
+    vectors = np.random.default_rng(0).normal(size=(len(table), 6)).astype(np.float32)
+    config = dataclasses.replace(TINY, history_input="causal", normalizer="trie")
+    model = random_model(2, table, config, vectors=vectors)
+    facts = facts_of(model, vectors)
+    assert facts.content is not None
+    facts.content[7] = torch.nan
+    recommender = GeneratorRecommender(model, table, facts=facts)
+    with pytest.raises(ValueError, match="request 0: the score at place 0 is nan"):
+        recommender.recommend(Requests(Histories.from_lists([[1, 2], []])), 5)
+
+
+def test_a_table_of_other_codebooks_is_refused() -> None:
+    table = random_table(2, 80, (5, 6, 7))
+    model = random_model(2, table)
+    with pytest.raises(ValueError, match="codebooks books, the SID table is of codebooks others"):
+        GeneratorRecommender(model, dataclasses.replace(table, codebook_fingerprint="others"))
+    with pytest.raises(ValueError, match=r"level_sizes \(5, 6, 7\), the SID table \(5, 6, 8\)"):
+        GeneratorRecommender(model, dataclasses.replace(table, level_sizes=(5, 6, 8)))

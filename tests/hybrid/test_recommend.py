@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from pressmark.baselines import bm25
 from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.recommend import DualTowerRecommender
 from pressmark.dual_tower.towers import DualTower, DualTowerConfig
+from pressmark.files import write_tensors
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.hybrid.experts import Experts, nearest_that_sell
 from pressmark.hybrid.fusion import Fusion
-from pressmark.hybrid.recommend import HybridRecommender
+from pressmark.hybrid.recommend import HybridRecommender, parts_of
 from pressmark.interactions.histories import Histories
+from pressmark.load import LOADERS
 from pressmark.recommender import Requests
 
 pytest.importorskip("faiss")
@@ -133,3 +136,18 @@ def test_a_generator_without_an_item_head_is_refused() -> None:
     plain = random_model(13, TABLE, dataclasses.replace(TINY, history_input="tokens"))
     with pytest.raises(ValueError, match="no item head"):
         dataclasses.replace(experts(), generator=GeneratorRecommender(plain, TABLE))
+
+
+def test_parts_that_are_missing_or_cut_off_are_named(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "generator" / "model.safetensors", {"x": np.zeros(9)})
+    with pytest.raises(ValueError, match=r"dual_tower.model\.safetensors is missing: train the dual_tower"):
+        parts_of(tmp_path)
+    write_tensors(tmp_path / "dual_tower" / "model.safetensors", {"x": np.zeros(9)})
+    assert list(parts_of(tmp_path)) == ["generator", "dual_tower"]
+    for name in ("dual_tower", "generator"):
+        path = tmp_path / name / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:50])
+        with pytest.raises(ValueError, match=f"{name}.model.safetensors: .*cut off"):
+            LOADERS[name](tmp_path)
+        with pytest.raises(ValueError, match=f"{name}.model.safetensors: .*cut off"):
+            parts_of(tmp_path)

@@ -108,3 +108,8 @@ def test_a_table_from_before_the_register_is_read(tmp_path: Path) -> None:
     pq.write_table(old, tmp_path / "sids.parquet")
     read = read_register(tmp_path / "sids.parquet")
     assert (read.since.tolist(), read.status.tolist()) == ([0, 0, 0], [LISTED] * 3)
+
+
+def test_a_missing_table_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sids\.parquet is missing: run train_tokenizer first"):
+        read_sids(tmp_path / "sids.parquet", ["a"])

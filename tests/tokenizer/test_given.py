@@ -50,7 +50,7 @@ def test_a_file_without_the_columns(tmp_path: Path) -> None:
         pq.write_table(pa.table({"item_id": ["a"], "sid": codes}), tmp_path / "t.parquet")
         with pytest.raises(ValueError, match=r"the column sid is of type .*; it must be a list of integers"):
             read_given(tmp_path / "t.parquet", NAMES, (3, 2))
-    with pytest.raises(ValueError, match="cannot be read as parquet"):
+    with pytest.raises(ValueError, match=r"nowhere\.parquet is missing"):
         read_given(tmp_path / "nowhere.parquet", NAMES, (3, 2))
 
 

@@ -11,7 +11,15 @@ from scipy.sparse import csr_matrix
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.metrics import ndcg_at_k
-from pressmark.recommender import Recommendations, Recommender, Requests, allowed_items, check_request, top_k
+from pressmark.recommender import (
+    Recommendations,
+    Recommender,
+    Requests,
+    allowed_items,
+    check_request,
+    check_scores,
+    top_k,
+)
 
 Score = Callable[[Histories], np.ndarray]
 """B histories -> (B, num_items) float32; -inf for an item that the model cannot score, else finite."""
@@ -75,6 +83,9 @@ def choose(
 
     Returns:
         The setting, and every candidate's mean NDCG@10.
+
+    Raises:
+        ValueError: If a score is NaN or +inf: it is ahead of nothing, and would flatter its model.
     """
     if len(valid) > max_cases:
         valid = valid.take(np.linspace(0, len(valid) - 1, max_cases).astype(np.int64))
@@ -89,6 +100,7 @@ def _mean_ndcg(score: Score, num_items: int, cases: Cases) -> float:
         histories, target = cases.histories.take(rows), cases.target[rows]
         allowed = allowed_items({}, Requests(histories), num_items)
         scores = np.where(allowed, score(histories), -np.inf)
+        check_scores(scores)
         own = np.take_along_axis(scores, target[:, None], axis=1)
         ahead = (scores > own) | ((scores == own) & (np.arange(num_items) < target[:, None]))
         # A target that is in its own history, or that the model cannot score: rank 0, no gain.

@@ -323,6 +323,9 @@ def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
 
     Returns:
         (C,) int64 from 1; 0 where the target itself is in the history. The same on every process.
+
+    Raises:
+        ValueError: If a score is NaN or infinite: it is ahead of nothing, and would flatter the model.
     """
     embeddings = model.embed_items(vectors)
     content = torch.from_numpy(vectors).to(embeddings.device)
@@ -334,6 +337,11 @@ def ranks(model: DualTower, vectors: np.ndarray, cases: Cases) -> np.ndarray:
         target = torch.from_numpy(cases.target[rows]).to(embeddings.device)[:, None]
         scores = model.embed_users(histories, embeddings, content) @ embeddings.T
         scores[torch.from_numpy(histories.row_of_value()), torch.from_numpy(histories.values)] = -torch.inf
+        if not (scores < torch.inf).all():
+            raise ValueError(
+                "the dual tower scores an item with NaN or infinity: its weights or content vectors hold one. "
+                "Train it again."
+            )
         own = scores.gather(1, target)
         ahead = (scores > own) | ((scores == own) & (column < target))
         rank = torch.where(own[:, 0].isfinite(), ahead.sum(dim=1) + 1, 0)

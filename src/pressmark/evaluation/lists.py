@@ -68,8 +68,9 @@ def check(answer: Recommendations, requests: Requests, recommender: Recommender,
     """Refuses an answer that would make the figures wrong without anybody noticing.
 
     Raises:
-        ValueError: If the shape is not (B, 50), a score is not finite or rises along the list, an item is
-            unknown or stands twice, the filter does not allow it, or it is in a masked history.
+        ValueError: If the shape is not (B, 50), a score is not finite (behind the list: not -inf) or rises
+            along the list, an item is unknown or stands twice, the filter does not allow it, or it is in a
+            masked history.
     """
     items, scores = answer.item_index, answer.scores
     shape = (len(requests), LIST_LENGTH)
@@ -82,7 +83,9 @@ def check(answer: Recommendations, requests: Requests, recommender: Recommender,
     masks = [filter_mask(recommender.filters, one, recommender.num_items) for one in distinct]
     seen = requests.histories.row_of_value() * recommender.num_items + requests.histories.values
     faults = {
-        "a score is NaN or infinite": lambda: not np.isfinite(scores[valid]).all(),
+        "a score is NaN or infinite": lambda: (
+            not (np.isfinite(scores[valid]).all() and np.isneginf(scores[~valid]).all())
+        ),
         "scores rise along a list": lambda: bool((scores[:, 1:] > scores[:, :-1])[valid[:, 1:]].any()),
         "an item_index is outside the catalog": lambda: bool(
             ((item < 0) | (item >= recommender.num_items)).any()

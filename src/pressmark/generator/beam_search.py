@@ -209,7 +209,8 @@ class Beams:
         leaf: (B, M) int64 leaves of the trie, -1 behind the valid ones. M is the beam, or fewer where the
             trie has fewer SIDs.
         codes: (B, M, L) int64 the leaves' SIDs; anything behind the valid ones.
-        score: (B, M) float32, sum of the log-probabilities of a SID's codes; -inf behind the valid ones.
+        score: (B, M) float32, sum of the log-probabilities of a SID's codes; -inf behind the valid ones. A
+            NaN is what the model made of its weights; it counts as not valid, so look before you rank.
         num_valid: (B,) int64.
         pruned: (B,) float32, the best score of anything ever dropped, -inf if nothing was. Scores only fall
             on the way down, so every SID that was missed scores at most this: answers above it are proven,

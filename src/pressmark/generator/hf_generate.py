@@ -8,7 +8,8 @@ Two doors, for generators from scratch: a backbone's vocabulary is numbered othe
 
 `TrieLogitsProcessor` keeps HF's loop (sampling, other stopping rules, several calls) inside the trie:
 
-    model.generate(input_ids, num_beams=50, logits_processor=LogitsProcessorList([TrieLogitsProcessor(trie)]))
+    inside = TrieLogitsProcessor(trie, config=model.config)
+    model.generate(input_ids, num_beams=50, logits_processor=LogitsProcessorList([inside]))
 
 Both see a living trie as it is at the call. A model whose decoder starts from its item head wants that head's
 prior for the users of the call, from `GeneratorRecommender.generate_arguments`:
@@ -26,12 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import GenerationConfig, LogitsProcessor, T5ForConditionalGeneration
+from transformers import GenerationConfig, LogitsProcessor, PretrainedConfig, T5ForConditionalGeneration
 from transformers.generation import GenerateBeamEncoderDecoderOutput
 
 from pressmark.generator.beam_search import Masks, SearchTrie, search
 from pressmark.generator.model import PROMPT, normalizer_of
 from pressmark.generator.t5_decoder import T5Decoder
+from pressmark.recommender import check_scores
 from pressmark.sids.edge_mask import edge_mask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie
@@ -42,7 +44,15 @@ class _Shown:
     """A trie and the items allowed in it as tensors, made again when the trie has changed."""
 
     def __init__(self, trie: Trie, allowed: np.ndarray | None) -> None:
-        self.trie, self.allowed = trie, allowed
+        self.trie, self.allowed = trie, None if allowed is None else np.asarray(allowed)
+        if self.allowed is not None:
+            every = np.arange(len(self.allowed))
+            known = trie.holds(every) if isinstance(trie, LivingTrie) else np.isin(every, trie.item_order)
+            if known.sum() < trie.num_items:
+                raise ValueError(
+                    f"allowed is about {len(every)} items, the trie holds items behind those: give it a bool "
+                    "for each item of the catalog."
+                )
         self._key: tuple[torch.device, int] | None = None
 
     def on(self, device: torch.device, num_rows: int) -> tuple[SearchTrie, Masks | None]:
@@ -64,7 +74,8 @@ class TrieBeamSearch:
 
     Args:
         trie: The valid SIDs.
-        allowed: (items,) bool by item_index, those that may be the answer; None is all.
+        allowed: (items,) bool by item_index, those that may be the answer; None is all. Items that a living
+            trie gets later are none of them.
         dtype: Of the decoder, see `T5Decoder`. It copies the weights at each call.
         prior: For each level (B, E_l) logits of the edges for the users of a call, see `beam_search.search`.
     """
@@ -93,6 +104,7 @@ class TrieBeamSearch:
                 "this door is for generators from scratch; a backbone numbers its tokens otherwise. Ask a "
                 "GeneratorRecommender, or use prefix_allowed_tokens_fn."
             )
+        _check_sids(model.config, self._shown.trie)
         num_beams = generation_config.num_beams or 1
         num_answers = generation_config.num_return_sequences or 1
         if num_answers > num_beams:
@@ -109,6 +121,7 @@ class TrieBeamSearch:
         decoder, normalizer = T5Decoder(model, self.dtype), normalizer_of(model)
         states = states.to(self.dtype)
         beams = search(decoder, states, mask, trie, num_beams, masks, normalizer=normalizer, prior=self.prior)
+        check_scores(beams.score.cpu().numpy())
         missing = (0, max(0, num_answers - beams.leaf.shape[1]))
         leaf = F.pad(beams.leaf[:, :num_answers], missing, value=-1)
         score = F.pad(beams.score[:, :num_answers], missing, value=-torch.inf)
@@ -121,6 +134,16 @@ class TrieBeamSearch:
         return GenerateBeamEncoderDecoderOutput(
             sequences=cast(torch.LongTensor, sequences),
             sequences_scores=cast(torch.FloatTensor, score.flatten() / penalty),
+        )
+
+
+def _check_sids(config: Any, trie: Trie) -> None:
+    """A trie is one of the SIDs that a model spells."""
+    sizes = getattr(config, "level_sizes", None)
+    if sizes is not None and tuple(sizes) != tuple(trie.level_sizes):
+        raise ValueError(
+            f"the model has level_sizes {tuple(sizes)}, the trie {tuple(trie.level_sizes)}: give a trie of the "
+            "SIDs that the model was trained on."
         )
 
 
@@ -150,10 +173,12 @@ class TrieLogitsProcessor(LogitsProcessor):
 
     Args:
         trie: The valid SIDs.
-        allowed: (items,) bool by item_index, those that may be the answer; None is all.
+        allowed: (items,) bool by item_index, those that may be the answer; None is all. Items that a living
+            trie gets later are none of them.
         normalizer: Of the scores that come out: "full", or "trie" for a model that was trained by it.
         prior: For each level (B, E_l) logits of the edges for the users of a call; with "trie" alone. A model
             that was trained `guided` gives other answers without.
+        config: The model's; a trie of other level sizes is then refused. The scores alone do not tell.
     """
 
     def __init__(
@@ -162,7 +187,9 @@ class TrieLogitsProcessor(LogitsProcessor):
         allowed: np.ndarray | None = None,
         normalizer: Literal["full", "trie"] = "full",
         prior: Sequence[Tensor] | None = None,
+        config: PretrainedConfig | None = None,
     ) -> None:
+        _check_sids(config, trie)
         if prior is not None and normalizer != "trie":
             raise ValueError(f"normalizer is {normalizer!r}; a prior over a trie's edges needs 'trie'.")
         self.prior = prior
@@ -172,6 +199,13 @@ class TrieLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(R, 1 + t) int64 tokens so far, the start token first, and (R, V) scores -> (R, V) scores."""
+        size = Vocabulary(self._shown.trie.level_sizes).size
+        if scores.shape[1] < size:
+            raise ValueError(
+                f"the model has {scores.shape[1]} tokens, SIDs of the trie's level_sizes "
+                f"{tuple(self._shown.trie.level_sizes)} {size}: give a trie of the SIDs that the model was "
+                "trained on."
+            )
         trie, masks = self._shown.on(scores.device, len(scores))
         node = torch.full((len(scores),), trie.root, device=scores.device)
         inside = torch.full(node.shape, trie.num_items > 0, device=scores.device)

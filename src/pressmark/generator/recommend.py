@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.catalog.lexicon import Lexicon
+from pressmark.files import check_weights
 from pressmark.generator.backbone_data import with_titles
 from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
@@ -37,7 +38,7 @@ from pressmark.generator.prompts import Asked, Prompts
 from pressmark.generator.saved_backbone import is_backbone, load_backbone
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
-from pressmark.recommender import Recommendations, Requests, check_request, filter_mask
+from pressmark.recommender import Recommendations, Requests, check_request, check_scores, filter_mask
 from pressmark.sids.edge_mask import EdgeMask, dead_edges, edge_mask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.table import SidTable, read_sids
@@ -79,6 +80,10 @@ class GeneratorRecommender:
         filters: name -> (num_items,) bool mask of allowed items. What a filter means for the trie is found
             when it is first asked for, in time that grows with the items, and again when its mask has changed.
         trie: The SIDs as they stand. Change it through `insert`, `withdraw` and `restore` alone.
+
+    Raises:
+        ValueError: If a size is below 1, a weight is not finite, the table is of other codebooks than the
+            model, or facts are missing or those of another catalog.
     """
 
     def __init__(
@@ -99,6 +104,11 @@ class GeneratorRecommender:
             raise ValueError(
                 f"beam ({beam}), batch_size ({batch_size}) and max_beam ({max_beam}) must be at least 1."
             )
+        check_codebooks(model.config, table)
+        for name, weight in model.named_parameters():
+            # The kernels of `fused` take NaN for a certainty: no score would show it.
+            if not weight.isfinite().all():
+                raise ValueError(f"the generator's weight {name} holds NaN or an infinity: train it again.")
         self.num_items = len(table)
         self.filters: dict[str, np.ndarray] = {}
         self.beam, self.batch_size = beam, batch_size
@@ -159,10 +169,11 @@ class GeneratorRecommender:
             (n,) int64 their item_index, behind those known.
 
         Raises:
-            ValueError: If a code is outside its level, a filter unknown, or vectors are missing; nothing is
-                added then.
+            ValueError: If a code is outside its level, a filter unknown or of another shape, or vectors are
+                missing; nothing is added then.
         """
-        sids, passes = np.asarray(sids), passes or {}
+        sids = np.asarray(sids)
+        passes = {name: np.asarray(one) for name, one in (passes or {}).items()}
         if sids.ndim != 2 or sids.dtype.kind != "i":
             raise ValueError(f"sids are {sids.dtype} of the shape {sids.shape}; they must be (n, L) integers.")
         for name, one in passes.items():
@@ -174,6 +185,8 @@ class GeneratorRecommender:
                     f"passes[{name!r}] has the shape {one.shape} and type {one.dtype}; it must be a bool for "
                     f"each of the {len(sids)} new products."
                 )
+        for name in self.filters:
+            filter_mask(self.filters, name, self.num_items)
         content = None
         if self._head is not None and self._head.read is not None:
             if vectors is None or len(vectors) != len(sids):
@@ -218,35 +231,43 @@ class GeneratorRecommender:
         self._shown = SearchTrie.of(self.trie, self.device)
         self._catalog: tuple[TriePrior, Tensor, Tensor | float] | None = None
 
-    def withdraw(self, item_index: np.ndarray) -> None:
+    def withdraw(self, item_index: np.ndarray | Sequence[int]) -> None:
         """Takes products out of every answer; histories may go on naming them.
 
         Raises:
             ValueError: If one is unknown or withdrawn already; nothing is taken away then.
         """
-        self._check_known(item_index)
-        self.trie.withdraw(item_index, self._sids[item_index])
+        items = self._known(item_index)
+        self.trie.withdraw(items, self._sids[items])
         self._show()
 
-    def restore(self, item_index: np.ndarray) -> None:
+    def restore(self, item_index: np.ndarray | Sequence[int]) -> None:
         """Brings withdrawn products back, under their SIDs.
 
         Raises:
             ValueError: If one is unknown or was not withdrawn; nothing is brought back then.
         """
-        self._check_known(item_index)
-        self.trie.insert(item_index, self._sids[item_index])
+        items = self._known(item_index)
+        self.trie.insert(items, self._sids[items])
         self._show()
 
-    def _check_known(self, item_index: np.ndarray) -> None:
-        if len(item_index) and not 0 <= item_index.min() <= item_index.max() < self.num_items:
-            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {item_index.tolist()[:5]}.")
+    def _known(self, item_index: np.ndarray | Sequence[int]) -> np.ndarray:
+        """(n,) int64 of items that there are."""
+        items = np.asarray(item_index)
+        if items.ndim != 1 or (len(items) and items.dtype.kind not in "iu"):
+            raise ValueError(
+                f"item_index is {items.dtype} of the shape {items.shape}; it must be (n,) integers."
+            )
+        if len(items) and not 0 <= items.min() <= items.max() < self.num_items:
+            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {items.tolist()[:5]}.")
+        return items.astype(np.int64)
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """Answers each request with its k best items; `exact` where the beam search can prove them.
 
         Raises:
-            ValueError: If k < 1, an item_index is out of range, a filter unknown or of the wrong shape.
+            ValueError: If k < 1, an item_index is out of range, a filter unknown or of the wrong shape, or a
+                score is NaN.
         """
         check_request(self, requests, k)
         names, of_user = requests.by_filter()
@@ -307,6 +328,7 @@ class GeneratorRecommender:
             self._prior(states, attention_mask, vectors),
         )
         leaf, score = beams.leaf.cpu().numpy(), beams.score.cpu().numpy()
+        check_scores(score)
         found, scores = _items_of_leaves(self.trie, leaf, score, masks, of_user, excluded, k)
         pruned = beams.pruned.cpu().numpy()
         return found, scores, np.isneginf(pruned) | (scores[:, -1] > pruned)
@@ -430,6 +452,21 @@ class GeneratorRecommender:
         return known.now
 
 
+def check_codebooks(config: Any, table: SidTable) -> None:
+    """Raises ValueError where a model's configuration names other codebooks or level sizes than a table's."""
+    sizes, books = getattr(config, "level_sizes", None), getattr(config, "codebook_fingerprint", None)
+    if sizes is not None and tuple(sizes) != table.level_sizes:
+        raise ValueError(
+            f"the generator has level_sizes {tuple(sizes)}, the SID table {table.level_sizes}: give the table "
+            "that the model was trained on."
+        )
+    if books is not None and books != table.codebook_fingerprint:
+        raise ValueError(
+            f"the generator was trained on codebooks {books}, the SID table is of codebooks "
+            f"{table.codebook_fingerprint}: give the table that the model was trained on."
+        )
+
+
 def _decoder_of(
     model: T5ForConditionalGeneration, dtype: torch.dtype
 ) -> tuple[T5Decoder | Renumbered, Callable[..., Beams]]:
@@ -504,10 +541,11 @@ def load_generator(
         appended_texts: Their texts, as `catalog.embeddings.item_texts` gives them.
 
     Raises:
-        ValueError: If something is missing, or generator and SIDs are of different codebooks.
+        ValueError: If something is missing or cut off, or generator and SIDs are of different codebooks.
     """
     from pressmark.catalog.items import read_catalog
 
+    check_weights(run / "generator")
     own = read_catalog(run / "data" / "items.parquet")
     item_id = own.item_id if item_id is None else item_id
     table = read_sids(run / "tokenizer" / "sids.parquet", item_id)

@@ -10,7 +10,7 @@ import torch
 
 from pressmark.baselines.dense import recommend_by_scores
 from pressmark.catalog.items import Catalog
-from pressmark.files import file_hash, read_json
+from pressmark.files import check_weights, file_hash, read_json
 from pressmark.hybrid.experts import Experts, nearest_that_sell
 from pressmark.hybrid.fusion import Fusion, from_json, hidden_items
 from pressmark.interactions.histories import Histories
@@ -115,7 +115,7 @@ def load_hybrid(
         without_generator: Take the weights that were fitted to dual tower and words alone.
 
     Raises:
-        ValueError: If it has not been fitted, or its generator or tower has been trained again since.
+        ValueError: If it is not fitted, or its generator or tower is missing, cut off or trained again since.
     """
     path = run / "hybrid" / "config.json"
     if not path.is_file():
@@ -139,5 +139,13 @@ def _again(run: Path) -> str:
 
 
 def parts_of(run: Path) -> dict[str, str]:
-    """Hashes of the weights that a hybrid is made of."""
-    return {name: file_hash(run / name / "model.safetensors") for name in ("generator", "dual_tower")}
+    """Hashes of the weights that a hybrid is made of.
+
+    Raises:
+        ValueError: If some are missing or cut off.
+    """
+    found = {}
+    for name in ("generator", "dual_tower"):
+        check_weights(run / name, "model.safetensors")
+        found[name] = file_hash(run / name / "model.safetensors")
+    return found

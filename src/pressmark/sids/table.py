@@ -141,8 +141,10 @@ def read_register(path: str | Path) -> Register:
     """Reads all rows of `sids.parquet`. A file without `since` and `status` is one that training left.
 
     Raises:
-        ValueError: If the file lacks its metadata or columns, or names an item twice.
+        ValueError: If the file is missing, lacks its metadata or columns, or names an item twice.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is missing: run train_tokenizer first.")
     data = files.read_parquet(path)
     metadata = {key.decode(): value.decode() for key, value in (data.schema.metadata or {}).items()}
     missing = {"level_sizes", "codebook_fingerprint", "version"} - metadata.keys()
@@ -182,8 +184,8 @@ def read_sids(path: str | Path, item_id: Sequence[str] | np.ndarray) -> SidTable
         item_id: N strings of the catalog, row = item_index.
 
     Raises:
-        ValueError: If the file lacks its metadata or columns, names an item twice, lacks an item of the
-            catalog, or was trained on one that the catalog does not have.
+        ValueError: If the file is missing, lacks its metadata or columns, names an item twice, lacks an item of
+            the catalog, or was trained on one that the catalog does not have.
     """
     register = read_register(path)
     row_of = {one: row for row, one in enumerate(register.item_id)}
