@@ -88,7 +88,7 @@ class Content:
         names: np.ndarray | None = None,
     ) -> None:
         self.vectors, self.folds, self.reads_names = vectors, folds, names is not None
-        self._told = vectors.any(axis=1)
+        self._told = np.asarray(vectors.any(axis=1))
         teachers = [folds.teachers(k) for k in folds.each()]
         counts = [np.bincount(folds.label[rows], minlength=num_leaves) for rows in teachers]
         self._priors = np.log([_shares(count) for count in counts])
