@@ -109,6 +109,24 @@ def test_no_category_and_one(patient: Patient, category: tuple[tuple[str, ...], 
     assert words in text_of([label_run("r", bare)], [0], 3)
 
 
+def test_no_cousin_says_why(patient: Patient) -> None:
+    own, other = (("Shop", "Milk"),), (("Shop", "Pets"),)
+    of_code = np.flatnonzero(patient.table.sids[:, 0] == patient.table.sids[0, 0])
+    assert len(of_code) > 2
+
+    def shown(of: dict[int, tuple]) -> str:
+        category = [other] * len(patient.catalog)
+        for item in of_code:
+            category[item] = of.get(int(item), ())
+        text = text_of([label_run("r", with_catalog(patient, category=tuple(category)))], [0], 500)
+        return " ".join(text.split("cousins in other categories")[1].split())
+
+    first = int(of_code[1])
+    assert "no other product with its first code has a category" in shown({0: own})
+    assert "with its first code that have a category are of its own kind" in shown({0: own, first: own})
+    assert "with its first code are of its own kind" in shown({int(item): own for item in of_code})
+
+
 def test_items_without_text(patient: Patient) -> None:
     vectors = patient.vectors.copy()
     vectors[0] = 0

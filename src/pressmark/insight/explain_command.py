@@ -159,7 +159,12 @@ def _no_cousins(run: LabelledRun, one: Explanation) -> str:
         return "the catalog has one category"
     if taxonomy.path_length[one.item, 0] == 0:
         return "the product has no category"
-    return "none but those above: all others with its first code are of its own kind"
+    leaf = taxonomy.item_leaf[run.prefixes.items(int(run.prefixes.of_item[one.item, 1])), 0]
+    if (leaf >= 0).sum() == 1:
+        return "no other product with its first code has a category"
+    return "none but those above: all others with its first code " + (
+        "are of its own kind" if (leaf >= 0).all() else "that have a category are of its own kind"
+    )
 
 
 def _list(

@@ -17,6 +17,7 @@ import yaml
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.cli import main
 from pressmark.files import read_parquet
+from pressmark.insight.categories import assemble, page
 from pressmark.insight.categories.predict_command import read_leaves
 from pressmark.interactions.split_files import read_split, write_split
 
@@ -113,17 +114,27 @@ def test_the_page_survives_what_titles_hold(run: Path, tmp_path: Path) -> None:
     assert "</script><b>" in page_data(out.with_suffix(".html"))["tabs"][0]["rows"][0]["title"]
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is embedded: what cannot be used is found before."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("embedded before the options and the catalog were looked at")
+
+    monkeypatch.setattr(assemble, "content_of", never)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kind,subject,object\ncategory,a,b\n", "row 2 has no 'decision'"),
+        ("kind,subject,object\ncategory,a,b\n", "its first line does not name 'decision'"),
         ("kind,subject,object,decision\ncategory,a,b,maybe\n", "decision is 'maybe'"),
         ("kind,subject,object,decision\nother,a,b,accepted\n", "kind is 'other'"),
         ("kind,subject,object,decision\ncategory,a,b,accepted\n", "holds none of its 1 products, such as 'a'"),
     ],
 )
 def test_reviews_that_cannot_be_used(
-    text: str, said: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, said: str, run: Path, tmp_path: Path, at_once: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "r.csv").write_text(text)
     shown = fails(
@@ -133,7 +144,7 @@ def test_reviews_that_cannot_be_used(
     assert not (tmp_path / "a.parquet").exists()
 
 
-def test_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input(run: Path, tmp_path: Path, at_once: None, capsys: pytest.CaptureFixture[str]) -> None:
     num, out = len(catalog_of(run)), tmp_path / "a.parquet"
     assert "config.yaml is missing" in fails(capsys, "audit", "--run", tmp_path, "--out", out)
     assert "must lie in 0..1" in fails(capsys, "audit", "--run", run, "--out", out, "--confidence", "2")
@@ -144,13 +155,92 @@ def test_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for command in ("audit", "categorize"):
         assert "no product of the run has a category" in fails(capsys, command, "--run", bare, "--out", out)
     one = changed(run, tmp_path / "one", category=((("Food", "Milk"),),) * num)
-    assert "stand in one category, 'Food > Milk'" in fails(capsys, "audit", "--run", one, "--out", out)
+    for command in ("audit", "categorize"):
+        assert "stand in one category, 'Food > Milk': there is no other to tell it from" in fails(
+            capsys, command, "--run", one, "--out", out
+        )
+    (tmp_path / "file").write_text("")
+    for command in ("audit", "categorize"):
+        shown = fails(capsys, command, "--run", run, "--out", tmp_path / "file" / "a.parquet")
+        assert "its folder cannot be made" in shown
+
+
+def test_every_product_has_a_category(
+    run: Path, tmp_path: Path, at_once: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    category = tuple(one or (("Pets",),) for one in catalog_of(run).category)
+    copy = changed(run, tmp_path, category=category)
+    main(["categorize", "--run", str(copy), "--out", str(tmp_path / "c.parquet")])
+    assert "every product has a category" in capsys.readouterr().out
+    assert read_parquet(tmp_path / "c.parquet").column_names[0] == "item_id"
+
+
+def test_nothing_to_judge_by(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    num, out = len(catalog_of(run)), tmp_path / "a.parquet"
     empty = np.full(num, "", object)
     mute = changed(run, tmp_path / "mute", title=empty, brand=empty, text={"description": empty})
     assert "no product of the run has any text" in fails(capsys, "audit", "--run", mute, "--out", out)
     assert "no such file" in fails(
         capsys, "categorize", "--run", run, "--out", out, "--leaves", tmp_path / "no"
     )
+
+
+def test_products_without_text_are_left_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = catalog_of(run)
+    mute = np.flatnonzero([bool(one) for one in catalog.category])[::8]
+    columns = {"title": catalog.title, "brand": catalog.brand, **catalog.text}
+    blank = {name: np.where(np.isin(np.arange(len(catalog)), mute), "", one) for name, one in columns.items()}
+    category = tuple(() if at in mute[::2] else one for at, one in enumerate(catalog.category))
+    title, brand = blank.pop("title"), blank.pop("brand")
+    copy = changed(run, tmp_path, title=title, brand=brand, text=blank, category=category)
+    out, ids = tmp_path / "a.parquet", set(catalog.item_id[mute])
+    main(["audit", "--run", str(copy), "--out", str(out), "--confidence", "0", "--cosine", "0"])
+    assert f"{len(mute)} products without any text: only what is bought together" in capsys.readouterr().out
+    rows = [row for row in read_parquet(out).to_pylist() if row["item_id"] in ids]
+    assert len(rows) == len(mute[1::2])
+    assert all(row["confidence"] < 0.5 and not row["neighbours"] and not row["prefix"] for row in rows)
+    page = page_data(out.with_suffix(".html"))["tabs"][0]["rows"]
+    assert all(not row["evidence"] for row in page if row["key"][1] in ids)
+    twins = read_parquet(out.with_suffix(".duplicates.parquet")).to_pylist()
+    assert ids.isdisjoint({row[name] for row in twins for name in ("item_id", "other_id")})
+
+    main(["categorize", "--run", str(copy), "--out", str(out)])
+    rows = [row for row in read_parquet(out).to_pylist() if row["item_id"] in ids]
+    assert len(rows) == len(mute[::2])
+    assert all(not row["sure"] for row in rows)
+
+
+def test_a_page_says_that_it_is_cut(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST_ROWS", 3)
+    out = tmp_path / "a.parquet"
+    main(["audit", "--run", str(run), "--out", str(out), "--confidence", "0"])
+    first = page_data(out.with_suffix(".html"))["tabs"][0]
+    assert (len(first["rows"]), first["num"]) == (3, read_parquet(out).num_rows)
+
+
+def test_a_pair_is_one_finding_in_whatever_order_its_products_stand(run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run, tmp_path / "run"))
+    items = pl.read_parquet(run / "data" / "items.parquet").head(2)
+    old = items["item_id"].to_list()
+    items.with_columns(pl.format("A-{}", "item_id").alias("item_id")).write_parquet(tmp_path / "new.parquet")
+    main(["tokenize", "--run", str(run), "--items", str(tmp_path / "new.parquet"), "--append"])
+    out, review = tmp_path / "a.parquet", tmp_path / "r.csv"
+
+    def pairs(*more: str) -> set[tuple[str, str]]:
+        main(["audit", "--run", str(run), "--out", str(out), "--cosine", ".99", *more])
+        rows = page_data(out.with_suffix(".html"))["tabs"][1]["rows"]
+        for row in rows:  # titles and ids of a row go together
+            assert row["item_id"].split()[0] in row["key"]
+        return {tuple(row["key"][1:]) for row in rows}
+
+    shown = pairs()
+    assert {(f"A-{one}", one) for one in old} <= shown  # appended, and so behind, but first by name
+    for first, second in (("A-{}", "{}"), ("{}", "A-{}")):
+        rows = [f"duplicate,{first.format(one)},{second.format(one)},rejected\n" for one in old]
+        review.write_text("kind,subject,object,decision\n" + "".join(rows))
+        assert pairs("--review", str(review)) == shown - {(f"A-{one}", one) for one in old}
 
 
 def with_vectors(run: Path, **settings: object) -> None:
@@ -208,6 +298,8 @@ def test_categorize(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "products without a category:" in shown
     assert f"mind: 1 paths of --leaves hold products already, first {known!r}" in shown
+    few = "mind: the 1 empty categories are hardly ever suggested: too few others hold products" in shown
+    assert few == (len({paths[0] for paths in category if paths}) < 15)
     rows = {row["item_id"]: row for row in read_parquet(out).to_pylist()}
     assert set(rows) == {catalog.item_id[at] for at, one in enumerate(category) if not one}
     right = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from pressmark.catalog.items import Catalog
-from pressmark.insight.categories.leaves import leaves_of
+from pressmark.insight.categories.leaves import Leaves, leaves_of
 
 MILK, BUTTER, CANDY, DAIRY = (
     ("Shop", "Dairy", "Milk"),
@@ -60,6 +62,38 @@ def test_labels_move_and_never_stay() -> None:
     of_dairy = np.isin(label, dairy)
     assert np.isin(leaves.moved_to_sibling(label, rng)[of_dairy], dairy).all()
     assert not np.isin(leaves.moved_anywhere(label, rng)[of_dairy], dairy).all()
+
+
+def slow_family(leaves: Leaves) -> list[list[int]]:
+    """Outwards from each leaf, ancestor by ancestor."""
+    found = []
+    for leaf, path in enumerate(leaves.paths):
+        first, last = leaf, leaf + 1
+        for depth in range(len(path) - 1, -1, -1):
+            while first and leaves.paths[first - 1][:depth] == path[:depth]:
+                first -= 1
+            while last < len(leaves) and leaves.paths[last][:depth] == path[:depth]:
+                last += 1
+            if last - first > 1:
+                break
+        found.append([first, last])
+    return found
+
+
+def test_families_are_those_of_the_slow_way() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        paths = sorted({tuple(map(str, rng.integers(0, 3, rng.integers(1, 5)))) for _ in range(seed + 1)})
+        leaves = Leaves((), tuple(paths), np.arange(len(paths)), (frozenset(),) * len(paths))
+        assert leaves.family.tolist() == slow_family(leaves)
+
+
+def test_a_flat_tree_is_no_slower() -> None:
+    num = 20_000
+    leaves = Leaves((), tuple((f"{one:05}",) for one in range(num)), np.arange(num), (frozenset(),) * num)
+    start = time.process_time()
+    assert (leaves.family == [0, num]).all()
+    assert time.process_time() - start < 2
 
 
 def test_more_leaves_hold_nobody() -> None:

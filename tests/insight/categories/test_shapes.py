@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pressmark.insight.categories.duplicates import duplicates
+from pressmark.insight.categories.duplicates import MOST_PAIRS, duplicates
 from pressmark.insight.categories.leaves import Leaves
 from pressmark.insight.categories.shapes import shapes
 
@@ -29,3 +29,28 @@ def test_duplicates_stay_within_a_cell() -> None:
     assert [(one.first, one.second, one.sid) for one in found] == [(0, 1, (0, 0))]
     assert abs(found[0].cosine - 0.96) < 1e-6
     assert not duplicates(codes, vectors, 0.97)
+    # A product without content is nobody's duplicate, however little is asked.
+    assert all({one.first, one.second}.isdisjoint({4, 5}) for one in duplicates(codes, vectors, 0.0))
+
+
+def test_of_equal_products_the_first_stands_for_all() -> None:
+    vectors = np.zeros((3000, 4), np.float32)
+    vectors[:, 0] = 1
+    vectors[[5, 9]] = [0.96, 0.28, 0, 0]
+    found = duplicates(np.zeros((3000, 2), np.int64), vectors, 0.95)
+    assert len(found) == 2999
+    assert {(one.first, one.second) for one in found if one.cosine == 1.0} == {
+        *((0, item) for item in range(1, 3000) if item not in (5, 9)),
+        (5, 9),
+    }
+    assert [(one.first, one.second) for one in found if one.cosine < 1.0] == [(0, 5)]
+
+
+def test_a_product_brings_a_bounded_number_of_pairs() -> None:
+    vectors = np.stack([np.full(300, 1.0), np.linspace(0, 0.1, 300)], axis=1)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = duplicates(np.zeros((300, 1), np.int64), vectors, 0.95)
+    brought = np.bincount([one.first for one in found], minlength=300)
+    assert brought.max() == MOST_PAIRS
+    assert brought.sum() == 280 * MOST_PAIRS + MOST_PAIRS * (MOST_PAIRS - 1) // 2
+    assert {one.second for one in found if one.first == 0} == set(range(1, MOST_PAIRS + 1))  # the closest

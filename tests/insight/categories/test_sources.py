@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pressmark.insight.categories import sources
+from pressmark.insight.categories.assemble import plain_codes
 from pressmark.insight.categories.folds import Folds, make_folds
 from pressmark.insight.categories.neighbours import Neighbours, bought_together, nearest
 from pressmark.insight.categories.pool import fit_pool
@@ -36,7 +37,9 @@ def build(name: str, vectors: np.ndarray, folds: Folds) -> sources.Source:
         "neighbours": lambda: sources.Votes(
             "neighbours", near, sources.nearness_votes(near.weight), folds.label, LEAVES
         ),
-        "codes": lambda: sources.Codes(vectors.argmax(axis=1)[:, None], folds.label, LEAVES),
+        "codes": lambda: sources.Codes(
+            vectors.argmax(axis=1)[:, None], folds.label, LEAVES, vectors.any(axis=1)
+        ),
         "names": lambda: sources.Names(vectors, np.eye(LEAVES, 8, dtype=np.float32)),
     }
     return kinds[name]()
@@ -88,10 +91,46 @@ def test_votes_by_hand() -> None:
 
 def test_codes_by_hand() -> None:
     codes = np.array([[0], [0], [0], [1]])
-    found = np.exp(sources.Codes(codes, np.array([0, 0, 1, 1]), 2)(np.array([0, 3])))
+    found = np.exp(sources.Codes(codes, np.array([0, 0, 1, 1]), 2, np.ones(4, bool))(np.array([0, 3])))
     share = np.array([0.5, 0.5])
     assert found[0] == pytest.approx((np.array([1.0, 1.0]) + share) / 3, rel=1e-5)
     assert found[1] == pytest.approx(share, rel=1e-5)  # alone with its code
+
+
+def test_a_product_without_content_hears_how_common_the_leaves_are_and_teaches_nothing(
+    shop: dict[str, np.ndarray],
+) -> None:
+    vectors, label = shop["vectors"].copy(), shop["label"].copy()
+    mute = np.arange(0, NUM, 6)  # all of leaf 0
+    vectors[mute] = 0
+    told = vectors.any(axis=1)
+    folds = make_folds(label, 0)
+    found = sources.Content(vectors, folds, LEAVES)(np.arange(NUM))
+    for item in mute:
+        count = np.bincount(label[folds.teachers(folds.fold[item])], minlength=LEAVES) + 0.5
+        assert np.exp(found[item]) == pytest.approx(count / count.sum(), rel=1e-5)
+    # But for how common the leaves are, the others hear what they would hear without them.
+    without = Folds(np.where(told, label, -1), folds.fold, folds.num_folds)
+    alone = sources.Content(vectors, without, LEAVES)(np.arange(NUM))
+    for item in np.flatnonzero(told)[:20]:
+        fair = []
+        for shares, own in ((found, folds), (alone, without)):
+            count = np.bincount(own.label[own.teachers(folds.fold[item])], minlength=LEAVES) + 0.5
+            fair.append(log_softmax(shares[item] - np.log(count)))
+        kept = np.minimum(found[item], alone[item]) > sources.FLOOR
+        assert fair[0][kept] == pytest.approx(fair[1][kept], abs=1e-3)
+
+    codes = np.where(told, vectors.argmax(axis=1), 7)[:, None]
+    found = np.exp(sources.Codes(codes, label, LEAVES, told)(np.arange(NUM)))
+    assert found[mute] == pytest.approx(np.full((len(mute), LEAVES), 1 / LEAVES), abs=1e-6)
+    assert found[told].argmax(axis=1).tolist() == label[told].tolist()
+    assert plain_codes(np.eye(1, 3, dtype=np.float32), 0).tolist() == [[0, 0, 0]]
+
+
+def test_products_without_content_alone_have_labels(shop: dict[str, np.ndarray]) -> None:
+    vectors = np.zeros_like(shop["vectors"])
+    found = sources.Content(vectors, make_folds(shop["label"], 0), LEAVES)(np.arange(NUM))
+    assert np.exp(found).sum(axis=1) == pytest.approx(np.ones(NUM), rel=1e-5)
 
 
 def test_nearest_is_the_whole_matrix_by_blocks(

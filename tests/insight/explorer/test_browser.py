@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,6 +208,58 @@ def test_the_tree_and_the_table_by_keyboard(visit: Visit) -> None:
     visit.sees("#details h3", [page.locator("#row-2 .title").evaluate("(one) => one.firstChild.textContent")])
     page.keyboard.press("End")
     page.wait_for_selector("#row-239.active")
+
+
+TAB_STOP = "[...document.querySelectorAll('#tree li')].filter((one) => one.tabIndex === 0)"
+
+
+def test_a_search_leaves_the_tree_in_reach_of_tab(visit: Visit) -> None:
+    page = visit.page
+    page.locator("#tree > li").first.focus()
+    last = page.locator("#tree > li[data-prefix]").last.get_attribute("data-prefix")
+    word = page.evaluate(f"titleOf(store.prefixes.start[{last}]).split(' ')[0]")
+    for query in (word, "creme evil", word):
+        page.fill("#search", query)
+        visit.says(f"{TAB_STOP}.length", 1)
+        visit.says(f"{TAB_STOP}[0].offsetParent !== null")
+        visit.says("document.activeElement.id", "search")  # nobody took it away
+
+
+def test_more_of_a_shelf_keeps_the_focus(browser: Any, address: str, tmp_path: Path) -> None:
+    html = Path(address.removeprefix("file://")).read_text("utf-8")
+    assert "const CHUNK = 200" in html
+    (tmp_path / "few.html").write_text(html.replace("const CHUNK = 200", "const CHUNK = 3"), "utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "few.html").as_uri())
+    page.wait_for_selector("body[data-ready]")
+    for shown in (3, 6):
+        page.locator("#tree > li").nth(shown).focus()
+        page.evaluate(f"focusOn(document.querySelectorAll('#tree > li')[{shown}])")
+        page.keyboard.press("Enter")
+        focused = "[...document.querySelectorAll('#tree > li')].indexOf(document.activeElement)"
+        page.wait_for_function(f"document.querySelectorAll('#tree > li').length > {shown + 1}")
+        assert page.evaluate(focused) == shown
+        assert page.evaluate(f"{TAB_STOP}.length") == 1
+    page.close()
+
+
+def test_back_and_links_are_of_one_shelf(visit: Visit) -> None:
+    page = visit.page
+    page.click("#tab-map")
+    visit.until(lambda: page.locator("#products").is_hidden(), True)
+    page.go_back()
+    visit.until(lambda: page.locator("#products").is_visible(), True)
+    page.click("#tree > li:first-child > .node .name")
+    visit.says("state.prefix >= 0")
+    page.click(".row[data-at] .title")
+    visit.says("location.hash.includes('&shelf=')")
+    visit.says("state.prefix >= 0")
+    page.locator("#details .list a").first.click()
+    visit.says("state.prefix", -1)
+    visit.sees("#count", ["240 products"])
+    page.go_back()
+    visit.says("state.prefix >= 0")
+    visit.until(lambda: page.locator(".chip").count(), 1)
 
 
 def test_sorting(visit: Visit) -> None:

@@ -13,6 +13,8 @@ def test_round_trip_and_what_people_write(tmp_path: Path) -> None:
     assert read_terms(path) == ["nail polish", "cr\u00e8me"]
     path.write_text("\ufeff# mine\n\n  Stir-Fry Sauce  \nshampoo\r\n", "utf-8")
     assert read_terms(path) == ["stir fry sauce", "shampoo"]
+    path.write_text("Salt  &  Pepper\nM.A.C Lip-Stick!\n", "utf-8")
+    assert read_terms(path) == ["salt & pepper", "m.a.c lip stick"]
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,7 @@ def test_round_trip_and_what_people_write(tmp_path: Path) -> None:
         ("", r"terms.txt: no term in it. Write one a line"),
         ("# only a comment\n\n", r"no term in it"),
         ("shampoo\n# x\nSham-poo\nSHAMPOO\n", r"line 4: 'shampoo' stands in line 1 already"),
+        ("salt&pepper\nSalt & Pepper\n", r"line 2: 'salt&pepper' stands in line 1 already"),
         ("shampoo\n---\n", r"line 2: '---' has no word"),
     ],
 )

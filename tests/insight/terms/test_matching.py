@@ -6,6 +6,7 @@ from pressmark.insight.terms.examples import mask_titles
 from pressmark.insight.terms.matching import Match, Matcher, masked
 
 TERMS = ["polish", "nail polish", "nail polish remover", "shampoo"]
+SIGNS = ["Salt & Pepper", "M.A.C lipstick", "salt"]
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,20 @@ TERMS = ["polish", "nail polish", "nail polish remover", "shampoo"]
 )
 def test_the_longest_term_counts(title: str, found: list[int]) -> None:
     assert [one.term for one in Matcher(TERMS).find(title)] == found
+
+
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        ("Salt&Pepper Grinder", [0]),
+        ("Acme salt  &  pepper", [0]),
+        ("Salt, Pepper", [2]),
+        ("New: M.A.C Lipstick, Red", [1]),
+        ("MAC Lipstick", []),
+    ],
+)
+def test_signs_within_a_term_stand_in_the_title_too(title: str, found: list[int]) -> None:
+    assert [one.term for one in Matcher(SIGNS).find(title)] == found
 
 
 def test_masking_takes_the_words_themselves() -> None:

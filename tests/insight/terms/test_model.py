@@ -58,8 +58,13 @@ def test_the_same_again_and_from_disk(tmp_path: Path) -> None:
     titles = ["Acme oat", "unknown words", ""]
     chances = one.predict(titles, encode(titles))
     assert np.array_equal(chances, other.predict(titles, encode(titles)))
-    one.save(tmp_path, {"fingerprint": "x"})
-    assert np.array_equal(chances, load_model(tmp_path).predict(titles, encode(titles)))
+    assert load_model(tmp_path, "x") is None
+    one.save(tmp_path, "x")
+    kept = load_model(tmp_path, "x")
+    assert kept is not None
+    assert kept.terms == TERMS
+    assert np.array_equal(chances, kept.predict(titles, encode(titles)))
+    assert load_model(tmp_path, "y") is None
 
 
 def test_each_half_works_alone() -> None:

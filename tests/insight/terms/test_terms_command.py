@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from pressmark import files
 from pressmark.cli import main
 from pressmark.insight.terms.file import read_terms
 
@@ -68,6 +71,47 @@ def test_a_title_without_a_word_is_about_nothing(
     at = shown.index("")
     assert shown[at : at + 3] == ["", " -!", "Acme"]
     assert shown[at + 3].startswith("  ")
+
+
+def test_a_killed_or_second_command_leaves_no_other_vocabulary_s_model(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mined = tmp_path / "mined.txt"
+    main(["terms", "--run", str(run), "--out", str(mined), "--min-titles", "3"])
+    words = read_terms(mined)
+    for name, terms in (("a", words), ("b", words[:-1]), ("c", words[::-1])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(terms), "utf-8")
+
+    def ask(name: str) -> str:
+        given = ["--vocabulary", str(tmp_path / f"{name}.txt"), "--encoder", "words", "--least", "0"]
+        capsys.readouterr()
+        main(["terms", "--run", str(run), *given, "Organic fresh thing"])
+        return capsys.readouterr().out.split("Organic fresh thing")[1]
+
+    right, written = ask("a"), []
+    keep = files.replacing
+
+    @contextmanager
+    def killed(path: Path) -> Iterator[Path]:
+        """A kill before the second file, or right after the only one."""
+        if written:
+            raise KeyboardInterrupt
+        with keep(path) as partial:
+            yield partial
+        written.append(path)
+
+    for name in ("b", "c"):
+        written.clear()
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt, SystemExit):
+            patch.setattr(files, "replacing", killed)
+            ask(name)
+        assert ask("a") == right
+    with files.holding(run / "terms", "pressmark terms") as take:
+        take(False)
+        assert ask("a") == right  # what is kept is read without waiting
+        with pytest.raises(SystemExit):
+            ask("b")
+    assert "another `pressmark terms` is at work on it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,10 @@ import numpy as np
 
 from pressmark.catalog.embeddings import Config, read_vectors, vectors_cache
 from pressmark.catalog.items import Catalog
-from pressmark.catalog.paths import CategoryPath
 from pressmark.insight.categories import sources
 from pressmark.insight.categories.content import Content, content_of
-from pressmark.insight.categories.folds import Folds, make_folds
-from pressmark.insight.categories.leaves import SEPARATOR, Leaves, leaves_of
+from pressmark.insight.categories.folds import Folds
+from pressmark.insight.categories.leaves import SEPARATOR, Leaves
 from pressmark.insight.categories.neighbours import Neighbours, bought_together, nearest
 from pressmark.insight.categories.pool import Pool, fit_pool
 from pressmark.interactions.histories import Histories
@@ -66,14 +65,32 @@ def check_options(options: argparse.Namespace) -> None:
     """Those of `add_options` and --confidence.
 
     Raises:
-        ValueError: Where one cannot be used.
+        ValueError: Where one cannot be used, or the folder of --out cannot be made.
     """
-    if options.out.suffix != ".parquet":
+    if options.out.suffix != ".parquet" or options.out.is_dir():
         raise ValueError(f"--out {options.out}: name a file that ends in .parquet.")
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {options.out}: its folder cannot be made ({error}).") from error
+    if not os.access(options.out.parent, os.W_OK):
+        raise ValueError(f"--out {options.out}: its folder cannot be written to.")
     if not 0 <= options.confidence <= 1:
         raise ValueError(f"--confidence is {options.confidence}; it must lie in 0..1.")
     if options.seed < 0:
         raise ValueError(f"--seed is {options.seed}; it must be 0 or more.")
+
+
+def read_listed(run: Path) -> tuple[Living, Catalog]:
+    """All products that a prepared run ever had, and those that it lists today.
+
+    Raises:
+        ValueError: If the run is not prepared.
+    """
+    if not (run / "data" / "items.parquet").is_file():
+        raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark prepare` first.")
+    living = read_living(run)
+    return living, living.catalog.take(np.flatnonzero(living.listed))
 
 
 def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> Shop:
@@ -88,16 +105,14 @@ def read_shop(run: Path, config: Config, trust: bool = False, seed: int = 0) -> 
     Raises:
         ValueError: If the run is not prepared, or there is nothing to judge by.
     """
-    if not (run / "data" / "items.parquet").is_file():
-        raise ValueError(f"{run}: not a run folder (no data/items.parquet). Run `pressmark prepare` first.")
-    living = read_living(run)
+    living, catalog = read_listed(run)
     rows = np.flatnonzero(living.listed)
     own = all_vectors(run, living) if trust else None
     content = content_of(living, rows, config, vectors_cache(run), own)
     near = nearest(content.vectors, NUM_NEIGHBOURS)
     codes = plain_codes(content.vectors, seed)
     train = read_split(run / "data", living.own).train
-    return Shop(living, rows, living.catalog.take(rows), content, near, codes, _together(train, rows))
+    return Shop(living, rows, catalog, content, near, codes, _together(train, rows))
 
 
 def all_vectors(run: Path, living: Living) -> np.ndarray:
@@ -106,10 +121,14 @@ def all_vectors(run: Path, living: Living) -> np.ndarray:
 
 
 def plain_codes(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """(N, L) int64 codes of residual k-means over (N, D) float32 vectors, about 8 products a first code."""
-    size = max(2, min(MOST_CODES, len(vectors) // ITEMS_A_CODE, len(vectors)))
+    """(N, L) int64 codes of residual k-means over (N, D) float32 vectors, about 8 products a first code.
+
+    Vectors of zeros, of which there must be others too, get codes that mean nothing.
+    """
+    told = vectors[vectors.any(axis=1)]
+    size = min(len(told), max(2, min(MOST_CODES, len(told) // ITEMS_A_CODE)))
     model = RQKMeans(RQKMeansConfig(vectors.shape[1], (size,) * NUM_LEVELS))
-    model.fit(vectors, "shared", seed)
+    model.fit(told, "shared", seed)
     return model.encode(vectors)
 
 
@@ -123,12 +142,6 @@ def _together(train: Histories, rows: np.ndarray) -> Neighbours | None:
         return None
     found = bought_together(values[kept], train.row_of_value()[kept], len(rows), NUM_NEIGHBOURS)
     return found if (found.item_index >= 0).any() else None
-
-
-def labelled(shop: Shop, seed: int, more: Sequence[CategoryPath] = ()) -> tuple[Leaves, Folds]:
-    """The catalog's labels, as leaves and folds; `more` are paths that hold no product yet."""
-    leaves = leaves_of(shop.catalog, more)
-    return leaves, make_folds(leaves.label, seed)
 
 
 def pool_of(shop: Shop, leaves: Leaves, folds: Folds, seed: int) -> Pool:
@@ -147,7 +160,7 @@ def sources_of(shop: Shop, leaves: Leaves, folds: Folds) -> list[sources.Source]
         sources.Content(shop.content.vectors, folds, num, names),
         sources.Words(shop.content.texts, whole, folds),
         sources.Votes("neighbours", shop.near, votes, label, num),
-        sources.Codes(shop.codes, label, num),
+        sources.Codes(shop.codes, label, num, shop.content.told),
     ]
     if shop.together is not None:
         strength = sources.relative_votes(shop.together.weight)

@@ -18,13 +18,14 @@ from pressmark.insight.categories.assemble import (
     add_options,
     all_vectors,
     check_options,
-    labelled,
     pool_of,
+    read_listed,
     read_shop,
 )
 from pressmark.insight.categories.duplicates import Duplicate, duplicates
 from pressmark.insight.categories.findings import Finding, findings, write_findings
-from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.folds import make_folds
+from pressmark.insight.categories.leaves import Leaves, leaves_of
 from pressmark.insight.categories.review import NOTHING, Review, read_review
 from pressmark.insight.categories.shapes import Shape, shapes
 from pressmark.insight.categories.suspicion import judge
@@ -48,9 +49,11 @@ def audit(arguments: Sequence[str], vectors: Config) -> None:
     check_options(options)
     if not 0 <= options.cosine <= 1:
         raise ValueError(f"--cosine is {options.cosine}; it must lie in 0..1.")
+    living, catalog = read_listed(options.run)
+    leaves = leaves_of(catalog)
+    review = read_review(options.review, living, leaves) if options.review else NOTHING
     shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
-    leaves, folds = labelled(shop, options.seed)
-    review = read_review(options.review, set(shop.catalog.item_id)) if options.review else NOTHING
+    folds = make_folds(leaves.label, options.seed)
     judged = judge(leaves, pool_of(shop, leaves, folds, options.seed), folds.fold, options.seed)
     codes, sids = _codes(options.run, shop)
     found = [one for one in findings(shop, leaves, judged, sids, options.confidence)
@@ -109,8 +112,9 @@ def _left_out(shop: Shop, leaves: Leaves, sids: np.ndarray | None) -> list[str]:
         notes.append(
             f"{num:,} products without a category are not audited; `pressmark categorize` suggests one."
         )
-    if num := sum(not text for text in shop.content.texts):
-        notes.append(f"{num:,} products without any text: only what is bought together speaks for them.")
+    if num := int((~shop.content.told).sum()):
+        speaks = "only what is bought together speaks" if shop.together else "nothing speaks"
+        notes.append(f"{num:,} products without any text: {speaks} for or against their category.")
     if several := sum(map(bool, leaves.also)):
         notes.append(
             f"{several:,} products have several categories: the first is audited, the others count as right."

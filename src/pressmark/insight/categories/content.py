@@ -29,6 +29,11 @@ class Content:
     statement: str
     config: Config | None
 
+    @property
+    def told(self) -> np.ndarray:
+        """(N,) bool: products that their content says something of."""
+        return np.asarray(self.vectors.any(axis=1))
+
     def embed_names(self, names: Sequence[str]) -> np.ndarray | None:
         """Names of categories beside the products: n names -> (n, D) float32 of length 1.
 

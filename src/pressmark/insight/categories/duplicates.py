@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 ROWS_AT_ONCE = 512
+MOST_PAIRS = 20
+"""Later products that one is paired with at most, the closest; of equal ones the first is paired with all."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Duplicate:
 def duplicates(codes: np.ndarray, vectors: np.ndarray, least: float) -> list[Duplicate]:
     """Pairs within a cell with a cosine of at least `least`, the closest first.
 
-    Only products of one cell are compared, some at a time: no N x N matrix.
+    Only products of one cell are compared, some at a time: no N x N matrix. Products of equal content are each
+    paired with the first of them, which alone is compared with others; so there are fewer than
+    (MOST_PAIRS + 1) * N pairs.
 
     Args:
         codes: (N, L) int64 nearest codes.
@@ -39,8 +43,9 @@ def duplicates(codes: np.ndarray, vectors: np.ndarray, least: float) -> list[Dup
     >>> [(one.first, one.second) for one in duplicates(np.array([[0], [0], [0], [1]]), vectors, 0.9)]
     [(0, 1)]
     """
-    cell, size = np.unique(codes, axis=0, return_inverse=True, return_counts=True)[1:]
-    order = np.argsort(cell.ravel(), kind="stable")
+    told = np.flatnonzero(vectors.any(axis=1))
+    cell, size = np.unique(codes[told], axis=0, return_inverse=True, return_counts=True)[1:]
+    order = told[np.argsort(cell.ravel(), kind="stable")]
     stop = np.cumsum(size)
     found = []
     for end, count in zip(stop, size, strict=True):
@@ -50,15 +55,20 @@ def duplicates(codes: np.ndarray, vectors: np.ndarray, least: float) -> list[Dup
 
 
 def _pairs(items: np.ndarray, codes: np.ndarray, vectors: np.ndarray, least: float) -> list[Duplicate]:
-    found = []
+    """Pairs of one cell, whose items ascend."""
+    sid = tuple(int(code) for code in codes[items[0]])
+    kind, group = np.unique(vectors[items], axis=0, return_index=True, return_inverse=True)[1:]
+    first = items[kind][group.ravel()]
+    found = [
+        Duplicate(int(one), int(item), 1.0, sid) for one, item in zip(first, items, strict=True) if one < item
+    ]
+    items = np.sort(items[kind])
     for start in range(0, len(items), ROWS_AT_ONCE):
         some = items[start : start + ROWS_AT_ONCE]
-        cosine = vectors[some] @ vectors[items].T
-        # float32 rounding must not lose two equal products at a threshold of 1.
-        for row, other in zip(*np.nonzero(cosine >= least - 1e-6), strict=True):
-            if start + row < other:
-                sid = tuple(int(code) for code in codes[some[row]])
-                found.append(
-                    Duplicate(int(some[row]), int(items[other]), min(1.0, float(cosine[row, other])), sid)
-                )
+        for row, cosine in enumerate(vectors[some] @ vectors[items].T):
+            later = np.arange(start + row + 1, len(items))
+            # float32 rounding must not lose two products that are all but equal at a threshold of 1.
+            near = later[cosine[later] >= least - 1e-6]
+            for other in near[np.argsort(-cosine[near], kind="stable")[:MOST_PAIRS]]:
+                found.append(Duplicate(int(some[row]), int(items[other]), min(1.0, float(cosine[other])), sid))
     return found

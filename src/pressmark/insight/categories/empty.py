@@ -24,6 +24,10 @@ from pressmark.insight.categories.sources import Source
 SHARE_EMPTIED = 0.1
 """Of the leaves that are no larger than the mean: what is new is small."""
 FEWEST_EMPTIED = 2
+TOO_FEW = (
+    f"too few others hold products to learn how far names can be believed. {SHARE_EMPTIED:.0%} of them are "
+    f"emptied on purpose for that, at least {FEWEST_EMPTIED}: it takes some 15."
+)
 NUM_BELIEVED = 10
 """Products, as many as which what was expected counts beside those in question."""
 

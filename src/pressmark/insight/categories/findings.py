@@ -11,6 +11,7 @@ import pyarrow as pa
 from pressmark.files import write_parquet
 from pressmark.insight.categories.assemble import Shop
 from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.sources import Codes
 from pressmark.insight.categories.suspicion import Judgement
 
 NUM_SHOWN = 5
@@ -31,7 +32,7 @@ class Finding:
         severity: Of standing at `current` instead of the first suggestion, in [0, 1].
         neighbours: item_index of the nearest products by content.
         cosines: Of each.
-        prefix: Codes of the product's SID that it shares with some others; () where the run has no SIDs.
+        prefix: Codes of the product's SID that it shares with some others; () where it shares none.
         prefix_size: Other products that have it.
         usual: The commonest leaves of those, and the share of each.
     """
@@ -62,18 +63,21 @@ def findings(
         least: Least confidence.
     """
     codes = shop.codes if sids is None else sids
+    alike = Codes(codes, leaves.label, len(leaves), shop.content.told)
     order = np.argsort(-judged.harm, kind="stable")
     shown = order[(judged.confidence[order] >= least) & (judged.suggested[order, 0] >= 0)]
-    return [_finding(shop, leaves, judged, int(at), codes) for at in shown]
+    return [_finding(shop, leaves, judged, int(at), codes, alike) for at in shown]
 
 
-def _finding(shop: Shop, leaves: Leaves, judged: Judgement, at: int, codes: np.ndarray) -> Finding:
+def _finding(
+    shop: Shop, leaves: Leaves, judged: Judgement, at: int, codes: np.ndarray, alike: Codes
+) -> Finding:
     item = int(judged.rows[at])
     current = int(leaves.label[item])
     suggested = tuple(int(one) for one in judged.suggested[at] if one >= 0)
     near = shop.near.item_index[item][:NUM_SHOWN]
     near = near[near >= 0]
-    prefix, size, usual = _prefix(codes, leaves, item)
+    prefix, size, usual = prefix_of(codes, alike, item)
     return Finding(
         item_index=item,
         current=current,
@@ -89,21 +93,28 @@ def _finding(shop: Shop, leaves: Leaves, judged: Judgement, at: int, codes: np.n
     )
 
 
-def _prefix(
-    codes: np.ndarray, leaves: Leaves, item: int
+def prefix_of(
+    codes: np.ndarray, alike: Codes, item: int
 ) -> tuple[tuple[int, ...], int, tuple[tuple[int, float], ...]]:
-    """The longest prefix with enough other labelled products, their number and commonest leaves."""
-    others = leaves.labelled & (np.arange(len(codes)) != item)
+    """The longest prefix with enough other labelled products, their number and commonest leaves.
+
+    Nothing where the product shares no code, or its codes mean nothing.
+
+    Args:
+        codes: (N, L) int64.
+        alike: Counts of the same codes.
+        item: item_index of a labelled product.
+    """
     best: tuple[tuple[int, ...], int, tuple[tuple[int, float], ...]] = ((), 0, ())
-    for length in range(1, codes.shape[1] + 1):
-        others &= codes[:, length - 1] == codes[item, length - 1]
-        size = int(others.sum())
-        if size < LEAST_OTHERS and best[1]:
+    for length in range(1, codes.shape[1] + 1) if alike.told[item] else ():
+        counts = alike.counts[length - 1][alike.prefix[length - 1][item]].toarray()[0]
+        counts[alike.label[item]] -= 1
+        size = int(counts.sum())
+        if size < LEAST_OTHERS and (best[1] or not size):
             break
-        counts = np.bincount(leaves.label[others], minlength=len(leaves))
         top = [int(leaf) for leaf in np.argsort(-counts, kind="stable")[:3] if counts[leaf]]
         prefix = tuple(int(code) for code in codes[item, :length])
-        best = prefix, size, tuple((leaf, float(counts[leaf] / max(size, 1))) for leaf in top)
+        best = prefix, size, tuple((leaf, float(counts[leaf]) / size) for leaf in top)
     return best
 
 

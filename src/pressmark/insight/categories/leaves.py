@@ -72,17 +72,12 @@ class Leaves:
 
         Siblings stand below the nearest ancestor that has other leaves too.
         """
-        found = np.empty((len(self), 2), np.int64)
-        for leaf, path in enumerate(self.paths):
-            first, last = leaf, leaf + 1
-            for depth in range(len(path) - 1, -1, -1):
-                while first and self.paths[first - 1][:depth] == path[:depth]:
-                    first -= 1
-                while last < len(self) and self.paths[last][:depth] == path[:depth]:
-                    last += 1
-                if last - first > 1:
-                    break
-            found[leaf] = first, last
+        found = np.tile(np.array([0, len(self)]), (len(self), 1))
+        # Paths ascend, and so do the numbers of their groups; the deepest that holds two has the last word.
+        for depth, group in enumerate(self.groups[:-1], start=1):
+            bounds = np.stack([np.searchsorted(group, group, side) for side in ("left", "right")], axis=1)
+            several = (self.depth > depth) & (bounds[:, 1] - bounds[:, 0] > 1)
+            found[several] = bounds[several]
         return found
 
     def severity(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -138,7 +133,7 @@ def leaves_of(catalog: Catalog, more: Sequence[CategoryPath] = ()) -> Leaves:
     if len(ends) < 2:
         name = SEPARATOR.join(_shared(every, tree) + tree.node_path[ends[0]])
         raise ValueError(
-            f"all products of the run stand in one category, {name!r}: none can be on a wrong one."
+            f"all products of the run stand in one category, {name!r}: there is no other to tell it from."
         )
     leaf = np.searchsorted(ends, tree.item_leaf[: len(catalog)])
     leaf = np.where(tree.item_leaf[: len(catalog)] >= 0, leaf, -1)

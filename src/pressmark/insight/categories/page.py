@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pressmark.insight.categories.assemble import Shop
 from pressmark.insight.categories.duplicates import Duplicate
 from pressmark.insight.categories.findings import Finding
 from pressmark.insight.categories.leaves import Leaves
-from pressmark.insight.categories.review import Key
+from pressmark.insight.categories.review import Key, pair
 from pressmark.insight.categories.shapes import Shape
 
 MOST_ROWS = 5000
 """Rows of a table in the page; the parquet files have all."""
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def render(
@@ -40,9 +41,9 @@ def render(
         decided: Decisions of before, kind, subject, object and decision: they stand in the next export too.
     """
     tabs = [
-        _tab("Categories", _FINDINGS, [finding_row(one, shop, leaves) for one in found[:MOST_ROWS]]),
-        _tab("Near duplicates", _TWINS, [twin_row(one, shop, leaves) for one in twins[:MOST_ROWS]]),
-        _tab("Split and merged", _SHAPES, [shape_row(one, shop, leaves) for one in shaped[:MOST_ROWS]]),
+        _tab("Categories", _FINDINGS, found, lambda one: finding_row(one, shop, leaves)),
+        _tab("Near duplicates", _TWINS, twins, lambda one: twin_row(one, shop, leaves)),
+        _tab("Split and merged", _SHAPES, shaped, lambda one: shape_row(one, shop, leaves)),
     ]
     data = {
         "about": about,
@@ -78,10 +79,11 @@ _SHAPES: list[Row] = [
 ]
 
 
-def _tab(title: str, columns: list[Row], rows: list[Row]) -> Row:
+def _tab(title: str, columns: list[Row], found: Sequence[T], row_of: Callable[[T], Row]) -> Row:
+    rows = [row_of(one) for one in found[:MOST_ROWS]]
     for row in rows:
         row["search"] = " ".join(str(value) for name, value in row.items() if name != "key").lower()
-    return {"title": title, "columns": columns, "rows": rows}
+    return {"title": title, "columns": columns, "rows": rows, "num": len(found)}
 
 
 def finding_key(one: Finding, shop: Shop, leaves: Leaves) -> Key:
@@ -91,7 +93,7 @@ def finding_key(one: Finding, shop: Shop, leaves: Leaves) -> Key:
 
 def twin_key(one: Duplicate, shop: Shop) -> Key:
     """What a decision on near duplicates is about."""
-    return "duplicate", str(shop.catalog.item_id[one.first]), str(shop.catalog.item_id[one.second])
+    return "duplicate", *pair(str(shop.catalog.item_id[one.first]), str(shop.catalog.item_id[one.second]))
 
 
 def shape_key(one: Shape, leaves: Leaves) -> Key:
@@ -122,22 +124,26 @@ def finding_row(one: Finding, shop: Shop, leaves: Leaves) -> Row:
         "confidence": one.confidence,
         "severity": one.severity,
         "evidence": [
-            {"title": "Nearest products", "lines": near},
-            {"title": f"Code prefix {prefix}, {one.prefix_size} other products", "lines": usual},
+            {"title": title, "lines": lines}
+            for title, lines in (
+                ("Nearest products", near),
+                (f"Code prefix {prefix}, {one.prefix_size} other products with a category", usual),
+            )
+            if lines
         ],
     }
 
 
 def twin_row(one: Duplicate, shop: Shop, leaves: Leaves) -> Row:
     """A pair for the page."""
-    kind, subject, other = twin_key(one, shop)
+    ids = [str(shop.catalog.item_id[item]) for item in (one.first, one.second)]
     labels = leaves.label[one.first], leaves.label[one.second]
     return {
-        "key": (kind, subject, other),
+        "key": twin_key(one, shop),
         "title": str(shop.catalog.title[one.first]),
-        "item_id": f"{subject}  {leaves.name(int(labels[0]))}",
+        "item_id": f"{ids[0]}  {leaves.name(int(labels[0]))}",
         "other": str(shop.catalog.title[one.second]),
-        "other_id": f"{other}  {leaves.name(int(labels[1]))}",
+        "other_id": f"{ids[1]}  {leaves.name(int(labels[1]))}",
         "cosine": one.cosine,
         "sid": "_".join(map(str, one.sid)),
     }

@@ -14,7 +14,14 @@ from pressmark.catalog.items import Catalog
 from pressmark.catalog.paths import CategoryPath, parse_category
 from pressmark.files import read_lines, write_parquet
 from pressmark.insight.categories import empty
-from pressmark.insight.categories.assemble import Shop, add_options, check_options, read_shop, sources_of
+from pressmark.insight.categories.assemble import (
+    Shop,
+    add_options,
+    check_options,
+    read_listed,
+    read_shop,
+    sources_of,
+)
 from pressmark.insight.categories.empty import Rehearsal
 from pressmark.insight.categories.folds import make_folds
 from pressmark.insight.categories.leaves import SEPARATOR, Leaves, leaves_of
@@ -22,6 +29,9 @@ from pressmark.insight.categories.pool import Pool
 from pressmark.insight.categories.predict import Prediction, predict
 from pressmark.insight.categories.sources import Names, Source
 from pressmark.insight.terms.encoders import tower_reads_text
+
+SCHEMA = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("sure", pa.string()),
+                    ("guess", pa.string()), ("confidence", pa.list_(pa.float64()))])  # fmt: skip
 
 
 def categorize(arguments: Sequence[str], vectors: Config) -> None:
@@ -37,19 +47,24 @@ def categorize(arguments: Sequence[str], vectors: Config) -> None:
     options = parser().parse_args(arguments)
     check_options(options)
     more = read_leaves(options.leaves) if options.leaves else []
-    shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
-    leaves = leaves_of(shop.catalog, more)
+    _, catalog = read_listed(options.run)
+    leaves = leaves_of(catalog, more)
     rows = np.flatnonzero(~leaves.labelled)
-    print(f"content: {shop.content.statement}")
-    if held := already_held(more, shop.catalog):
+    if held := already_held(more, catalog):
         first = SEPARATOR.join(held[0])
         print(f"mind: {len(held):,} paths of --leaves hold products already, first {first!r}: nothing new.")
-    found = predict(*fit_pools(options.run, shop, leaves, options.seed), leaves, rows)
-    depth = found.sure_depth(leaves, options.confidence)
-    _write(options.out, shop, leaves, rows, found, depth)
     if not len(rows):
+        write_parquet(options.out, pa.Table.from_pylist([], schema=SCHEMA))
         print(f"{options.run}: every product has a category; {options.out} holds none.")
         return
+    shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
+    print(f"content: {shop.content.statement}")
+    pool, rehearsal = fit_pools(options.run, shop, leaves, options.seed)
+    if pool.empty is None and (num_empty := int((leaves.counts == 0).sum())):
+        print(f"mind: the {num_empty:,} empty categories are hardly ever suggested: {empty.TOO_FEW}")
+    found = predict(pool, rehearsal, leaves, rows)
+    depth = found.sure_depth(leaves, options.confidence)
+    _write(options.out, shop, leaves, rows, found, depth)
     whole = int((depth == leaves.depth[found.leaf]).sum())
     print(
         f"{options.run}: {len(rows):,} products without a category: {whole:,} sure to the leaf, "
@@ -113,7 +128,9 @@ def tower_names(run: Path, shop: Shop, leaves: Leaves) -> list[Names]:
 
     tower = load_dual_tower(run)
     names = tower.embed_texts([SEPARATOR.join(path) for path in leaves.paths])
-    return [Names(tower.embed_texts(shop.content.texts), names, "tower")]
+    texts = tower.embed_texts(shop.content.texts)
+    texts[[not text for text in shop.content.texts]] = 0  # it would have a place for "" too
+    return [Names(texts, names, "tower")]
 
 
 def fit_pools(run: Path, shop: Shop, leaves: Leaves, seed: int) -> tuple[Pool, Rehearsal]:
@@ -142,6 +159,4 @@ def _write(
                 "confidence": [1.0] * len(leaves.stripped) + found.confidence[at, : len(path)].tolist(),
             }
         )
-    schema = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("sure", pa.string()),
-                        ("guess", pa.string()), ("confidence", pa.list_(pa.float64()))])  # fmt: skip
-    write_parquet(out, pa.Table.from_pylist(records, schema=schema))
+    write_parquet(out, pa.Table.from_pylist(records, schema=SCHEMA))

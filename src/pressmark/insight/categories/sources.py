@@ -3,7 +3,8 @@
 A source answers rows of products with (n, C) float32 log shares of the leaves. Two learn from the labels of the
 other folds (content, words); three count the labels of other products (neighbours, products bought together,
 products with the same codes); one reads the leaves' names alone. The codes are residual k-means over content
-without the category: codes that were trained on labels would vouch for them.
+without the category: codes that were trained on labels would vouch for them. Of a product without content
+(its vector is zero) content and codes know how common the leaves are and names nothing, and it teaches neither.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Content:
     place too.
 
     Args:
-        vectors: (N, D) float32.
+        vectors: (N, D) float32, zeros for a product without content.
         folds: Labels and folds.
         num_leaves: C.
         names: (C, D) float32 vectors of the leaves' names, or None.
@@ -87,15 +88,23 @@ class Content:
         names: np.ndarray | None = None,
     ) -> None:
         self.vectors, self.folds, self.reads_names = vectors, folds, names is not None
-        self._models = [self._fit(folds.teachers(k), num_leaves, names) for k in folds.each()]
+        self._told = np.asarray(vectors.any(axis=1))
+        teachers = [folds.teachers(k) for k in folds.each()]
+        counts = [np.bincount(folds.label[rows], minlength=num_leaves) for rows in teachers]
+        self._priors = np.log([_shares(count) for count in counts])
+        self._models = [
+            self._fit(rows[self._told[rows]], prior, names)
+            for rows, prior in zip(teachers, self._priors, strict=True)
+        ]
 
-    def _fit(self, rows: np.ndarray, num_leaves: int, names: np.ndarray | None) -> Model:
+    def _fit(self, rows: np.ndarray, prior: np.ndarray, names: np.ndarray | None) -> Model:
+        num_leaves = len(prior)
         known, label = self.vectors[rows].astype(np.float64), self.folds.label[rows]
         count = np.bincount(label, minlength=num_leaves).astype(np.float64)
         one_hot = sparse.csr_matrix(
             (np.ones(len(rows)), (label, np.arange(len(rows)))), (num_leaves, len(rows))
         )
-        centre = known.mean(axis=0)
+        centre = known.sum(axis=0) / max(len(rows), 1)
         # Names are worded unlike products: what is common to them is taken off.
         start = np.tile(centre, (num_leaves, 1)) if names is None else centre + (names - names.mean(axis=0))
         means = (one_hot @ known + PULL * start) / (count + PULL)[:, None]
@@ -103,12 +112,14 @@ class Content:
         covariance = residual.T @ residual / max(len(rows), 1)
         covariance += (SHRINK * np.trace(covariance) / len(covariance) + 1e-9) * np.eye(len(covariance))
         weight = np.linalg.solve(covariance, means.T)
-        prior = np.log(_shares(count))
         return weight.astype(np.float32), (prior - 0.5 * (means * weight.T).sum(axis=1)).astype(np.float32)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
-        return _by_fold(self._models, self.vectors, self.folds, rows)
+        told = self._told[rows]
+        out = self._priors[self.folds.fold[rows]].astype(np.float32)
+        out[told] = _by_fold(self._models, self.vectors, self.folds, rows[told])
+        return out
 
 
 class Words:
@@ -201,13 +212,15 @@ class Codes:
         codes: (N, L) int64, made without any label.
         label: (N,) int64, -1 counts for nothing.
         num_leaves: C.
+        told: (N,) bool, products with content; the codes of the others mean nothing.
     """
 
     name, reads_names = "codes", False
 
-    def __init__(self, codes: np.ndarray, label: np.ndarray, num_leaves: int) -> None:
-        self.label, known = label, np.flatnonzero(label >= 0)
-        self.share = _shares(np.bincount(label[known], minlength=num_leaves)).astype(np.float32)
+    def __init__(self, codes: np.ndarray, label: np.ndarray, num_leaves: int, told: np.ndarray) -> None:
+        self.label, self.told = label, told
+        self.share = _shares(np.bincount(label[label >= 0], minlength=num_leaves)).astype(np.float32)
+        known = np.flatnonzero((label >= 0) & told)
         self.prefix, self.counts = [], []
         for length in range(1, codes.shape[1] + 1):
             prefix = np.unique(codes[:, :length], axis=0, return_inverse=True)[1].ravel()
@@ -219,13 +232,19 @@ class Codes:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
+        told = self.told[rows]
+        found = np.tile(self.share, (len(rows), 1))
+        found[told] = self._of_codes(rows[told])
+        return np.maximum(np.log(found), FLOOR).astype(np.float32)
+
+    def _of_codes(self, rows: np.ndarray) -> np.ndarray:
         found = np.tile(self.share, (len(rows), 1))
         known = np.flatnonzero(self.label[rows] >= 0)
         for prefix, counts in zip(self.prefix, self.counts, strict=True):
             others = counts[prefix[rows]].toarray()
             others[known, self.label[rows[known]]] -= 1  # not the product itself
             found = (others + found) / (others.sum(axis=1, keepdims=True) + 1)
-        return np.maximum(np.log(found), FLOOR).astype(np.float32)
+        return found
 
 
 class Names:

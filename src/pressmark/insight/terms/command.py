@@ -145,13 +145,12 @@ def fitted(
         encoder: Of titles and terms.
 
     Raises:
-        ValueError: If no title says a term.
+        ValueError: If no title says a term, or another command is fitting one there.
     """
     titles = [str(title) for title in catalog.title[seen]]
     key = files.fingerprint(VERSION, titles, list(vocabulary), encoder.name, encoder.fingerprint)
-    stored = folder / "config.json"
-    if stored.is_file() and files.read_json(stored).get("fingerprint") == key:
-        return load_model(folder)
+    if (kept := load_model(folder, key)) is not None:
+        return kept
     examples = mask_titles(titles, vocabulary)
     if not len(examples):
         raise ValueError(
@@ -162,9 +161,12 @@ def fitted(
     if unsaid:
         print(f"{unsaid:,} of {len(vocabulary):,} terms are said by no title alone: known by their names")
     print(f"learning {len(vocabulary):,} terms from {len(examples):,} titles; kept in {folder}", flush=True)
-    names = encoder.encode(list(vocabulary))
-    model = fit(vocabulary, names, examples, encoder.encode(examples.text), Config())
-    model.save(folder, {"fingerprint": key, "encoder": encoder.name})
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.holding(folder, "pressmark terms") as take:
+        take(False)
+        names = encoder.encode(list(vocabulary))
+        model = fit(vocabulary, names, examples, encoder.encode(examples.text), Config())
+        model.save(folder, key)
     return model
 
 

@@ -7,6 +7,25 @@ from dataclasses import dataclass
 
 from pressmark.insight.words import words_of
 
+Spoken = tuple[tuple[str, str], ...]
+"""Words, each behind what parts it from the word before."""
+
+
+def spoken(text: str) -> Spoken:
+    """The words of a text, without regard to case, spaces and hyphens; other signs between words count.
+
+    >>> spoken("M.A.C Nail-Polish")
+    (('', 'm'), ('.', 'a'), ('.', 'c'), ('', 'nail'), ('', 'polish'))
+    """
+    words = words_of(text)
+    return tuple(
+        (
+            "" if before is None or before.phrase == word.phrase else text[before.end : word.start].strip(),
+            word.text,
+        )
+        for before, word in zip([None, *words], words, strict=False)
+    )
+
 
 @dataclass(frozen=True)
 class Match:
@@ -27,13 +46,13 @@ class Matcher:
     """Finds the terms of a vocabulary in titles. Of terms that overlap the longest counts, then the first.
 
     Args:
-        terms: The vocabulary, distinct; compared without regard to case and hyphens.
+        terms: The vocabulary, distinct; compared as `spoken`.
     """
 
     def __init__(self, terms: Sequence[str]) -> None:
-        self._terms: dict[tuple[str, ...], int] = {}
+        self._terms: dict[Spoken, int] = {}
         for number, term in enumerate(terms):
-            self._terms.setdefault(tuple(word.text for word in words_of(term)), number)
+            self._terms.setdefault(spoken(term), number)
         self._longest = max(map(len, self._terms), default=0)
 
     def find(self, title: str) -> list[Match]:
@@ -42,13 +61,13 @@ class Matcher:
         >>> Matcher(["polish", "nail polish"]).find("Red Nail-Polish")
         [Match(term=1, start=4, end=15)]
         """
-        words, found, at = words_of(title), [], 0
+        words, said, found, at = words_of(title), spoken(title), [], 0
         while at < len(words):
             for length in range(min(self._longest, len(words) - at), 0, -1):
-                span = words[at : at + length]
-                term = self._terms.get(tuple(word.text for word in span))
-                if term is not None and span[0].phrase == span[-1].phrase:
-                    found.append(Match(term, span[0].start, span[-1].end))
+                first, *others = said[at : at + length]
+                term = self._terms.get((("", first[1]), *others))
+                if term is not None:
+                    found.append(Match(term, words[at].start, words[at + length - 1].end))
                     at += length
                     break
             else:

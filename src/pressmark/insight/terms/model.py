@@ -14,6 +14,7 @@ sees those that were written without it and a fifth of the others, or a would tr
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -137,8 +139,11 @@ class TermModel(nn.Module):
             parts.append(scores.softmax(dim=1).numpy())
         return np.concatenate(parts) if parts else np.zeros((0, len(self.terms)), np.float32)
 
-    def save(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Writes config.json (vocabulary, words, facts) and model.safetensors."""
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Writes model.safetensors, vocabulary, words and fingerprint in its metadata.
+
+        One file, since of two a killed run leaves one that belongs to another vocabulary.
+        """
         held = self.documents
         tensors = {
             **self.state_dict(),
@@ -146,16 +151,23 @@ class TermModel(nn.Module):
             "worth_term": held.indices,
             "worth_start": held.indptr,
         }
-        files.write_tensors(folder / "model.safetensors", tensors)
-        files.write_json(folder / "config.json", {"terms": self.terms, "words": self.words, **facts})
+        facts = {"terms": json.dumps(self.terms), "words": json.dumps(self.words), "fingerprint": fingerprint}
+        files.write_tensors(folder / "model.safetensors", tensors, facts)
 
 
-def load_model(folder: Path) -> TermModel:
-    """Reads what `save` wrote."""
-    facts, tensors = files.read_json(folder / "config.json"), files.read_tensors(folder / "model.safetensors")
+def load_model(folder: Path, fingerprint: str) -> TermModel | None:
+    """What `save` wrote; None where nothing stands there, or the model of another fingerprint."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        return None
+    with safe_open(str(path), "pt") as file:
+        facts = file.metadata() or {}
+        if facts.get("fingerprint") != fingerprint:
+            return None
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    terms, words = json.loads(facts["terms"]), json.loads(facts["words"])
     parts = tuple(tensors.pop(name).numpy() for name in ("worth", "worth_term", "worth_start"))
-    documents = csr_matrix(parts, shape=(len(facts["words"]), len(facts["terms"])))
-    model = TermModel(facts["terms"], tensors["names"].numpy(), facts["words"], documents)
+    model = TermModel(terms, tensors["names"].numpy(), words, csr_matrix(parts, shape=(len(words), len(terms))))
     model.load_state_dict(tensors)
     return model.eval()
 

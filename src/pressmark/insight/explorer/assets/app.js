@@ -1,5 +1,6 @@
 "use strict";
-// What is chosen lives in the address, behind #: item=ID, prefix=35_7 or tab=map. Back and links just work.
+// What was chosen last lives in the address, behind #: prefix=35_7, item=ID, item=ID&shelf=35_7 or tab=map; none is
+// the table of all products. A tab leaves the shelf as it is, a shelf the tab; search and boxes are not in it.
 
 const state = { prefix: -1, query: "", matches: null };
 const byId = (id) => document.getElementById(id);
@@ -65,15 +66,30 @@ function showTab(name) {
 
 // The address may have been typed: what cannot be read says nothing.
 function address() {
-  try { return decodeURIComponent(location.hash.slice(1)).split(/=(.*)/s); } catch { return ["?"]; }
+  const [, first, shelf] = location.hash.slice(1).match(/^(.*?)(?:&shelf=([\d_]+))?$/s);
+  try {
+    const [kind, value] = decodeURIComponent(first).split(/=(.*)/s);
+    return { kind, value, shelf };
+  } catch { return { kind: "?" }; }
 }
 
 function follow() {
-  const [kind, value] = address();
-  if (kind === "item" && store.position.has(value)) chooseItem(store.position.get(value));
-  else if (kind === "prefix" && store.byCodes.has(value)) choosePrefix(store.byCodes.get(value));
+  const { kind, value, shelf } = address();
+  if (kind === "item" && store.position.has(value)) {
+    const prefix = store.byCodes.has(shelf) ? store.byCodes.get(shelf) : -1;
+    if (prefix !== state.prefix) choosePrefix(prefix);
+    chooseItem(store.position.get(value));
+  } else if (kind === "prefix" && store.byCodes.has(value)) choosePrefix(store.byCodes.get(value));
   else if (kind === "tab" && byId(`tab-${value}`)) showTab(value);
-  else if (!kind) choosePrefix(-1);
+  else if (!kind) { showTab("products"); choosePrefix(-1); }
+}
+
+// A product picked on a shelf keeps it; links to products elsewhere name none.
+function goItem(at) {
+  const { start, end, length } = store.prefixes;
+  const one = state.prefix;
+  const shelf = one >= 0 && at >= start[one] && at < end[one] ? `&shelf=${codesOf(start[one], length[one])}` : "";
+  go(`#item=${encodeURIComponent(store.items.id[at])}${shelf}`);
 }
 
 function go(hash) {
@@ -113,11 +129,10 @@ function startTabs() {
 async function start() {
   await openStore();
   startTabs();
-  startTree(byId("tree"), (one) => go(one.item === undefined
-    ? `#prefix=${codesOf(store.prefixes.start[one.prefix], store.prefixes.length[one.prefix])}`
-    : `#item=${encodeURIComponent(store.items.id[one.item])}`));
-  startTable(byId("table"), (at) => go(`#item=${encodeURIComponent(store.items.id[at])}`));
-  startMap(byId("canvas"), byId("tip"), (at) => go(`#item=${encodeURIComponent(store.items.id[at])}`));
+  startTree(byId("tree"), (one) => (one.item === undefined
+    ? go(`#prefix=${codesOf(store.prefixes.start[one.prefix], store.prefixes.length[one.prefix])}`) : goItem(one.item)));
+  startTable(byId("table"), goItem);
+  startMap(byId("canvas"), byId("tip"), goItem);
   byId("tree-count").textContent = `${grouped(branches(-1).length)} first codes`;
   byId("only-cold-label").hidden = !store.items.cold.length;
   byId("only-flagged-label").hidden = !store.flagsOf.size;

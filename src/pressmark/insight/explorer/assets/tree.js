@@ -36,7 +36,14 @@ function fill(list, all, from, level) {
   if (left > 0) {
     const more = make("li", { role: "treeitem", "aria-level": level, tabindex: -1 },
       make("div", { class: "node more" }, make("span"), make("span", { class: "name" }, `${grouped(left)} more`)));
-    more.open = () => { more.remove(); fill(list, all, from + CHUNK, level); };
+    more.open = () => {
+      const [held, before] = [more.contains(document.activeElement), more.previousElementSibling];
+      more.remove();
+      fill(list, all, from + CHUNK, level);
+      let next = before.nextElementSibling;
+      while (next && next.classList.contains("none")) next = next.nextElementSibling;
+      if (more.tabIndex === 0) focusOn(next || before, held);
+    };
     list.append(more);
   }
 }
@@ -82,6 +89,13 @@ function tally(item) {
 function showMatches(matches) {
   tree.matches = matches;
   tree.element.querySelectorAll("li").forEach(tally);
+  // Who comes by Tab must find the tree, though what had its place is hidden now.
+  const seen = visible();
+  if (seen.length && !seen.some((one) => one.tabIndex === 0)) focusOn(seen[0], false);
+}
+
+function visible() {
+  return [...tree.element.querySelectorAll("li")].filter((one) => !one.closest("ul[hidden], li.none"));
 }
 
 function setOpen(item, open) {
@@ -119,7 +133,7 @@ function focusOn(item, really = true) {
 function keyTree(event) {
   const item = event.target.closest("li");
   if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
-  const seen = [...tree.element.querySelectorAll("li")].filter((one) => !one.closest("ul[hidden], li.none"));
+  const seen = visible();
   const at = seen.indexOf(item);
   const open = item.getAttribute("aria-expanded");
   const steps = {
