@@ -224,7 +224,7 @@ def test_it_does_not_go_on_from_a_generator_that_saw_what_is_hidden(
                 train(run, warm, seed=1)
     train(run, warm, seed=1)
     (yesterday / "data" / "train.parquet").unlink()
-    with pytest.raises(ValueError, match=r"train\.parquet: cannot be read"):
+    with pytest.raises(ValueError, match=r"train\.parquet is missing"):
         train(run, dataclasses.replace(warm, history_length=3), seed=1)
 
 

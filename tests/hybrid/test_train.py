@@ -49,7 +49,8 @@ def test_it_is_fitted_and_is_what_a_run_recommends_with(run: Path) -> None:
 def test_a_hybrid_of_other_models_is_refused(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     weights = tmp_path / "run" / "dual_tower" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes() + b" ")
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     with pytest.raises(ValueError, match=r"hybrid/config\.json.*dual_tower of this run was trained again"):
         load(tmp_path / "run")
 

@@ -269,6 +269,7 @@ def test_two_processes_train_as_one(run: Path, tmp_path: Path, stage: str) -> No
     still = {
         "generator.model.dropout": 0.0,
         "generator.model.identity_dropout": 0.0,
+        "generator.model.word_dropout": 0.0,
         "dual_tower.identity_dropout": 0.0,
         "dual_tower.text.encoder": "scratch",
         "dual_tower.text.users": "text",
