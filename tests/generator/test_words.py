@@ -134,7 +134,8 @@ def test_a_product_that_comes_later_is_read_as_any_other(run: Path) -> None:
 
 def test_words_go_on_from_where_they_were(run: Path, tmp_path: Path) -> None:
     """Tomorrow's texts have other words, and those that stay stand elsewhere."""
-    tomorrow = prepared(tmp_path)
+    tomorrow, earlier = prepared(tmp_path / "tomorrow"), tmp_path / "earlier"
+    shutil.copytree(run, earlier)
     changed = catalog_of("brand")
     titles = changed.title.copy()
     titles[:EACH] = [f"new thing{one} new" for one in range(EACH)]  # brand0 is gone
@@ -142,10 +143,10 @@ def test_words_go_on_from_where_they_were(run: Path, tmp_path: Path) -> None:
     split = read_split(run / "data", catalog_of("brand"))
     write_split(tomorrow / "data", split, dataclasses.replace(changed, title=titles))
     still = dataclasses.replace(config().training, num_epochs=1, max_steps=1, learning_rate=1e-9)
-    train(tomorrow, config(training=still, init_from=str(run)), seed=1)
-    lexicons = [Lexicon.load(one / "generator" / "words.json") for one in (run, tomorrow)]
+    train(tomorrow, config(training=still, init_from=str(earlier)), seed=1)
+    lexicons = [Lexicon.load(one / "generator" / "words.json") for one in (earlier, tomorrow)]
     before, now = (
-        read_tensors(one / "generator" / "model.safetensors")[WORD_VECTORS] for one in (run, tomorrow)
+        read_tensors(one / "generator" / "model.safetensors")[WORD_VECTORS] for one in (earlier, tomorrow)
     )
     row = {word: number for number, word in enumerate(lexicons[0].words, 1)}
     assert set(lexicons[1].words) - set(row) == {"new"}
@@ -154,6 +155,14 @@ def test_words_go_on_from_where_they_were(run: Path, tmp_path: Path) -> None:
         expected = before[row[word]] if word in row else torch.zeros(before.shape[1])
         torch.testing.assert_close(now[number], expected, atol=1e-6, rtol=0)
     assert before[1:].abs().sum(1).min() > 0
+    # Words may come or go between the two.
+    for words in (0, 3):
+        shutil.rmtree(tomorrow / "training")
+        model = dataclasses.replace(config().model, words=words)
+        train(tomorrow, config(model=model, training=still, init_from=str(earlier)), seed=1)
+        assert (WORD_VECTORS in read_tensors(tomorrow / "generator" / "model.safetensors")) == (words > 0)
+        shutil.rmtree(earlier / "generator")
+        shutil.copytree(tomorrow / "generator", earlier / "generator")
 
 
 def test_missing_or_other_words_are_refused(run: Path, tmp_path: Path) -> None:

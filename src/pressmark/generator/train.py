@@ -308,12 +308,13 @@ def _go_on_from(
         row = {one: number for number, one in enumerate(read_catalog(run / "data" / "items.parquet").item_id)}
         rows = torch.tensor([row.get(one, -1) for one in item_id])
         earlier[IDENTITIES] = F.pad(identities, (0, 0, 0, 1))[rows]
-    known = load_lexicon(folder, before)
-    if known is not None and lexicon is not None:
-        row = {one: number for number, one in enumerate(known.words, 1)}
-        rows = torch.tensor([0, *(row.get(one, 0) for one in lexicon.words)])
-        earlier[WORD_VECTORS] = earlier[WORD_VECTORS][rows]
-        earlier[RARITY] = own[RARITY]
+    known, vectors = load_lexicon(folder, before), earlier.pop(WORD_VECTORS, None)
+    earlier.pop(RARITY, None)
+    if WORD_VECTORS in own:
+        earlier |= {name: own[name] for name in (WORD_VECTORS, RARITY)}
+        if known is not None and vectors is not None and lexicon is not None:
+            row = {one: number for number, one in enumerate(known.words, 1)}
+            earlier[WORD_VECTORS] = vectors[torch.tensor([0, *(row.get(one, 0) for one in lexicon.words)])]
     for name, weight in own.items():
         if name not in earlier or earlier[name].shape != weight.shape:
             there = f"is {tuple(earlier[name].shape)}" if name in earlier else "is not there"
