@@ -321,7 +321,12 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
             vectors[rows] = embed(catalog.take(rows), vectors_config, Path(scratch), np.ones(len(rows), bool))[
                 0
             ]
-        fit = lambda x, items, at: train.fit_quantizer(x, tree, items, at, seed, Path(scratch))[0].encode(x)  # noqa: E731
+
+        def fit(x: np.ndarray, items: np.ndarray, at: Config) -> np.ndarray:
+            # Each has a folder of its own: a checkpoint of another one is no place to go on from.
+            place = Path(tempfile.mkdtemp(dir=scratch))
+            return train.fit_quantizer(x, tree, items, at, seed, place)[0].encode(x)
+
         content = shop.content.vectors
         half = make_folds(leaves.label, seed, 2).fold
         scores = {"run_sids": prefix_scores(fit(vectors, every, config), leaves.label)}
