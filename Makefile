@@ -62,6 +62,7 @@ bench: setup
 	$(BIN)/pressmark prepare --config configs/beauty.yaml --split.protocol leave_one_out
 	$(BIN)/python eval/audit.py --run runs/beauty/leave_one_out/seed0 --rates [0.05] --record beauty --regressed [1,2,3]
 	$(BIN)/python eval/audit.py --run runs/beauty/leave_one_out/seed0 --rates [0.02] --record beauty-2percent --regressed [1,2,3]
+	$(BIN)/python eval/audit.py --run runs/beauty/leave_one_out/seed0 --rates [0.1] --record beauty-10percent --regressed [1]
 	$(BIN)/python eval/audit.py --run runs/grocery/cold_items/seed0 --store data/grocery --record grocery
 	$(BIN)/python eval/audit.py --run runs/grocery/cold_items/seed0 --vouching true --record grocery
 	$(BIN)/python eval/categorize.py --run runs/beauty/leave_one_out/seed0 --record beauty

@@ -109,6 +109,10 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("precision_at_recall_0.7", "precision at recall .7", ".3f"),
         ("average_precision", "average precision", ".3f"),
     ],
+    "audit_vouching": [
+        ("precision_at_recall_0.5", "precision at recall .5", ".3f"),
+        ("average_precision", "average precision", ".3f"),
+    ],
     "categories": [
         ("accuracy", "accuracy", ".3f"),
         ("num", "products", ",.0f"),
@@ -168,6 +172,7 @@ NOTES = {
     "intervals.",
     "audit": "Labels moved on purpose among real ones, which hold mistakes too: precision is a lower bound. "
     "Least and greatest of the seeds in brackets.",
+    "audit_vouching": "Labels moved on purpose; least and greatest of the seeds in brackets.",
     "categories": "Accuracy of the leaf; `sure`: of the names called sure at .8.",
     "terms": "Test titles, all seeds together; 95 % intervals over titles.",
     "explorer": "Headless Chromium, from disk; until the next frame is painted.",
@@ -185,6 +190,8 @@ def label(kind: str, row: dict[str, Any]) -> str:
     if kind == "audit":
         known = row["method"] in ("pressmark", "cleanlab_self_confidence", "neighbours_vote", "codes_prefix")
         return f"{row['kind'].replace('_', ' ')} {row['noise']:.0%}, {row['method']}" if known else ""
+    if kind == "audit_vouching":
+        return f"{row['kind']} {row['noise']:.0%}, {row['method'].removeprefix('prefix_')}"
     if kind == "categories":
         return f"{row['hidden']} hidden, {row['method']}" if row["depth"] in ("leaf", "sure") else ""
     if kind in ("generator_ablation", "dual_tower_ablation"):
