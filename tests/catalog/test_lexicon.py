@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pressmark.catalog.lexicon import Lexicon, learn_lexicon, words_in
+from pressmark.catalog.items import Catalog
+from pressmark.catalog.lexicon import Lexicon, learn_lexicon, read_words, words_in
 
 TEXTS = ["Oat milk, 1 l", "oat MILK vanilla", "Oat bar", "Milk bar oat", "rice"]
 
@@ -25,6 +26,14 @@ def test_a_lexicon_by_hand() -> None:
     assert found.rows(["milk oat"], 1).tolist() == [[2]]
 
 
+def test_only_what_may_be_fitted_on_is_learnt() -> None:
+    names = np.array(["p0", "p1", "p2", "p3"], object)
+    catalog = Catalog(names, np.array(["oat x"] * 3 + ["oat x rye"], object), np.full(4, "", object), ((),) * 4)
+    lexicon, rows = read_words(catalog, np.array([True, True, True, False]), 3)
+    assert lexicon.words == ("oat", "x")
+    assert rows.tolist() == [[1, 2, 0]] * 4
+
+
 def test_equally_common_words_stand_in_one_order() -> None:
     assert learn_lexicon(["b a"] * 3).words == learn_lexicon(["a b"] * 3).words == ("a", "b")
 
@@ -38,15 +47,14 @@ def test_no_common_word_is_an_empty_lexicon(texts: list[str]) -> None:
 
 def test_it_is_read_back_as_it_was(tmp_path: Path) -> None:
     found = learn_lexicon(TEXTS)
-    found.save(tmp_path / "words.json")
-    again = Lexicon.load(tmp_path / "words.json")
+    found.save(tmp_path)
+    again = Lexicon.load(tmp_path, len(found.words))
     assert again.words == found.words
     np.testing.assert_array_equal(again.rarity, found.rarity)
 
 
 @pytest.mark.parametrize("broken", ['{"words": ["a"]}', '{"words": ["a"], "rarity": []}', "[1]", "{"])
 def test_a_broken_file_is_refused(tmp_path: Path, broken: str) -> None:
-    path = tmp_path / "words.json"
-    path.write_text(broken)
+    (tmp_path / "words.json").write_text(broken)
     with pytest.raises(ValueError, match=r"words\.json"):
-        Lexicon.load(path)
+        Lexicon.load(tmp_path, 1)

@@ -9,31 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
-from tests.cases import cases
+from tests.brands import BRANDS, COLD, EACH, HISTORIES, NUM_ITEMS, of_own_brand, prepared
 from tests.dual_tower.test_train import config
 from torch.nn import functional as F
 
 from pressmark.catalog.embeddings import item_texts, point_to_vectors
-from pressmark.catalog.items import Catalog, read_catalog, write_catalog
+from pressmark.catalog.items import read_catalog, write_catalog
 from pressmark.dual_tower.auxiliary import Config as Auxiliary
 from pressmark.dual_tower.auxiliary import without_some
 from pressmark.dual_tower.recommend import load_dual_tower
 from pressmark.dual_tower.towers import with_words
 from pressmark.dual_tower.train import train
 from pressmark.files import read_json
-from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.splits import read_split, write_split
 from pressmark.recommender import Requests
 from pressmark.training.word_bag import WordBag
 
 torch.set_num_threads(1)
-
-BRANDS, EACH = 6, 8
-NUM_ITEMS = BRANDS * EACH
-COLD = np.arange(NUM_ITEMS) % EACH >= EACH - 2
-"""Two products of each brand, bought by nobody."""
 
 
 def test_a_bag_by_hand() -> None:
@@ -100,25 +93,7 @@ def test_a_view_leaves_words_out_and_changes_none() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shoppers keep to a brand, of which the vectors say nothing and the texts do."""
-    folder = tmp_path_factory.mktemp("words")
-    names = np.array([f"p{one:02d}" for one in range(NUM_ITEMS)], object)
-    titles = np.array([f"brand{one // EACH} thing {one}" for one in range(NUM_ITEMS)], object)
-    none = np.array([""] * NUM_ITEMS, object)
-    catalog = Catalog(names, titles, none, tuple(((("a", "b"),),) * NUM_ITEMS))
-    rng = np.random.default_rng(0)
-    own = [rng.permutation(EACH - 2)[:4] + EACH * rng.integers(BRANDS) for _ in range(300)]
-    train_ = Histories.from_lists([one.tolist() for one in own])
-    asked = cases([one[:2].tolist() for one in own[:40]], [int(one[2]) for one in own[:40]])
-    users = np.array([f"t{one:03d}" for one in range(300)], object)
-    num = len(train_.values)
-    split = Split(train_, users, np.full(num, np.nan), np.arange(num), asked, asked, COLD, ~COLD, {})
-    write_catalog(folder / "data" / "items.parquet", catalog)
-    write_split(folder / "data", split, catalog)
-    vectors = rng.standard_normal((NUM_ITEMS, 8)).astype(np.float32)
-    save_file({"vectors": vectors}, folder / "vectors.safetensors")
-    point_to_vectors(folder, folder / "vectors.safetensors")
-    return folder
+    return prepared(tmp_path_factory.mktemp("words"))
 
 
 def trained(folder: Path, **changes: object) -> None:
@@ -128,12 +103,10 @@ def trained(folder: Path, **changes: object) -> None:
 
 
 def share_of_own_brand(folder: Path) -> float:
-    """Of the unbought products shown first after two products of a brand, how many are of that brand."""
+    """Of the unbought products shown first, the share of the history's brand."""
     model = load_dual_tower(folder)
     model.filters["cold"] = COLD
-    histories = Histories.from_lists([[EACH * brand, EACH * brand + 1] for brand in range(BRANDS)])
-    found = model.recommend(Requests(histories, "cold"), 2).item_index
-    return float((found // EACH == np.arange(BRANDS)[:, None]).mean())
+    return of_own_brand(model.recommend(Requests(HISTORIES, "cold"), 2).item_index)
 
 
 def test_what_histories_say_of_a_word_holds_for_products_that_nobody_has_bought(run: Path) -> None:
@@ -142,8 +115,6 @@ def test_what_histories_say_of_a_word_holds_for_products_that_nobody_has_bought(
     assert share_of_own_brand(run) > 0.9
     folder = run / "dual_tower"
     assert read_json(folder / "words.json")["words"] == [
-        "a",
-        "b",
         "thing",
         *(f"brand{one}" for one in range(BRANDS)),
     ]

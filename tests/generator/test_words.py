@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.cases import cases
+from tests.brands import COLD, EACH, HISTORIES, NAMES, NUM_ITEMS, catalog_of, of_own_brand, prepared
 from tests.generator.models import TINY, random_table
 
-from pressmark.catalog.embeddings import item_texts, point_to_vectors
-from pressmark.catalog.items import Catalog, write_catalog
+from pressmark.catalog.embeddings import item_texts
+from pressmark.catalog.items import write_catalog
 from pressmark.catalog.lexicon import Lexicon
-from pressmark.files import read_tensors, write_tensors
+from pressmark.files import read_json, read_tensors
 from pressmark.generator.recommend import load_generator
 from pressmark.generator.train import WORD_VECTORS, Config, train
-from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.splits import read_split, write_split
 from pressmark.recommender import Requests
@@ -28,15 +27,10 @@ from pressmark.training import loop
 
 torch.set_num_threads(1)
 
-BRANDS, EACH = 6, 8
-NUM_ITEMS = BRANDS * EACH
-COLD = np.arange(NUM_ITEMS) % EACH >= EACH - 2
-"""Two products of each brand, bought by nobody."""
 BOOKS = [np.random.default_rng(level).normal(size=(12, 5)).astype(np.float32) for level in range(2)]
 TABLE = dataclasses.replace(
     random_table(0, NUM_ITEMS, (12, 12), shared=True), codebook_fingerprint=codebook_fingerprint(BOOKS)
 )
-NAMES = np.array([f"p{one:02d}" for one in range(NUM_ITEMS)], object)
 
 
 def config(**changes: object) -> Config:
@@ -56,59 +50,40 @@ def config(**changes: object) -> Config:
     return Config(**{"model": model, "history_length": 4, "beam": 20, "training": training, **changes})
 
 
-def catalog_of(brand: str) -> Catalog:
-    titles = np.array([f"{brand}{one // EACH} thing{one} thing" for one in range(NUM_ITEMS)], object)
-    none = np.array([""] * NUM_ITEMS, object)
-    return Catalog(NAMES, titles, none, ((),) * NUM_ITEMS)
-
-
-def prepared(folder: Path, brand: str = "brand") -> Path:
-    """Shoppers keep to a brand, of which vectors and SIDs say nothing and the texts do."""
-    catalog, rng = catalog_of(brand), np.random.default_rng(0)
-    own = [rng.permutation(EACH - 2)[:4] + EACH * rng.integers(BRANDS) for _ in range(300)]
-    train_ = Histories.from_lists([one.tolist() for one in own])
-    asked = cases([one[:2].tolist() for one in own[:40]], [int(one[2]) for one in own[:40]])
-    users = np.array([f"t{one:03d}" for one in range(300)], object)
-    num = len(train_.values)
-    split = Split(train_, users, np.full(num, np.nan), np.arange(num), asked, asked, COLD, ~COLD, {})
-    write_catalog(folder / "data" / "items.parquet", catalog)
-    write_split(folder / "data", split, catalog)
+def tokenized(folder: Path) -> Path:
+    """The shop with SIDs, which say nothing of brands either."""
+    prepared(folder)
     write_sids(folder / "tokenizer" / "sids.parquet", TABLE, NAMES)
     write_codebooks(folder / "tokenizer" / "codebooks.safetensors", BOOKS)
-    vectors = rng.standard_normal((NUM_ITEMS, 8)).astype(np.float32)
-    write_tensors(folder / "vectors.safetensors", {"vectors": torch.from_numpy(vectors)})
-    point_to_vectors(folder, folder / "vectors.safetensors")
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = prepared(tmp_path_factory.mktemp("words"))
+    folder = tokenized(tmp_path_factory.mktemp("words"))
     train(folder, config(), seed=0)
     return folder
 
 
 def share_of_own_brand(folder: Path) -> float:
-    """Of the unbought products that the item head puts first after two of a brand, the share of that brand."""
+    """Of the unbought products that the item head puts first, the share of the history's brand."""
     model = load_generator(folder, device="cpu")
-    histories = Histories.from_lists([[EACH * brand, EACH * brand + 1] for brand in range(BRANDS)])
-    scores = (model.shoppers(histories) @ model.item_vectors.T).masked_fill(torch.from_numpy(~COLD), -torch.inf)
-    found = scores.topk(2).indices.numpy()
-    return float((found // EACH == np.arange(BRANDS)[:, None]).mean())
+    scores = model.shoppers(HISTORIES) @ model.item_vectors.T
+    return of_own_brand(scores.masked_fill(torch.from_numpy(~COLD), -torch.inf).topk(2).indices.numpy())
 
 
 def test_what_histories_say_of_a_word_holds_for_products_that_nobody_has_bought(
     run: Path, tmp_path: Path
 ) -> None:
     assert share_of_own_brand(run) > 0.8
-    without = prepared(tmp_path)
+    without = tokenized(tmp_path)
     train(without, config(model=dataclasses.replace(config().model, words=0)), seed=0)
     assert not (without / "generator" / "words.json").exists()
     assert share_of_own_brand(without) < 0.6
 
 
 def test_a_product_that_comes_later_is_read_as_any_other(run: Path) -> None:
-    own = catalog_of("brand")
+    own = catalog_of()
     vectors = read_tensors(run / "vectors.safetensors")["vectors"].numpy()
     # The same product once more: it has all that the first has but an identity, which an unbought one has not.
     copied = EACH - 1
@@ -134,33 +109,33 @@ def test_a_product_that_comes_later_is_read_as_any_other(run: Path) -> None:
 
 def test_words_go_on_from_where_they_were(run: Path, tmp_path: Path) -> None:
     """Tomorrow's texts have other words, and those that stay stand elsewhere."""
-    tomorrow, earlier = prepared(tmp_path / "tomorrow"), tmp_path / "earlier"
+    tomorrow, earlier = tokenized(tmp_path / "tomorrow"), tmp_path / "earlier"
     shutil.copytree(run, earlier)
-    changed = catalog_of("brand")
+    changed = catalog_of()
     titles = changed.title.copy()
     titles[:EACH] = [f"new thing{one} new" for one in range(EACH)]  # brand0 is gone
     write_catalog(tomorrow / "data" / "items.parquet", dataclasses.replace(changed, title=titles))
-    split = read_split(run / "data", catalog_of("brand"))
+    split = read_split(run / "data", catalog_of())
     write_split(tomorrow / "data", split, dataclasses.replace(changed, title=titles))
     still = dataclasses.replace(config().training, num_epochs=1, max_steps=1, learning_rate=1e-9)
     train(tomorrow, config(training=still, init_from=str(earlier)), seed=1)
-    lexicons = [Lexicon.load(one / "generator" / "words.json") for one in (earlier, tomorrow)]
+    words = [read_json(one / "generator" / "words.json")["words"] for one in (earlier, tomorrow)]
     before, now = (
         read_tensors(one / "generator" / "model.safetensors")[WORD_VECTORS] for one in (earlier, tomorrow)
     )
-    row = {word: number for number, word in enumerate(lexicons[0].words, 1)}
-    assert set(lexicons[1].words) - set(row) == {"new"}
-    assert lexicons[1].words != lexicons[0].words
-    for number, word in enumerate(lexicons[1].words, 1):
+    row = {word: number for number, word in enumerate(words[0], 1)}
+    assert set(words[1]) - set(row) == {"new"}
+    assert words[1] != words[0]
+    for number, word in enumerate(words[1], 1):
         expected = before[row[word]] if word in row else torch.zeros(before.shape[1])
         torch.testing.assert_close(now[number], expected, atol=1e-6, rtol=0)
     assert before[1:].abs().sum(1).min() > 0
     # Words may come or go between the two.
-    for words in (0, 3):
+    for width in (0, 3):
         shutil.rmtree(tomorrow / "training")
-        model = dataclasses.replace(config().model, words=words)
+        model = dataclasses.replace(config().model, words=width)
         train(tomorrow, config(model=model, training=still, init_from=str(earlier)), seed=1)
-        assert (WORD_VECTORS in read_tensors(tomorrow / "generator" / "model.safetensors")) == (words > 0)
+        assert (WORD_VECTORS in read_tensors(tomorrow / "generator" / "model.safetensors")) == (width > 0)
         shutil.rmtree(earlier / "generator")
         shutil.copytree(tomorrow / "generator", earlier / "generator")
 
@@ -169,8 +144,8 @@ def test_missing_or_other_words_are_refused(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     path = folder / "generator" / "words.json"
-    Lexicon(("one",), np.ones(2, np.float32)).save(path)
-    with pytest.raises(ValueError, match=r"it holds 1 words, the generator reads \d+"):
+    Lexicon(("one",), np.ones(2, np.float32)).save(path.parent)
+    with pytest.raises(ValueError, match=r"it holds 1 words, the model reads \d+"):
         load_generator(folder, device="cpu")
     path.unlink()
     with pytest.raises(ValueError, match=r"words\.json is missing"):

@@ -11,6 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from pressmark import files
+from pressmark.catalog.embeddings import item_texts
+from pressmark.catalog.items import Catalog
+
+FILE = "words.json"
+"""Name of a lexicon's file in the folder of the model that reads its words."""
 
 FEWEST = 3
 """Texts that a word stands in, at least: what is known of one product alone is its identity's to learn."""
@@ -44,17 +49,22 @@ class Lexicon:
             found[row, : len(known)] = known
         return found
 
-    def save(self, path: Path) -> None:
-        """Writes words and rarity as JSON."""
-        files.write_json(path, {"words": list(self.words), "rarity": self.rarity[1:].tolist()})
+    def save(self, folder: Path) -> None:
+        """Writes words and rarity as JSON, beside the model that reads them."""
+        files.write_json(folder / FILE, {"words": list(self.words), "rarity": self.rarity[1:].tolist()})
 
     @classmethod
-    def load(cls, path: Path) -> Lexicon:
+    def load(cls, folder: Path, num_words: int) -> Lexicon:
         """Reads what `save` wrote.
 
+        Args:
+            folder: Of a model.
+            num_words: V, the words that the model reads.
+
         Raises:
-            ValueError: If the file is missing or is no such file.
+            ValueError: If the file is missing, is no such file, or holds other words than the model's.
         """
+        path = folder / FILE
         if not path.is_file():
             raise ValueError(f"{path} is missing: the model beside it reads words; train it again.")
         made = files.read_json(path)
@@ -64,6 +74,10 @@ class Lexicon:
             raise ValueError(f"{path}: it must hold words and their rarity; {error!r} is wrong.") from error
         if len(words) != len(rarity):
             raise ValueError(f"{path}: it holds {len(words)} words and {len(rarity)} numbers for them.")
+        if len(words) != num_words:
+            raise ValueError(
+                f"{path}: it holds {len(words)} words, the model reads {num_words}. Train it again."
+            )
         return cls(words, np.append(np.float32(0), rarity))
 
 
@@ -78,3 +92,10 @@ def learn_lexicon(texts: Iterable[str]) -> Lexicon:
     times = -np.array([one for one, _ in kept], np.float64)
     rarity = np.log((1 + num) / (1 + times)) + 1 if kept else np.zeros(0)
     return Lexicon(tuple(word for _, word in kept), np.append(0, rarity).astype(np.float32))
+
+
+def read_words(catalog: Catalog, fitted_on: np.ndarray, width: int) -> tuple[Lexicon, np.ndarray]:
+    """The words of the texts that may be fitted on, (N,) bool, and (N, width) int32 those of every item."""
+    texts = item_texts(catalog)
+    lexicon = learn_lexicon(text for text, seen in zip(texts, fitted_on, strict=True) if seen)
+    return lexicon, lexicon.rows(texts, width)

@@ -175,7 +175,7 @@ def load_dual_tower(run: Path) -> DualTowerRecommender:
     path = folder / "index.faiss"
     index = ItemIndex.load(path, embeddings) if path.is_file() else ItemIndex(embeddings)
     tokenizer = None
-    lexicon = Lexicon.load(folder / "words.json") if model.config.words else None
+    lexicon = Lexicon.load(folder, model.config.num_words) if model.config.words else None
     if model.config.encoder is not None:
         from tokenizers import Tokenizer
 

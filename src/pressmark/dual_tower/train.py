@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pressmark import distributed
 from pressmark.catalog.embeddings import item_texts, read_vectors
 from pressmark.catalog.items import Catalog, read_catalog
-from pressmark.catalog.lexicon import Lexicon, learn_lexicon
+from pressmark.catalog.lexicon import Lexicon, read_words
 from pressmark.catalog.text_models import model_folder
 from pressmark.dual_tower import auxiliary, text
 from pressmark.dual_tower.auxiliary import ItemGraph
@@ -422,9 +422,8 @@ def train(run: Path, config: Config, seed: int) -> None:
     else:
         content = read_vectors(run)
         if config.words:
-            texts = item_texts(catalog)
-            lexicon = learn_lexicon(np.array(texts, object)[split.fitted_on])
-            content = with_words(content, lexicon.rows(texts, config.words))
+            lexicon, words = read_words(catalog, split.fitted_on, config.words)
+            content = with_words(content, words)
     model = new_model(content, split.fitted_on, config, seed, tokenizer, lexicon)
     task = DualTowerTask(split.train, split.valid, content, config, seed)
     built_on = _fingerprint(split, content, config, seed)
@@ -482,7 +481,7 @@ def save(
         if tokenizer is not None:
             tokenizer.save(str(partial / "tokenizer.json"))
         if lexicon is not None:
-            lexicon.save(partial / "words.json")
+            lexicon.save(partial)
         if faiss_installed():
             made = ItemIndex(model.item_embeddings.numpy(), index)
             made.save(partial / "index.faiss")

@@ -21,7 +21,6 @@ from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
 ITEMS = "items.safetensors"
-WORDS = "words.json"
 """Beside a generator's weights: what it knows of the items it was trained on, see `ItemFacts`."""
 
 FORMAT = 2
@@ -306,15 +305,7 @@ def load_lexicon(folder: Path, model: T5ForConditionalGeneration) -> Lexicon | N
         ValueError: If they are missing, or others.
     """
     num_words = getattr(model.config, "num_words", 0)
-    if not num_words:
-        return None
-    found = Lexicon.load(folder / WORDS)
-    if len(found.words) != num_words:
-        raise ValueError(
-            f"{folder / WORDS}: it holds {len(found.words)} words, the generator reads {num_words}. "
-            "Train it again."
-        )
-    return found
+    return Lexicon.load(folder, num_words) if num_words else None
 
 
 def load_facts(folder: Path) -> ItemFacts:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark import distributed, files
-from pressmark.catalog.lexicon import Lexicon, learn_lexicon
+from pressmark.catalog.lexicon import FILE, Lexicon, read_words
 from pressmark.generator import backbone as backbones
 from pressmark.generator import model as sizes
 from pressmark.generator.backbone import SCRATCH
@@ -25,7 +25,6 @@ from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
 from pressmark.generator.model import (
-    WORDS,
     ItemFacts,
     build_model,
     encoder_arguments,
@@ -45,7 +44,7 @@ from pressmark.training import loop
 from pressmark.training.own import Own
 from pressmark.training.validation import validated
 
-EARLIER = ("generator/model.safetensors", "generator/words.json", "data/items.parquet")
+EARLIER = ("generator/model.safetensors", f"generator/{FILE}", "data/items.parquet")
 """What a generator takes from the run that it goes on from."""
 
 IDENTITIES = "item_head.identity.weight"
@@ -203,7 +202,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     Raises:
         ValueError: If an earlier stage is missing, or there is nothing to train on.
     """
-    from pressmark.catalog.embeddings import item_texts, read_vectors
+    from pressmark.catalog.embeddings import read_vectors
     from pressmark.catalog.items import read_catalog
 
     catalog = read_catalog(run / "data" / "items.parquet")
@@ -230,9 +229,7 @@ def assemble(run: Path, config: Config, seed: int) -> tuple[T5ForConditionalGene
     fitted = None if vectors is None else vectors[split.fitted_on]
     lexicon, words = None, None
     if vectors is not None and config.model.words:
-        texts = item_texts(catalog)
-        lexicon = learn_lexicon(np.array(texts, object)[split.fitted_on])
-        words = lexicon.rows(texts, config.model.words)
+        lexicon, words = read_words(catalog, split.fitted_on, config.model.words)
     model = build_model(config.model, table, config.history_length, config.beam, fitted, lexicon)
     if config.init_from:
         _refuse_hidden(Path(config.init_from), catalog.item_id[split.hidden])
@@ -483,7 +480,7 @@ def _save(folder: Path, model: T5ForConditionalGeneration, task: GeneratorTask, 
         nn.Module.to(model, "cpu").save_pretrained(partial)
         task.facts.save(partial)
         if task.lexicon is not None and model.config.num_words:
-            task.lexicon.save(partial / WORDS)
+            task.lexicon.save(partial)
         numbers = {
             "codebook_fingerprint": task.table.codebook_fingerprint,
             "sid_version": task.table.version,
