@@ -114,7 +114,9 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("average_precision", "average precision", ".3f"),
     ],
     "categories": [
-        ("accuracy", "accuracy", ".3f"),
+        ("leaf", "leaf", ".3f"),
+        *((str(depth), f"depth {depth}", ".3f") for depth in range(1, 6)),
+        ("sure", "names called sure", ".3f"),
         ("num", "products", ",.0f"),
     ],
     "terms": [
@@ -173,7 +175,8 @@ NOTES = {
     "audit": "Labels moved on purpose among real ones, which hold mistakes too: precision is a lower bound. "
     "Least and greatest of the seeds in brackets.",
     "audit_vouching": "Labels moved on purpose; least and greatest of the seeds in brackets.",
-    "categories": "Accuracy of the leaf; `sure`: of the names called sure at .8.",
+    "categories": "Accuracy of the leaf, of the first names of a path over products whose path is that "
+    "long, and of the names called sure at .8. Least and greatest of the seeds in brackets.",
     "terms": "Test titles, all seeds together; 95 % intervals over titles.",
     "explorer": "Headless Chromium, from disk; until the next frame is painted.",
     "backbones": "Equal steps; item-level hits, history masked.",
@@ -193,7 +196,7 @@ def label(kind: str, row: dict[str, Any]) -> str:
     if kind == "audit_vouching":
         return f"{row['kind']} {row['noise']:.0%}, {row['method'].removeprefix('prefix_')}"
     if kind == "categories":
-        return f"{row['hidden']} hidden, {row['method']}" if row["depth"] in ("leaf", "sure") else ""
+        return f"{row['hidden']} hidden, {row['method']}"
     if kind in ("generator_ablation", "dual_tower_ablation"):
         return row["change"]
     if kind == "sids_compared":
@@ -250,10 +253,11 @@ def _rows_table(name: str, result: dict[str, Any]) -> str:
     """Means of the rows of one label, with the least and the greatest in brackets."""
     kind = name.partition("-")[0]
     columns = ROWS[kind]
+    made = _by_depth(result["rows"]) if kind == "categories" else result["rows"]
     lines = ["| | " + " | ".join(title for _, title, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    labels = dict.fromkeys(label(kind, row) for row in result["rows"])
+    labels = dict.fromkeys(label(kind, row) for row in made)
     for one in filter(None, labels):
-        rows = [row for row in result["rows"] if label(kind, row) == one]
+        rows = [row for row in made if label(kind, row) == one]
         cells = []
         for key, _, form in columns:
             values = [row[key] for row in rows if key in row]
@@ -270,6 +274,17 @@ def _rows_table(name: str, result: dict[str, Any]) -> str:
     file = f"eval/results/{FILES.get(name, name)}.json"
     source = f"`{file}`: seeds {seeds}, {machine}, {result['date'][:10]}. {NOTES[kind]}"
     return "\n".join(lines) + f"\n\n<sub>{source}</sub>"
+
+
+def _by_depth(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a method and seed: the accuracy at each depth under its name, and how many were asked about."""
+    made: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        about = {key: row[key] for key in ("hidden", "method", "seed")}
+        one = made.setdefault(tuple(about.values()), about)
+        one[row["depth"]] = row["accuracy"]
+        one["num"] = max(row["num"], one.get("num", 0))
+    return list(made.values())
 
 
 def _scale_table(name: str, result: dict[str, Any]) -> str:

@@ -160,7 +160,7 @@ def test_vectors_of_another_width_or_catalog_are_refused() -> None:
 
 def test_the_identity_is_dropped_in_training_and_never_else() -> None:
     rows, item_index = torch.from_numpy(vectors(400)), torch.arange(400)
-    tower = new_model(rows.numpy(), hidden_dim=0).item_tower
+    tower = new_model(rows.numpy(), hidden_dim=0, identity_dropout=0.5).item_tower
     text = tower(rows, item_index)
     with torch.no_grad():
         tower.identity.weight.fill_(0.5)

@@ -83,6 +83,29 @@ def test_the_weights_that_shoppers_go_by_are_found() -> None:
     np.testing.assert_allclose(again.sold, found.sold, atol=1e-4)
 
 
+def test_a_step_that_overshoots_is_taken_back() -> None:
+    """One expert, sure of one item, right in seven cases of ten: Newton's first step lands where all is flat."""
+    num, sure, rng = 200, 20.0, np.random.default_rng(0)
+    favourite = np.stack([rng.choice(np.flatnonzero(kind), num) for kind in (UNBOUGHT, ~UNBOUGHT)])
+    target = np.where(np.arange(num) % 2, *favourite)
+    wrong = np.arange(num) // 2 % 10 >= 7
+    target[wrong] = (target[wrong] + 4) % NUM_ITEMS  # another of its kind
+    table = torch.zeros(len(NAMES), num, NUM_ITEMS)
+    for one in favourite:
+        table[0, torch.arange(num), torch.from_numpy(one)] = sure
+    histories = Histories.from_lists([[]] * num)
+    cases = Cases(np.arange(num), np.array(["a"] * num, object), histories, target, UNBOUGHT[target])
+
+    def score(rows: np.ndarray, kind: bool | None) -> Tensor:
+        scores = table[:, torch.from_numpy(rows)]
+        return scores if kind is None else scores[:, :, torch.from_numpy(kind == UNBOUGHT)]
+
+    found = fit(score, cases, UNBOUGHT, np.ones(num), 64)
+    for kind, weight in ((UNBOUGHT, found.unbought[0]), (~UNBOUGHT, found.sold[0])):
+        others = kind.sum() - 1
+        assert weight == pytest.approx(np.log(others * 0.7 / 0.3) / sure, rel=0.02)
+
+
 def test_a_weight_counts_cases() -> None:
     world = World(300)
     twice = np.concatenate([np.arange(300), np.arange(0, 300, 2)])

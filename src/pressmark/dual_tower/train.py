@@ -79,21 +79,21 @@ class Config:
         training: The loop. `batch_size` is also the number of negatives; with `micro_batch_size`, that is.
     """
 
-    dim: int = 128
-    hidden_dim: int = 256
+    dim: int = 256
+    hidden_dim: int = 0
     user_dim: int = 64
     num_layers: int = 2
     num_heads: int = 2
-    identity_dropout: float = 0.5
+    identity_dropout: float = 0.15
     item_dropout: float = 0.2
-    dropout: float = 0.2
+    dropout: float = 0.3
     history_length: int = 20
     words: int = 32
     word_dropout: float = 0.5
     word_rate: float = 4.0
-    temperature: float = 0.1
+    temperature: float = 0.05
     learn_temperature: bool = False
-    logq: float = 0.5
+    logq: float = 1.0
     history_negatives: bool = True
     empty_share: float = 0.02
     queue: int = 0
@@ -104,7 +104,9 @@ class Config:
     auxiliary: auxiliary.Config = field(default_factory=auxiliary.Config)
     index: Kind = "auto"
     training: loop.Config = field(
-        default_factory=lambda: loop.Config(num_epochs=8, patience=2, weight_decay=0.01)
+        default_factory=lambda: loop.Config(
+            learning_rate=5.5e-4, num_epochs=8, patience=2, weight_decay=0.01
+        )
     )
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ Source: products of experts, Hinton 2002; a conditional logit, McFadden 1974, fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -36,8 +37,8 @@ from pressmark.interactions.histories import Histories
 Score = Callable[[np.ndarray, bool | None], Tensor]
 """(b,) rows of the cases and a kind of items -> (E, b, n) float32, see `Experts.scores`."""
 
-STEPS = 25
-"""Newton steps at most; half a dozen are usual."""
+STEPS = 40
+"""Looks at the cases for Newton's method at most; half a dozen are usual."""
 
 PUSHES = tuple(step / 10 for step in range(41))
 """By how much r0 may be raised."""
@@ -174,24 +175,31 @@ def _conditional_logit(asked: _Asked, unbought: bool, rows: np.ndarray) -> tuple
     place = torch.cumsum(asked.unbought == unbought, 0) - 1  # of an item among its kind
     ridge = 2 * RIDGE * float(asked.weight[rows].sum())
     weights = torch.zeros(len(NAMES), dtype=torch.float64)
+    step, before = torch.zeros_like(weights), math.inf
     for _ in range(STEPS):
+        cost = ridge / 2 * float(weights @ weights)
         slope, curve = ridge * weights, ridge * torch.eye(len(NAMES), dtype=torch.float64)
         for part, scores, hidden in asked.parts(rows, unbought):
             said = len(scores)  # the experts behind have nothing to say of these items
             counted = torch.from_numpy(asked.weight[part]).float()
-            mixed = torch.einsum("e,ebn->bn", weights[:said].float(), scores)
-            share = mixed.masked_fill(hidden, -torch.inf).softmax(1) * counted[:, None]
+            mixed = torch.einsum("e,ebn->bn", weights[:said].float(), scores).masked_fill(hidden, -torch.inf)
+            share = mixed.softmax(1) * counted[:, None]
             mean = torch.einsum("ebn,bn->eb", scores, share)
-            target = place[torch.from_numpy(asked.cases.target[part])]
-            own = (scores[:, torch.arange(len(part)), target] * counted).sum(1)
+            target, each = place[torch.from_numpy(asked.cases.target[part])], torch.arange(len(part))
+            own = (scores[:, each, target] * counted).sum(1)
             second = (scores * share).flatten(1) @ scores.flatten(1).T
             spread = second - (mean / counted) @ mean.T
+            cost += float(((mixed.logsumexp(1) - mixed[each, target]) * counted).double().sum())
             slope[:said] += (mean.sum(1) - own).double()
             curve[:said, :said] += spread.double()
-        step = torch.linalg.solve(curve, slope)
-        # A step far beyond what the curvature was measured for overshoots.
-        step *= min(1.0, 2.0 / max(float(step.abs().max()), 1e-9))
-        weights = weights - step
+        if cost > before:  # beyond the bottom, where it is flat: half the way back
+            step = step / 2
+            weights = weights + step
+        else:
+            before, step = cost, torch.linalg.solve(curve, slope)
+            # A step far beyond what the curvature was measured for overshoots.
+            step *= min(1.0, 2.0 / max(float(step.abs().max()), 1e-9))
+            weights = weights - step
         if float(step.abs().max()) < 1e-4:
             break
     return tuple(weights.tolist())
