@@ -84,7 +84,7 @@ def test_the_weights_that_shoppers_go_by_are_found() -> None:
 
 
 def test_a_step_that_overshoots_is_taken_back() -> None:
-    """One expert, sure of one item, right in seven cases of ten: Newton's first step lands where all is flat."""
+    """One expert, sure of one item, right in seven of ten: the first step lands where all is flat."""
     num, sure, rng = 200, 20.0, np.random.default_rng(0)
     favourite = np.stack([rng.choice(np.flatnonzero(kind), num) for kind in (UNBOUGHT, ~UNBOUGHT)])
     target = np.where(np.arange(num) % 2, *favourite)

@@ -104,9 +104,7 @@ class Config:
     auxiliary: auxiliary.Config = field(default_factory=auxiliary.Config)
     index: Kind = "auto"
     training: loop.Config = field(
-        default_factory=lambda: loop.Config(
-            learning_rate=5.5e-4, num_epochs=8, patience=2, weight_decay=0.01
-        )
+        default_factory=lambda: loop.Config(learning_rate=5.5e-4, num_epochs=8, patience=2, weight_decay=0.01)
     )
 
     def __post_init__(self) -> None:
