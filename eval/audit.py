@@ -79,19 +79,14 @@ def figures(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
 
 def regression(shop: Shop, leaves: Leaves, rows: np.ndarray, seed: int) -> np.ndarray:
     """(n, C) shares of a logistic regression over the vectors, each part from the four others."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     vectors, label = shop.content.vectors[rows], leaves.label[rows]
     part = make_folds(label, seed, 5).fold
     shares = np.full((len(rows), len(leaves)), 1e-12)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for held in range(5):
-            model = LogisticRegression(C=10, max_iter=60).fit(vectors[part != held], label[part != held])
-            shares[np.ix_(part == held, model.classes_)] = model.predict_proba(vectors[part == held])
+    for held in range(5):
+        model = LogisticRegression(C=10, max_iter=300).fit(vectors[part != held], label[part != held])
+        shares[np.ix_(part == held, model.classes_)] = model.predict_proba(vectors[part == held])
     return shares / shares.sum(axis=1, keepdims=True)
 
 
@@ -124,7 +119,7 @@ def audited(shop: Shop, leaves: Leaves, seed: int) -> tuple[Judgement, Row]:
     started = time.perf_counter()
     folds = make_folds(leaves.label, seed)
     pool = pool_of(shop, leaves, folds, seed)
-    found = judge(leaves, pool, folds.fold, seed)
+    found = judge(leaves, pool, folds.fold, seed, shop.content.told)
     rates = {f"estimated_{kind}": float(rate) for kind, rate in zip(("far", "near"), found.rates, strict=True)}
     return found, {
         "seconds": round(time.perf_counter() - started, 1),
@@ -156,7 +151,7 @@ def methods(
         "pressmark_confidence": np.logaddexp(*(found.log_odds + np.log(found.rates)).T),
         "pool_alone": -np.log(found.own_share + 1e-12),
         "neighbours_vote": 1 - vote,
-        "codes_prefix": prefix_scores(shop.codes, leaves.label)[rows],
+        "codes_prefix": prefix_scores(shop.plain_codes, leaves.label)[rows],
     }
     if compared:
         scores |= cleanlab_scores(kept(place, lambda: regression(shop, leaves, rows, seed)), label)
@@ -252,33 +247,31 @@ def line(row: Row) -> str:
 
 
 def planted(shop: Shop, base: Leaves, options: argparse.Namespace) -> dict[str, Any]:
-    """The synthetic store's own mistakes, all of which are known."""
-    right_paths = dict(
-        zip(*(lambda told: (told.item_id, told.true_category))(read_truth(options.store)), strict=True)
-    )
+    """The synthetic store's own mistakes, all of which are known; seeds are of the audit alone."""
+    truth = read_truth(options.store)
+    right_paths = dict(zip(truth.item_id, truth.true_category, strict=True))
     leaf_of = {base.name(leaf): leaf for leaf in range(len(base))}
     right = np.array(
         [leaf_of.get(" > ".join(right_paths[item][0]), -2) for item in shop.catalog.item_id], np.int64
     )
-    scores, found, costs = methods(shop, base, options.seeds[0], options.scratch / "planted.safetensors")
-    paths = [{" > ".join(path) for path in right_paths[item]} for item in shop.catalog.item_id[found.rows]]
-    wrong = np.array(
-        [base.name(leaf) not in own for leaf, own in zip(base.label[found.rows], paths, strict=True)]
-    )
-    here = {"noise": float(wrong.mean()), "kind": "planted", "seed": options.seeds[0]}
-    rows = [{**here, "method": name, **figures(score, wrong), **(costs if name == "pressmark" else {})}
-            for name, score in scores.items()]  # fmt: skip
-    for one in rows:
-        print(line(one), flush=True)
-    truth_rows = right[found.rows]
-    return {
-        "rows": rows,
-        "severity": by_severity(
-            found, base, np.where(truth_rows < 0, base.label[found.rows], truth_rows), wrong
-        ),
-        "calibration": [{**here, **one} for one in calibration(found.confidence, wrong)],
-        "curves": {(here["noise"], "planted"): {name: curve(score, wrong) for name, score in scores.items()}},
-    }
+    found: dict[str, Any] = {"rows": [], "severity": [], "calibration": [], "curves": {}}
+    for seed in options.seeds:
+        scores, judged, costs = methods(shop, base, seed, options.scratch / f"planted-{seed}.safetensors")
+        own = base.label[judged.rows]
+        paths = [{" > ".join(path) for path in right_paths[item]} for item in shop.catalog.item_id[judged.rows]]
+        wrong = np.array([base.name(leaf) not in known for leaf, known in zip(own, paths, strict=True)])
+        here = {"noise": float(wrong.mean()), "kind": "planted", "seed": seed}
+        rows = [{**here, "method": name, **figures(score, wrong), **(costs if name == "pressmark" else {})}
+                for name, score in scores.items()]  # fmt: skip
+        for one in rows:
+            print(line(one), flush=True)
+        true = np.where(right[judged.rows] < 0, own, right[judged.rows])
+        found["rows"] += rows
+        found["severity"] += [{**here, **one} for one in by_severity(judged, base, true, wrong)]
+        found["calibration"] += [{**here, **one} for one in calibration(judged.confidence, wrong)]
+        drawn = {name: curve(score, wrong) for name, score in scores.items()}
+        found["curves"].setdefault((here["noise"], "planted"), drawn)
+    return found
 
 
 def vouching(run: Path, shop: Shop, base: Leaves, options: argparse.Namespace) -> list[Row]:
@@ -332,7 +325,7 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
         scores = {"run_sids": prefix_scores(fit(vectors, every, config), leaves.label)}
         plain = dataclasses.replace(config, contrastive_weight=0.0)
         scores["lambda_0"] = prefix_scores(fit(content, every, plain), leaves.label)
-        scores["residual_kmeans"] = prefix_scores(shop.codes, leaves.label)
+        scores["residual_kmeans"] = prefix_scores(shop.plain_codes, leaves.label)
         parts = np.ones(len(catalog))
         for held in (0, 1):  # codes of a half from a quantizer taught by the other half's labels
             codes = fit(content, np.flatnonzero(half != held), config)
