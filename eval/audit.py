@@ -17,7 +17,6 @@ import dataclasses
 import json
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,12 +25,8 @@ from typing import Any
 import numpy as np
 
 from pressmark import files
-from pressmark.catalog.embeddings import embed, vectors_cache
 from pressmark.catalog.grocery import read_truth
-from pressmark.catalog.items import read_catalog
-from pressmark.catalog.taxonomy import build_taxonomy
 from pressmark.cli import guarded, truth
-from pressmark.drawing import COLOURS, GRID, png
 from pressmark.evaluation.record import record
 from pressmark.insight.categories.assemble import Shop, pool_of, read_shop
 from pressmark.insight.categories.folds import make_folds
@@ -39,8 +34,6 @@ from pressmark.insight.categories.leaves import Leaves, leaves_of
 from pressmark.insight.categories.suspicion import Judgement, judge
 from pressmark.load import quiet_libraries
 from pressmark.run_config import read_run
-from pressmark.tokenizer import train
-from pressmark.tokenizer.config import Config
 
 RESULTS = Path("eval/results")
 KINDS: dict[str, Callable[..., np.ndarray]] = {
@@ -48,8 +41,6 @@ KINDS: dict[str, Callable[..., np.ndarray]] = {
     "sibling": Leaves.moved_to_sibling,
     "random_by_size": Leaves.moved_by_size,
 }
-LEVEL_SIZES = (64, 64, 64)
-"""Of tokenizers under --vouching."""
 SEVERITIES = ((0.0, 0.05), (0.05, 0.3), (0.3, 1.01))
 Row = dict[str, Any]
 
@@ -79,19 +70,14 @@ def figures(score: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
 
 def regression(shop: Shop, leaves: Leaves, rows: np.ndarray, seed: int) -> np.ndarray:
     """(n, C) shares of a logistic regression over the vectors, each part from the four others."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     vectors, label = shop.content.vectors[rows], leaves.label[rows]
     part = make_folds(label, seed, 5).fold
     shares = np.full((len(rows), len(leaves)), 1e-12)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for held in range(5):
-            model = LogisticRegression(C=10, max_iter=60).fit(vectors[part != held], label[part != held])
-            shares[np.ix_(part == held, model.classes_)] = model.predict_proba(vectors[part == held])
+    for held in range(5):
+        model = LogisticRegression(C=10, max_iter=300).fit(vectors[part != held], label[part != held])
+        shares[np.ix_(part == held, model.classes_)] = model.predict_proba(vectors[part == held])
     return shares / shares.sum(axis=1, keepdims=True)
 
 
@@ -124,7 +110,7 @@ def audited(shop: Shop, leaves: Leaves, seed: int) -> tuple[Judgement, Row]:
     started = time.perf_counter()
     folds = make_folds(leaves.label, seed)
     pool = pool_of(shop, leaves, folds, seed)
-    found = judge(leaves, pool, folds.fold, seed)
+    found = judge(leaves, pool, folds.fold, seed, shop.content.told)
     rates = {f"estimated_{kind}": float(rate) for kind, rate in zip(("far", "near"), found.rates, strict=True)}
     return found, {
         "seconds": round(time.perf_counter() - started, 1),
@@ -156,7 +142,7 @@ def methods(
         "pressmark_confidence": np.logaddexp(*(found.log_odds + np.log(found.rates)).T),
         "pool_alone": -np.log(found.own_share + 1e-12),
         "neighbours_vote": 1 - vote,
-        "codes_prefix": prefix_scores(shop.codes, leaves.label)[rows],
+        "codes_prefix": prefix_scores(shop.plain_codes, leaves.label)[rows],
     }
     if compared:
         scores |= cleanlab_scores(kept(place, lambda: regression(shop, leaves, rows, seed)), label)
@@ -252,141 +238,31 @@ def line(row: Row) -> str:
 
 
 def planted(shop: Shop, base: Leaves, options: argparse.Namespace) -> dict[str, Any]:
-    """The synthetic store's own mistakes, all of which are known."""
-    right_paths = dict(
-        zip(*(lambda told: (told.item_id, told.true_category))(read_truth(options.store)), strict=True)
-    )
+    """The synthetic store's own mistakes, all of which are known; seeds are of the audit alone."""
+    truth = read_truth(options.store)
+    right_paths = dict(zip(truth.item_id, truth.true_category, strict=True))
     leaf_of = {base.name(leaf): leaf for leaf in range(len(base))}
     right = np.array(
         [leaf_of.get(" > ".join(right_paths[item][0]), -2) for item in shop.catalog.item_id], np.int64
     )
-    scores, found, costs = methods(shop, base, options.seeds[0], options.scratch / "planted.safetensors")
-    paths = [{" > ".join(path) for path in right_paths[item]} for item in shop.catalog.item_id[found.rows]]
-    wrong = np.array(
-        [base.name(leaf) not in own for leaf, own in zip(base.label[found.rows], paths, strict=True)]
-    )
-    here = {"noise": float(wrong.mean()), "kind": "planted", "seed": options.seeds[0]}
-    rows = [{**here, "method": name, **figures(score, wrong), **(costs if name == "pressmark" else {})}
-            for name, score in scores.items()]  # fmt: skip
-    for one in rows:
-        print(line(one), flush=True)
-    truth_rows = right[found.rows]
-    return {
-        "rows": rows,
-        "severity": by_severity(
-            found, base, np.where(truth_rows < 0, base.label[found.rows], truth_rows), wrong
-        ),
-        "calibration": [{**here, **one} for one in calibration(found.confidence, wrong)],
-        "curves": {(here["noise"], "planted"): {name: curve(score, wrong) for name, score in scores.items()}},
-    }
-
-
-def vouching(run: Path, shop: Shop, base: Leaves, options: argparse.Namespace) -> list[Row]:
-    """Majority of the SID prefix at 5 % noise: trained on labels, without, and cross-fitted in two parts."""
-    _, vectors_config = read_run(run)
-    config = dataclasses.replace(
-        Config(),
-        level_sizes=LEVEL_SIZES,
-        training=dataclasses.replace(Config().training, num_epochs=options.epochs),
-    )
-    rows = []
-    for kind in ("random", "sibling"):
-        for seed in options.seeds:
-            place = options.scratch / f"vouching-{kind}-{seed}-{options.epochs}.json"
-            if not place.is_file():
-                leaves, moved = inject(base, 0.05, kind, seed)
-                files.write_json(place, _vouching(run, shop, leaves, moved, vectors_config, config, kind, seed))
-            rows += files.read_json(place)
-            for one in rows[-4:]:
-                print(line(one), flush=True)
-    return rows
-
-
-def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_config: Any, config: Config,
-              kind: str, seed: int) -> list[Row]:  # fmt: skip
-    named = [((*leaves.stripped, *leaves.paths[one]),) if one >= 0 else () for one in leaves.label]
-    catalog = dataclasses.replace(shop.catalog, category=tuple(named))
-    tree, every = build_taxonomy(catalog.category), np.arange(len(catalog))
-    with tempfile.TemporaryDirectory() as scratch:
-        # Only texts whose category moved are embedded anew.
-        own, _ = embed(
-            read_catalog(run / "data" / "items.parquet"),
-            vectors_config,
-            vectors_cache(run),
-            np.ones(len(catalog), bool),
-        )
-        vectors = own.copy()
-        if vectors_config.model != "tfidf":
-            rows = np.flatnonzero(moved)
-            vectors[rows] = embed(catalog.take(rows), vectors_config, Path(scratch), np.ones(len(rows), bool))[
-                0
-            ]
-
-        def fit(x: np.ndarray, items: np.ndarray, at: Config) -> np.ndarray:
-            # Each has a folder of its own: a checkpoint of another one is no place to go on from.
-            place = Path(tempfile.mkdtemp(dir=scratch))
-            return train.fit_quantizer(x, tree, items, at, seed, place)[0].encode(x)
-
-        content = shop.content.vectors
-        half = make_folds(leaves.label, seed, 2).fold
-        scores = {"run_sids": prefix_scores(fit(vectors, every, config), leaves.label)}
-        plain = dataclasses.replace(config, contrastive_weight=0.0)
-        scores["lambda_0"] = prefix_scores(fit(content, every, plain), leaves.label)
-        scores["residual_kmeans"] = prefix_scores(shop.codes, leaves.label)
-        parts = np.ones(len(catalog))
-        for held in (0, 1):  # codes of a half from a quantizer taught by the other half's labels
-            codes = fit(content, np.flatnonzero(half != held), config)
-            crossed = prefix_scores(codes, leaves.label)
-            parts[half == held] = crossed[half == held]
-        scores["cross_fitted"] = parts
-    known = leaves.labelled
-    here = {"noise": 0.05, "kind": kind, "seed": seed}
-    return [
-        {**here, "method": f"prefix_{name}", **figures(score[known], moved[known])}
-        for name, score in scores.items()
-    ]
-
-
-def picture(found: dict[str, Any], name: str) -> None:
-    """Precision-recall curves and calibration."""
-    from matplotlib.figure import Figure
-
-    shown = ("pressmark", "cleanlab_self_confidence", "neighbours_vote", "codes_prefix")
-    shown_rate = min((rate for rate, _ in found["curves"]), key=lambda rate: abs(rate - 0.05))
-    curves = {key: one for key, one in found["curves"].items() if key[0] == shown_rate}
-    drawn = Figure(figsize=(4 * (len(curves) + 1), 3.8), layout="constrained")
-    panels = drawn.subplots(1, len(curves) + 1, squeeze=False)[0]
-    for panel, ((rate, kind), own) in zip(panels, curves.items(), strict=False):
-        for colour, method in zip(COLOURS, shown, strict=False):
-            panel.step(*own[method], where="pre", color=colour, label=method.replace("_", " "))
-        panel.set(
-            title=f"{kind.replace('_', ' ')}, {rate:.1%} of the labels",
-            xlabel="recall",
-            ylabel="precision",
-            ylim=(0, 1.02),
-        )
-    panels[0].legend(frameon=False, fontsize=8)
-    last = panels[-1]
-    last.plot([0, 1], [0, 1], color=GRID)
-    for colour, kind in zip(COLOURS, dict.fromkeys(key[1] for key in curves), strict=False):
-        bins = [one for one in found["calibration"] if one["kind"] == kind and one["noise"] == shown_rate]
-        lows = sorted({one["low"] for one in bins})
-        pooled = [[one for one in bins if one["low"] == low] for low in lows]
-        mean = lambda own, key: sum(one[key] * one["num"] for one in own) / sum(one["num"] for one in own)  # noqa: E731
-        last.plot(
-            [mean(own, "confidence") for own in pooled],
-            [mean(own, "share_wrong") for own in pooled],
-            "o-",
-            color=colour,
-            markersize=4,
-            label=kind.replace("_", " "),
-        )
-    last.set(title="calibration", xlabel="confidence that the label is wrong", ylabel="share that was moved")
-    last.legend(frameon=False, fontsize=8)
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-    with files.replacing(RESULTS / f"{name}.png") as partial:
-        partial.write_bytes(png(drawn))
+    found: dict[str, Any] = {"rows": [], "severity": [], "calibration": [], "curves": {}}
+    for seed in options.seeds:
+        scores, judged, costs = methods(shop, base, seed, options.scratch / f"planted-{seed}.safetensors")
+        own = base.label[judged.rows]
+        paths = [{" > ".join(path) for path in right_paths[item]} for item in shop.catalog.item_id[judged.rows]]
+        wrong = np.array([base.name(leaf) not in known for leaf, known in zip(own, paths, strict=True)])
+        here = {"noise": float(wrong.mean()), "kind": "planted", "seed": seed}
+        rows = [{**here, "method": name, **figures(score, wrong), **(costs if name == "pressmark" else {})}
+                for name, score in scores.items()]  # fmt: skip
+        for one in rows:
+            print(line(one), flush=True)
+        true = np.where(right[judged.rows] < 0, own, right[judged.rows])
+        found["rows"] += rows
+        found["severity"] += [{**here, **one} for one in by_severity(judged, base, true, wrong)]
+        found["calibration"] += [{**here, **one} for one in calibration(judged.confidence, wrong)]
+        drawn = {name: curve(score, wrong) for name, score in scores.items()}
+        found["curves"].setdefault((here["noise"], "planted"), drawn)
+    return found
 
 
 def main() -> None:
@@ -413,11 +289,15 @@ def main() -> None:
     base = leaves_of(shop.catalog)
     what, settings = "audit", {"vectors": dataclasses.asdict(config), "statement": shop.content.statement}
     if options.vouching:
+        from audit_vouching import vouching
+
         what, found = "audit_vouching", {"rows": vouching(options.run, shop, base, options)}
     else:
         found = planted(shop, base, options) if options.store else study(shop, base, options)
         if options.record:
-            picture(found, f"{what}-{options.record}")
+            from audit_picture import picture
+
+            picture(found, RESULTS / f"{what}-{options.record}.png")
         found.pop("curves")
     if options.record:
         record(what, options.record, found, shlex.join(["python", *sys.argv]), settings, options.seeds)

@@ -174,6 +174,7 @@ NOTES = {
     "intervals.",
     "audit": "Labels moved on purpose among real ones, which hold mistakes too: precision is a lower bound. "
     "Least and greatest of the seeds in brackets.",
+    "audit-grocery": "The store's own mistakes, all of them known; seeds are of the audit alone.",
     "audit_vouching": "Labels moved on purpose; least and greatest of the seeds in brackets.",
     "categories": "Accuracy of the leaf, of the first names of a path over products whose path is that "
     "long, and of the names called sure at .8. Least and greatest of the seeds in brackets.",
@@ -272,7 +273,7 @@ def _rows_table(name: str, result: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, result["seeds"]))
     machine = f"{result['hardware']['cores']} cores of a {result['hardware']['cpu']}"
     file = f"eval/results/{FILES.get(name, name)}.json"
-    source = f"`{file}`: seeds {seeds}, {machine}, {result['date'][:10]}. {NOTES[kind]}"
+    source = f"`{file}`: seeds {seeds}, {machine}, {result['date'][:10]}. {NOTES.get(name) or NOTES[kind]}"
     return "\n".join(lines) + f"\n\n<sub>{source}</sub>"
 
 

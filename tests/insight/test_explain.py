@@ -28,6 +28,7 @@ def test_as_a_user_calls_it(tiny_run: Path, patient: Patient, capsys: pytest.Cap
         assert patient.catalog.title[row] in shown
         assert f"SID {'_'.join(map(str, patient.table.sids[row]))}" in shown
     assert "accounts for" in shown
+    assert shown.count("its category went into its vector") == sum(map(bool, patient.catalog.category[:2]))
     assert "substitutes (2 codes or more in common)" in shown
     assert "cousins in other categories" in shown
 

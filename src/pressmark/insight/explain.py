@@ -16,6 +16,7 @@ from pressmark.insight.prefixes import Prefixes, find_prefixes
 from pressmark.insight.relatives import relatives
 from pressmark.insight.today import as_of_today
 from pressmark.insight.words import grams_of
+from pressmark.run_config import read_run
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class LabelledRun:
         patient: Its items, vectors, tokenizer and SIDs.
         prefixes: Of the SIDs.
         labels: Of the prefixes.
+        reads_category: The category is a part of the texts that became vectors.
     """
 
     run: str
     patient: Patient
     prefixes: Prefixes
     labels: Labels
+    reads_category: bool = False
 
     def label_of(self, prefix: int) -> str:
         """A prefix in words: its terms, else its commonest category, else an item's title."""
@@ -107,7 +110,10 @@ def read_labelled(run: str | Path) -> LabelledRun:
 def label_run(run: str | Path, patient: Patient) -> LabelledRun:
     """Labels the prefixes of a run that was read."""
     prefixes = find_prefixes(patient.table.sids)
-    return LabelledRun(str(run), patient, prefixes, label_prefixes(prefixes, patient.catalog, patient.vectors))
+    labels = label_prefixes(prefixes, patient.catalog, patient.vectors)
+    config = read_run(Path(run))[1] if (Path(run) / "config.yaml").is_file() else None
+    reads = config is not None and config.model != "precomputed" and "category" in config.columns
+    return LabelledRun(str(run), patient, prefixes, labels, reads)
 
 
 def find_item(catalog: Catalog, item_id: str, where: str) -> int:

@@ -95,6 +95,8 @@ def _column(run: LabelledRun, one: Explanation, width: int) -> list[list[str]]:
     """What a run says, in blocks that stand side by side with another run's."""
     sid = "_".join(str(step.code) for step in one.steps)
     head = [f"SID {sid}", *_wrap(run.run, width)]
+    if run.reads_category and run.patient.catalog.category[one.item]:
+        head += _wrap("its category went into its vector: these codes do not vouch for it", width)
     steps = [line for place, step in enumerate(one.steps) for line in _step(run, one, place, step, width)]
     moved = _moved(run, one, width)
     num_codes = deep(len(one.steps))

@@ -49,7 +49,8 @@ def test_sorted_by_a_click(page: Any, audited: Path) -> None:
         shown = [float(one) for one in page.locator("tbody tr td:nth-child(4)").all_inner_texts()]
         right = sorted((row["confidence"] for row in rows), reverse=down)[: len(shown)]
         assert shown == pytest.approx(right, abs=0.006)
-    column.get_by_role("button").click()  # and back to the order of the table
+    column.get_by_role("button").press("Enter")  # and back to the order of the table
+    assert page.evaluate("document.activeElement.textContent").startswith("Confidence")  # the focus stays
     assert column.get_attribute("aria-sort") == "none"
     assert page.locator("tbody tr").first.inner_text().split("\n")[0] == rows[0]["title"]
     page.fill("#find", rows[1]["item_id"])
@@ -69,8 +70,11 @@ def test_decided_by_keys_exported_and_read_back(
     assert accept.get_attribute("aria-pressed") == "false"
     page.get_by_role("button", name="Accept").nth(1).click()
     assert page.locator("#decided").inner_text() == "2 decided"
+    leaving = "dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    assert not page.evaluate(leaving)  # the browser asks before decisions are lost
     with page.expect_download() as download:
         page.get_by_role("button", name="Export decisions").press("Enter")
+    assert page.evaluate(leaving)
     review = tmp_path / download.value.suggested_filename
     download.value.save_as(review)
     with review.open(newline="", encoding="utf-8") as file:

@@ -13,13 +13,18 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from tests.integration.tiny import REPOSITORY
 
+from pressmark.catalog import grocery
+from pressmark.catalog.grocery import write_grocery
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.cli import main
 from pressmark.files import read_parquet
-from pressmark.insight.categories import assemble, page
+from pressmark.insight.categories import assemble, audit_command, page
 from pressmark.insight.categories.predict_command import read_leaves
+from pressmark.insight.categories.suspicion import MOST_UNTOLD, judge
 from pressmark.interactions.split_files import read_split, write_split
+from pressmark.sids.table import read_sids
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_audit_as_a_user_calls_it(run: Path, tmp_path: Path, capsys: pytest.Capt
         assert row["item_id"] not in row["neighbours"]
         assert sum(row["suggested_confidence"]) <= row["confidence"] + 1e-9
         assert 0 < row["severity"] <= 1
-        assert row["prefix_size"] == 0 or sum(row["prefix_shares"]) <= 1 + 1e-9
+        assert row["plain_prefix_size"] == 0 or sum(row["plain_prefix_shares"]) <= 1 + 1e-9
 
     # The page holds the same, in one file that asks nobody for anything.
     html = out.with_suffix(".html").read_text("utf-8")
@@ -185,6 +190,82 @@ def test_nothing_to_judge_by(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     )
 
 
+def test_half_of_the_products_without_text_are_no_mistakes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """300 products on some 170 shelves, 2 % of them wrong; half say nothing of themselves."""
+    write_grocery(tmp_path / "store", grocery.Config(num_products=4000, num_shoppers=1000, months=3))
+    data, run, out = tmp_path / "data", tmp_path / "run", tmp_path / "a.parquet"
+    data.mkdir()
+    blank = pl.int_range(pl.len()) % 2 == 1
+    items = pl.read_parquet(tmp_path / "store" / "items.parquet").head(300)
+    items = items.select(
+        "item_id", "category", *(pl.when(~blank).then(pl.col(one)) for one in ("title", "brand"))
+    )
+    items.write_parquet(data / "items.parquet")
+    log = pl.read_parquet(tmp_path / "store" / "interactions.parquet")
+    log.filter(pl.col("item_id").is_in(items["item_id"].to_list())).write_parquet(data / "interactions.parquet")
+    own = ["--config", str(REPOSITORY / "configs" / "own.yaml"), "--vectors.model", "tfidf"]
+    main(
+        ["prepare", *own, "--data.path", str(data), "--run_dir", str(run), "--split.protocol", "leave_one_out"]
+    )
+    main(["audit", "--run", str(run), "--out", str(out)])
+    shown = capsys.readouterr().out
+    share = re.search(r"About ([\d.]+)% of these look wrong", shown)
+    assert share
+    assert float(share[1]) < 20
+    assert "comes out too high" in shown
+    assert set(items["item_id"].to_list()[1::2]).isdisjoint(read_parquet(out)["item_id"].to_pylist())
+
+
+def test_an_implausible_share_is_called_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for share, said in ((0.23, True), (0.19, False)):
+        sure = lambda *arguments, share=share: replace(  # noqa: E731
+            (found := judge(*arguments)), confidence=np.full(len(found.rows), share)
+        )
+        monkeypatch.setattr(audit_command, "judge", sure)
+        main(["audit", "--run", str(run), "--out", str(tmp_path / "a.parquet")])
+        assert ("23% wrong is not plausible" in capsys.readouterr().out) is said
+
+
+def test_what_a_lower_threshold_would_show(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.parquet"
+    main(["audit", "--run", str(run), "--out", str(out), "--confidence", "0.99"])
+    said = re.search(r"([\d,]+) more lie between 0.2 and 0.99: --confidence 0.2", capsys.readouterr().out)
+    main(["audit", "--run", str(run), "--out", str(out), "--confidence", "0.2"])
+    assert said
+    assert int(said[1]) == sum(0.2 < one < 0.99 for one in read_parquet(out)["confidence"].to_pylist())
+    assert "more lie between" not in capsys.readouterr().out
+
+
+def test_the_evidence_has_seen_no_label(run: Path, tmp_path: Path) -> None:
+    """All labels swapped about: the codes that are shown as evidence stay, and so do the SIDs beside them."""
+    category = catalog_of(run).category
+    swapped = changed(run, tmp_path / "swapped", category=tuple(category[::-1]))
+    codes = []
+    for one in (run, swapped):
+        out = tmp_path / "a.parquet"
+        main(["audit", "--run", str(one), "--out", str(out), "--confidence", "0"])
+        rows = {row["item_id"]: row for row in read_parquet(out).to_pylist()}
+        codes.append(rows)
+        sids = read_sids(one / "tokenizer" / "sids.parquet", catalog_of(one).item_id)
+        known = {
+            item: "_".join(map(str, sid)) for item, sid in zip(catalog_of(one).item_id, sids.sids, strict=True)
+        }
+        assert all(row["sid"] == known[item] for item, row in rows.items() if row["neighbours"])
+    for item in codes[0].keys() & codes[1].keys():
+        first, second = sorted((one[item]["plain_prefix"] for one in codes), key=len)
+        assert second.startswith(first)
+    page = page_data(out.with_suffix(".html"))["tabs"][0]["rows"]
+    titles = [part["title"] for row in page for part in row["evidence"]]
+    assert any(one.startswith("Codes without labels: ") for one in titles)
+    assert "Its SID, trained on labels, so no evidence" in titles
+
+
 def test_products_without_text_are_left_alone(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,7 +281,8 @@ def test_products_without_text_are_left_alone(
     assert f"{len(mute)} products without any text: only what is bought together" in capsys.readouterr().out
     rows = [row for row in read_parquet(out).to_pylist() if row["item_id"] in ids]
     assert len(rows) == len(mute[1::2])
-    assert all(row["confidence"] < 0.5 and not row["neighbours"] and not row["prefix"] for row in rows)
+    assert all(row["confidence"] <= MOST_UNTOLD and not row["neighbours"] for row in rows)
+    assert all(not row["plain_prefix"] for row in rows)
     page = page_data(out.with_suffix(".html"))["tabs"][0]["rows"]
     assert all(not row["evidence"] for row in page if row["key"][1] in ids)
     twins = read_parquet(out.with_suffix(".duplicates.parquet")).to_pylist()

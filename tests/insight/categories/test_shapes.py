@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from pressmark.catalog.embeddings import Config
+from pressmark.insight.categories.content import Content
 from pressmark.insight.categories.duplicates import MOST_PAIRS, duplicates
 from pressmark.insight.categories.leaves import Leaves
 from pressmark.insight.categories.shapes import shapes
@@ -54,3 +59,25 @@ def test_a_product_brings_a_bounded_number_of_pairs() -> None:
     assert brought.max() == MOST_PAIRS
     assert brought.sum() == 280 * MOST_PAIRS + MOST_PAIRS * (MOST_PAIRS - 1) // 2
     assert {one.second for one in found if one.first == 0} == set(range(1, MOST_PAIRS + 1))  # the closest
+
+
+def content_of(*texts: str) -> Content:
+    return Content(list(texts), np.ones((len(texts), 1), np.float32), "", Config(model="tfidf"))
+
+
+def test_sizes_make_two_products_of_one() -> None:
+    content = content_of("Whole Milk 1.5 L", "Whole Milk 2 L", "Whole Milk 2L", "Whole Milk", "Oat Drink 2 L")
+    words, codes = content.word_vectors(), np.zeros((5, 1), np.int64)
+    assert words is not None
+    assert (words[0] @ words[1].T).toarray() < (words[1] @ words[2].T).toarray() == pytest.approx(1)
+    # The reduced vectors take all five for one product.
+    assert len(duplicates(codes, content.vectors, 0.95)) == 4
+    found = duplicates(codes, content.vectors, 0.95, words, content.numbers())
+    assert [(one.first, one.second) for one in found] == [(1, 2)]
+    # However much else they have in common, 1.5 is not 2; who says no number at all may be either.
+    found = duplicates(codes, content.vectors, 0.3, words, content.numbers())
+    pairs = {(one.first, one.second) for one in found}
+    assert {(0, 1), (0, 2), (0, 4)}.isdisjoint(pairs)
+    assert {(0, 3), (1, 3)} <= pairs
+    assert content_of("a").word_vectors() is not None
+    assert replace(content, config=Config(model="minilm")).word_vectors() is None

@@ -13,7 +13,13 @@ from pressmark.insight.categories.folds import make_folds
 from pressmark.insight.categories.leaves import Leaves
 from pressmark.insight.categories.pool import fit_pool
 from pressmark.insight.categories.predict import descend, predict
-from pressmark.insight.categories.suspicion import judge, probability, wrong_share
+from pressmark.insight.categories.suspicion import (
+    MOST_UNTOLD,
+    judge,
+    probability,
+    suggestions_of,
+    wrong_share,
+)
 
 PATHS = (("A", "a"), ("A", "b"), ("A", "c"), ("B", "d"), ("B", "e"), ("C",))
 NUM = 900
@@ -67,6 +73,19 @@ def test_further_places_of_a_product_are_never_suggested(shelves: tuple[Leaves, 
     assert 4 not in found.suggested[0]
 
 
+def test_products_without_text_do_not_count_as_wrong(shelves: tuple[Leaves, np.ndarray]) -> None:
+    leaves, vectors = shelves
+    told = np.arange(NUM) % 2 == 0
+    vectors = np.where(told[:, None], vectors, 0).astype(np.float32)
+    folds = make_folds(leaves.label, 0)
+    source = sources.Content(vectors, folds, len(leaves))
+    pool = fit_pool([source], np.where(told, leaves.label, -1), 0)
+    found = judge(leaves, pool, folds.fold, 0, told)
+    assert found.rates.max() < 0.05
+    assert found.confidence.mean() < 0.05
+    assert found.confidence[~told].max() <= MOST_UNTOLD
+
+
 def test_probability_by_hand() -> None:
     # A fifth of the labels looks like the moved ones: one of two components, which it is altogether.
     given, moved = np.repeat([0.0, 1.0], [800, 200]), np.ones(1000)
@@ -77,6 +96,14 @@ def test_probability_by_hand() -> None:
     # Right labels that look the same make all of them doubtful: half of the moved ones look like right ones.
     moved = np.repeat([0.0, 1.0], [500, 500])
     assert wrong_share(np.repeat([0.0, 1.0], [975, 25]), moved) == pytest.approx(0.052)
+
+
+def test_suggestions_by_hand() -> None:
+    likely = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]], np.float32)
+    leaf, share = suggestions_of(likely, np.array([0, 3]), (frozenset(), frozenset({2})))
+    assert leaf.tolist() == [[1, 2, -1], [1, 0, -1]]
+    assert share == pytest.approx(np.array([[0.6, 0.4, 0], [2 / 3, 1 / 3, 0]]))
+    assert likely[0, 0] == 0.5  # the pool's answer is left as it was
 
 
 def test_descend_by_hand() -> None:

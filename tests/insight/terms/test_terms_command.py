@@ -27,6 +27,17 @@ def test_mine_edit_and_ask(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"{path}: {len(mined):,} terms" in capsys.readouterr().out
 
     path.write_text(path.read_text("utf-8") + "unheard of thing\n", "utf-8")
+    edited = path.read_text("utf-8")
+    with pytest.raises(SystemExit):
+        main(["terms", "--run", str(run), "--out", str(path), "--min-titles", "3"])
+    assert "exists already, and somebody may have edited it" in capsys.readouterr().err
+    assert path.read_text("utf-8") == edited
+    again = tmp_path / "again.txt"
+    for force in ([], ["--force"]):
+        main(["terms", "--run", str(run), "--out", str(again), "--min-titles", "3", *force])
+        assert read_terms(again) == mined
+        again.write_text("something else\n", "utf-8")
+    capsys.readouterr()
     ask = [
         "terms",
         "--run",
@@ -120,6 +131,7 @@ def test_a_killed_or_second_command_leaves_no_other_vocabulary_s_model(
         ([], "give --out FILE to write the vocabulary, or titles"),
         (["--out", "x.txt", "title"], "give it without titles"),
         (["--titles", "none.txt"], "no such file"),
+        (["--force", "t"], "--force is for --out"),
         (["--k", "0", "t"], "--k (0) must be at least 1"),
         (["--vocabulary", "none.txt", "t"], "--vocabulary none.txt: no such file"),
         (["--vocabulary", "none.txt", "--min-titles", "2", "t"], "--min-titles is for mining"),

@@ -36,7 +36,7 @@ class Shop:
         catalog: These N products.
         content: Texts and vectors without the category.
         near: Nearest products by content.
-        codes: (N, L) int64 residual k-means over content, the view without labels.
+        plain_codes: (N, L) int64 residual k-means over content: no label, no category's text went into them.
         together: Products bought together, or None where nothing was bought.
     """
 
@@ -45,7 +45,7 @@ class Shop:
     catalog: Catalog
     content: Content
     near: Neighbours
-    codes: np.ndarray
+    plain_codes: np.ndarray
     together: Neighbours | None
 
 
@@ -145,8 +145,13 @@ def _together(train: Histories, rows: np.ndarray) -> Neighbours | None:
 
 
 def pool_of(shop: Shop, leaves: Leaves, folds: Folds, seed: int) -> Pool:
-    """Fits the sources and their weights to the labels of `leaves`."""
-    return fit_pool(sources_of(shop, leaves, folds), leaves.label, seed)
+    """Fits the sources to the labels of `leaves`, and their weights to those of products with text.
+
+    No source explains where a product without text stands: all of these would pass for wrong.
+    """
+    told = leaves.labelled & shop.content.told
+    label = np.where(told, leaves.label, -1) if told.any() else leaves.label
+    return fit_pool(sources_of(shop, leaves, folds), label, seed)
 
 
 def sources_of(shop: Shop, leaves: Leaves, folds: Folds) -> list[sources.Source]:
@@ -160,7 +165,7 @@ def sources_of(shop: Shop, leaves: Leaves, folds: Folds) -> list[sources.Source]
         sources.Content(shop.content.vectors, folds, num, names),
         sources.Words(shop.content.texts, whole, folds),
         sources.Votes("neighbours", shop.near, votes, label, num),
-        sources.Codes(shop.codes, label, num, shop.content.told),
+        sources.Codes(shop.plain_codes, label, num, shop.content.told),
     ]
     if shop.together is not None:
         strength = sources.relative_votes(shop.together.weight)

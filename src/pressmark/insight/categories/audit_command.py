@@ -28,10 +28,12 @@ from pressmark.insight.categories.folds import make_folds
 from pressmark.insight.categories.leaves import Leaves, leaves_of
 from pressmark.insight.categories.review import NOTHING, Review, read_review
 from pressmark.insight.categories.shapes import Shape, shapes
-from pressmark.insight.categories.suspicion import judge
+from pressmark.insight.categories.suspicion import Judgement, judge
 from pressmark.sids.table import read_sids
 from pressmark.tokenizer.train import load_quantizer
 
+FAIRLY, IMPLAUSIBLE, FEW = 0.2, 0.2, 1000
+"""Confidence worth a look; the share of wrong labels and the number of labels that make the audit doubtful."""
 BESIDE = (".duplicates.parquet", ".categories.parquet")
 
 
@@ -54,16 +56,21 @@ def audit(arguments: Sequence[str], vectors: Config) -> None:
     review = read_review(options.review, living, leaves) if options.review else NOTHING
     shop = read_shop(options.run, vectors, options.trust_vectors, options.seed)
     folds = make_folds(leaves.label, options.seed)
-    judged = judge(leaves, pool_of(shop, leaves, folds, options.seed), folds.fold, options.seed)
-    codes, sids = _codes(options.run, shop)
+    pool = pool_of(shop, leaves, folds, options.seed)
+    judged = judge(leaves, pool, folds.fold, options.seed, shop.content.told)
+    run_codes, sids = _run_codes(options.run, shop)
     found = [one for one in findings(shop, leaves, judged, sids, options.confidence)
              if page.finding_key(one, shop, leaves) not in review.decided]  # fmt: skip
-    twins = [one for one in duplicates(codes, shop.content.vectors, options.cosine)
-             if page.twin_key(one, shop) not in review.decided]  # fmt: skip
-    shaped = [one for one in shapes(codes[:, 0], leaves) if page.shape_key(one, leaves) not in review.decided]
+    alike = duplicates(run_codes, shop.content.vectors, options.cosine, shop.content.word_vectors(),
+                       shop.content.numbers())  # fmt: skip
+    twins = [one for one in alike if page.twin_key(one, shop) not in review.decided]
+    shaped = [
+        one for one in shapes(run_codes[:, 0], leaves) if page.shape_key(one, leaves) not in review.decided
+    ]
     about = (
         f"{options.run}: {leaves.labelled.sum():,} of {len(shop.catalog):,} products have a category, "
         f"{len(leaves):,} categories hold some. About {judged.confidence.mean():.1%} of these look wrong."
+        f"{_below(judged, options.confidence)}"
     )
     out = options.out
     write_findings(out, found, shop, leaves)
@@ -74,7 +81,7 @@ def audit(arguments: Sequence[str], vectors: Config) -> None:
         partial.write_text(html, "utf-8")
     print(about)
     print(f"content: {shop.content.statement}")
-    for note in (*_left_out(shop, leaves, sids), *review.notes):
+    for note in (*_doubts(shop, judged), *_left_out(shop, leaves, sids), *review.notes):
         print(f"mind: {note}")
     print(_summary(found, twins, shaped, review))
     print(", ".join([str(out), *(out.with_suffix(one).name for one in (*BESIDE, ".html"))]))
@@ -97,13 +104,35 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _codes(run: Path, shop: Shop) -> tuple[np.ndarray, np.ndarray | None]:
+def _run_codes(run: Path, shop: Shop) -> tuple[np.ndarray, np.ndarray | None]:
     """(N, L) nearest codes before collisions were resolved, and the SIDs; plain codes without a tokenizer."""
     if not (run / "tokenizer" / "sids.parquet").is_file():
-        return shop.codes, None
-    codes = load_quantizer(run / "tokenizer").encode(all_vectors(run, shop.living)[shop.rows])
+        return shop.plain_codes, None
+    run_codes = load_quantizer(run / "tokenizer").encode(all_vectors(run, shop.living)[shop.rows])
     sids = read_sids(run / "tokenizer" / "sids.parquet", shop.living.catalog.item_id).sids
-    return codes, sids[shop.rows]
+    return run_codes, sids[shop.rows]
+
+
+def _below(judged: Judgement, least: float) -> str:
+    """How many more a lower threshold would show."""
+    num = int(((judged.confidence > FAIRLY) & (judged.confidence < least)).sum())
+    return f" {num:,} more lie between {FAIRLY} and {least:g}: --confidence {FAIRLY} shows them." if num else ""
+
+
+def _doubts(shop: Shop, judged: Judgement) -> list[str]:
+    """Why the audit's own confidence is not to be believed, where it is not."""
+    notes, share, num = [], judged.confidence.mean(), int(shop.content.told[judged.rows].sum())
+    if share > IMPLAUSIBLE:
+        notes.append(
+            f"{share:.0%} wrong is not plausible: texts that tell categories badly apart look the same. Take "
+            "confidence for an order, not for a probability."
+        )
+    if num < FEW:
+        notes.append(
+            f"{num:,} products have text and a category: of fewer than {FEW:,} the share of wrong ones "
+            "comes out too high, and so does confidence."
+        )
+    return notes
 
 
 def _left_out(shop: Shop, leaves: Leaves, sids: np.ndarray | None) -> list[str]:

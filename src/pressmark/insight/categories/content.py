@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from pressmark.catalog.embeddings import Config, embed, texts_of, unit_rows
 from pressmark.catalog.text_models import encoder, model_folder
 from pressmark.tokenizer.state import Living
+
+NUMBER, WORD = r"\d+(?:[.,]\d+)*", r"[^\W\d]+"
+"""1.5 is a number, L a word; 2L is both."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,33 @@ class Content:
     def told(self) -> np.ndarray:
         """(N,) bool: products that their content says something of."""
         return np.asarray(self.vectors.any(axis=1))
+
+    def word_vectors(self) -> sparse.csr_matrix | None:
+        """(N, V) float32 of length 1: TF-IDF of every word, number and unit; None where `vectors` are none.
+
+        A TF-IDF that is reduced to some dimensions keeps what is common in a catalog: it takes two products of
+        one kind for one.
+        """
+        if self.config is None or self.config.model != "tfidf":
+            return None
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        reader = TfidfVectorizer(
+            sublinear_tf=True, strip_accents="unicode", token_pattern=f"{NUMBER}|{WORD}", dtype=np.float32
+        )
+        return reader.fit_transform(self.texts)
+
+    def numbers(self) -> sparse.csr_matrix:
+        """(N, M) float32: 1 for each number that a text says."""
+        column: dict[str, int] = {}
+        said = [
+            {column.setdefault(one, len(column)) for one in re.findall(NUMBER, text)} for text in self.texts
+        ]
+        row = np.repeat(np.arange(len(said)), [len(one) for one in said])
+        place = np.array([number for one in said for number in sorted(one)], np.int64)
+        return sparse.csr_matrix(
+            (np.ones(len(row), np.float32), (row, place)), (len(said), max(len(column), 1))
+        )
 
     def embed_names(self, names: Sequence[str]) -> np.ndarray | None:
         """Names of categories beside the products: n names -> (n, D) float32 of length 1.

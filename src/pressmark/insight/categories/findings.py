@@ -32,9 +32,10 @@ class Finding:
         severity: Of standing at `current` instead of the first suggestion, in [0, 1].
         neighbours: item_index of the nearest products by content.
         cosines: Of each.
-        prefix: Codes of the product's SID that it shares with some others; () where it shares none.
-        prefix_size: Other products that have it.
+        plain_prefix: First plain codes, made without labels, that it shares with some others; () without.
+        plain_prefix_size: Other products that have them.
         usual: The commonest leaves of those, and the share of each.
+        sid: The product's SID of the run, trained on labels, so no evidence; () without a tokenizer or text.
     """
 
     item_index: int
@@ -45,39 +46,39 @@ class Finding:
     severity: float
     neighbours: tuple[int, ...]
     cosines: tuple[float, ...]
-    prefix: tuple[int, ...]
-    prefix_size: int
+    plain_prefix: tuple[int, ...]
+    plain_prefix_size: int
     usual: tuple[tuple[int, float], ...]
+    sid: tuple[int, ...]
 
 
 def findings(
     shop: Shop, leaves: Leaves, judged: Judgement, sids: np.ndarray | None, least: float
 ) -> list[Finding]:
-    """Findings of at least some confidence, the most harmful first.
+    """Findings of at least some confidence, the most harmful first, products without text last.
 
     Args:
         shop: The products.
         leaves: Their labels.
         judged: What the sources say of them.
-        sids: (N, L) int64 SIDs of the run, or None: then `prefix` is of the plain codes.
+        sids: (N, L) int64 SIDs of the run, to stand beside the evidence, or None.
         least: Least confidence.
     """
-    codes = shop.codes if sids is None else sids
-    alike = Codes(codes, leaves.label, len(leaves), shop.content.told)
-    order = np.argsort(-judged.harm, kind="stable")
+    alike = Codes(shop.plain_codes, leaves.label, len(leaves), shop.content.told)
+    order = np.lexsort([-judged.harm, ~shop.content.told[judged.rows]])
     shown = order[(judged.confidence[order] >= least) & (judged.suggested[order, 0] >= 0)]
-    return [_finding(shop, leaves, judged, int(at), codes, alike) for at in shown]
+    return [_finding(shop, leaves, judged, int(at), sids, alike) for at in shown]
 
 
 def _finding(
-    shop: Shop, leaves: Leaves, judged: Judgement, at: int, codes: np.ndarray, alike: Codes
+    shop: Shop, leaves: Leaves, judged: Judgement, at: int, sids: np.ndarray | None, alike: Codes
 ) -> Finding:
     item = int(judged.rows[at])
     current = int(leaves.label[item])
     suggested = tuple(int(one) for one in judged.suggested[at] if one >= 0)
     near = shop.near.item_index[item][:NUM_SHOWN]
     near = near[near >= 0]
-    prefix, size, usual = prefix_of(codes, alike, item)
+    prefix, size, usual = prefix_of(shop.plain_codes, alike, item)
     return Finding(
         item_index=item,
         current=current,
@@ -87,9 +88,10 @@ def _finding(
         severity=float(leaves.severity(np.array(current), np.array(suggested[0]))),
         neighbours=tuple(map(int, near)),
         cosines=tuple(map(float, shop.near.weight[item][: len(near)])),
-        prefix=prefix,
-        prefix_size=size,
+        plain_prefix=prefix,
+        plain_prefix_size=size,
         usual=usual,
+        sid=() if sids is None or not alike.told[item] else tuple(map(int, sids[item])),
     )
 
 
@@ -135,10 +137,11 @@ def write_findings(path: Path, found: list[Finding], shop: Shop, leaves: Leaves)
             "neighbour_titles": [str(catalog.title[other]) for other in one.neighbours],
             "neighbour_categories": [leaves.name(int(leaves.label[other])) for other in one.neighbours],
             "neighbour_cosines": list(one.cosines),
-            "prefix": "_".join(map(str, one.prefix)),
-            "prefix_size": one.prefix_size,
-            "prefix_categories": [leaves.name(leaf) for leaf, _ in one.usual],
-            "prefix_shares": [share for _, share in one.usual],
+            "plain_prefix": "_".join(map(str, one.plain_prefix)),
+            "plain_prefix_size": one.plain_prefix_size,
+            "plain_prefix_categories": [leaves.name(leaf) for leaf, _ in one.usual],
+            "plain_prefix_shares": [share for _, share in one.usual],
+            "sid": "_".join(map(str, one.sid)),
         }
         for one in found
     ]
@@ -160,9 +163,10 @@ SCHEMA = pa.schema(
         ("neighbour_titles", pa.list_(_TEXT)),
         ("neighbour_categories", pa.list_(_TEXT)),
         ("neighbour_cosines", pa.list_(_NUMBER)),
-        ("prefix", _TEXT),
-        ("prefix_size", pa.int64()),
-        ("prefix_categories", pa.list_(_TEXT)),
-        ("prefix_shares", pa.list_(_NUMBER)),
+        ("plain_prefix", _TEXT),
+        ("plain_prefix_size", pa.int64()),
+        ("plain_prefix_categories", pa.list_(_TEXT)),
+        ("plain_prefix_shares", pa.list_(_NUMBER)),
+        ("sid", _TEXT),
     ]
 )

@@ -110,7 +110,8 @@ def finding_row(one: Finding, shop: Shop, leaves: Leaves) -> Row:
         for other, cosine in zip(one.neighbours, one.cosines, strict=True)
     ]
     usual = [f"{leaves.name(leaf)}: {share:.0%}" for leaf, share in one.usual]
-    prefix = "_".join(map(str, one.prefix))
+    prefix = "_".join(map(str, one.plain_prefix))
+    sid = "_".join(map(str, one.sid))
     return {
         "key": finding_key(one, shop, leaves),
         "title": str(titles[one.item_index]) or "(no title)",
@@ -127,7 +128,8 @@ def finding_row(one: Finding, shop: Shop, leaves: Leaves) -> Row:
             {"title": title, "lines": lines}
             for title, lines in (
                 ("Nearest products", near),
-                (f"Code prefix {prefix}, {one.prefix_size} other products with a category", usual),
+                (f"Codes without labels: {prefix}, {one.plain_prefix_size} others with a category", usual),
+                ("Its SID, trained on labels, so no evidence", [sid] if sid else []),
             )
             if lines
         ],

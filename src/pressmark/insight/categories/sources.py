@@ -48,8 +48,21 @@ class Source(Protocol):
 
 
 def _shares(count: np.ndarray) -> np.ndarray:
-    """(C,) how common the leaves are, half a product added to each."""
-    return (count + 0.5) / (count + 0.5).sum()
+    """How common the leaves are, (C,) or (n, C), half a product added to each."""
+    return (count + 0.5) / (count + 0.5).sum(axis=-1, keepdims=True)
+
+
+def _counts(label: np.ndarray, num_leaves: int) -> np.ndarray:
+    """(N,) labels, -1 for none -> (C,) int64 products of each leaf."""
+    return np.bincount(label[label >= 0], minlength=num_leaves)
+
+
+def _without_own(counts: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(C,) or (n, C) counts -> (n, C) float32 of the other products, given the (n,) own labels."""
+    others = np.broadcast_to(counts, (len(own), counts.shape[-1])).astype(np.float32)
+    known = np.flatnonzero(own >= 0)
+    others[known, own[known]] -= 1
+    return others
 
 
 def _by_fold(
@@ -190,18 +203,19 @@ class Votes:
     ) -> None:
         self.name, self.label = name, label
         self.index, self.weight = neighbours.item_index, weight
-        self.share = _shares(np.bincount(label[label >= 0], minlength=num_leaves)).astype(np.float32)
+        self.counts = _counts(label, num_leaves)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
+        share = _shares(_without_own(self.counts, self.label[rows]))
         index = self.index[rows]
         voted = np.where(index >= 0, self.label[index], -1)
         row, place = np.nonzero(voted >= 0)
         votes = sparse.csr_matrix(
-            (self.weight[rows][row, place], (row, voted[row, place])), (len(rows), len(self.share))
+            (self.weight[rows][row, place], (row, voted[row, place])), share.shape
         ).toarray()
         # Half a vote goes to the leaves as they are: no neighbour is no news.
-        votes = (votes + 0.5 * self.share) / (votes.sum(axis=1, keepdims=True) + 0.5)
+        votes = (votes + 0.5 * share) / (votes.sum(axis=1, keepdims=True) + 0.5)
         return np.maximum(np.log(votes), FLOOR).astype(np.float32)
 
 
@@ -219,7 +233,7 @@ class Codes:
 
     def __init__(self, codes: np.ndarray, label: np.ndarray, num_leaves: int, told: np.ndarray) -> None:
         self.label, self.told = label, told
-        self.share = _shares(np.bincount(label[label >= 0], minlength=num_leaves)).astype(np.float32)
+        self.all = _counts(label, num_leaves)
         known = np.flatnonzero((label >= 0) & told)
         self.prefix, self.counts = [], []
         for length in range(1, codes.shape[1] + 1):
@@ -233,18 +247,12 @@ class Codes:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """See `Source`."""
         told = self.told[rows]
-        found = np.tile(self.share, (len(rows), 1))
-        found[told] = self._of_codes(rows[told])
-        return np.maximum(np.log(found), FLOOR).astype(np.float32)
-
-    def _of_codes(self, rows: np.ndarray) -> np.ndarray:
-        found = np.tile(self.share, (len(rows), 1))
-        known = np.flatnonzero(self.label[rows] >= 0)
+        found = _shares(_without_own(self.all, self.label[rows]))
         for prefix, counts in zip(self.prefix, self.counts, strict=True):
-            others = counts[prefix[rows]].toarray()
-            others[known, self.label[rows[known]]] -= 1  # not the product itself
-            found = (others + found) / (others.sum(axis=1, keepdims=True) + 1)
-        return found
+            some = rows[told]
+            others = _without_own(counts[prefix[some]].toarray(), self.label[some])
+            found[told] = (others + found[told]) / (others.sum(axis=1, keepdims=True) + 1)
+        return np.maximum(np.log(found), FLOOR).astype(np.float32)
 
 
 class Names:

@@ -2,7 +2,7 @@
 
 Every product's label is compared with one moved to any leaf (half of them all alike, half by size) and with
 one moved to a sibling. A product's own label never enters what the sources say of it, so that moving it costs
-no new fit. A logistic regression tells the three apart, and its odds are densities: how much commoner such
+no new fit. Classifiers tell the three apart, and their odds are densities: how much commoner such
 evidence is among moved labels than among those of the catalog. The catalog's labels hold some wrong ones, so
 that ratio can never exceed one over their share: where it is at its greatest it tells the share. Share times
 ratio is the probability that a label is wrong.
@@ -13,7 +13,9 @@ novelty detection", and Scott 2015; Elkan and Noto 2008 for positive and unlabel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,18 @@ KINDS = ("far", "near")
 """Moved anywhere; moved to a sibling."""
 LEAST_TAIL = 0.1
 """Smallest share of the moved labels whose tail the share of wrong labels is read from."""
+MOST_UNTOLD = 0.2
+"""Greatest confidence about a product without text: what is bought with it tells little by itself."""
 NUM_SUGGESTED = 3
+TREES: dict[str, Any] = {
+    "max_iter": 60,
+    "max_leaf_nodes": 8,
+    "min_samples_leaf": 50,
+    "l2_regularization": 1.0,
+    "early_stopping": False,
+    "random_state": 0,
+}
+"""Small ones, and few."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +66,12 @@ class Judgement:
 
     @property
     def harm(self) -> np.ndarray:
-        """(n,) float64 log of probability times severity, not capped: what findings are ordered by.
+        """(n,) float64 log of probability times the root of severity, not capped: what findings are ordered by.
 
-        A product in the wrong aisle comes before one on the neighbouring shelf that is as likely wrong.
+        A product in the wrong aisle comes before one on the neighbouring shelf that is as likely wrong. By the
+        root: severity as it is puts near mistakes, a tenth as grave, behind all that are barely likely.
         """
-        return np.logaddexp(*(self.log_odds + np.log(self.rates * self.severities)).T)
+        return np.logaddexp(*(self.log_odds + np.log(self.rates * np.sqrt(self.severities))).T)
 
     @property
     def suggested_confidence(self) -> np.ndarray:
@@ -65,14 +79,15 @@ class Judgement:
         return self.confidence[:, None] * self.share
 
 
-def judge(leaves: Leaves, pool: Pool, fold: np.ndarray, seed: int) -> Judgement:
+def judge(leaves: Leaves, pool: Pool, fold: np.ndarray, seed: int, told: np.ndarray | None = None) -> Judgement:
     """Judges every labelled product.
 
     Args:
         leaves: The leaves and labels.
         pool: What the sources say.
-        fold: (N,) int64; a fold's odds come from a regression that has not seen it.
+        fold: (N,) int64; a fold's odds come from classifiers that have not seen it.
         seed: Of the labels that are moved.
+        told: (N,) bool products with text: the share of wrong labels is read off these. All by default.
     """
     rows = np.flatnonzero(leaves.labelled)
     rng = np.random.default_rng([seed, 7])
@@ -80,23 +95,37 @@ def judge(leaves: Leaves, pool: Pool, fold: np.ndarray, seed: int) -> Judgement:
     alike = rng.random(len(rows)) < 0.5
     far = np.where(alike, leaves.moved_anywhere(label, rng), leaves.moved_by_size(label, rng))
     cases = (label, far, leaves.moved_to_sibling(label, rng))
-    evidence, suggested, share, own = _read(leaves, pool, rows, cases)
-    odds = _odds(evidence, fold[rows])
-    rates = np.array([wrong_share(odds[0][:, kind], odds[kind + 1][:, kind]) for kind in range(len(KINDS))])
+    said = _read(leaves, pool, rows, cases)
+    odds = _odds(said.evidence, fold[rows])
+    told = np.ones(len(rows), bool) if told is None else told[rows]
+    sure = told if told.any() else ~told
+    rates = np.array(
+        [wrong_share(odds[0][sure, kind], odds[kind + 1][sure, kind]) for kind in range(len(KINDS))]
+    )
     severities = np.array([leaves.severity(label, moved).mean() for moved in cases[1:]])
-    confidence = _confidence(odds, rates, pool.share_unexplained)
-    return Judgement(rows, odds[0], rates, severities, confidence, suggested, share, own)
+    confidence = _confidence(odds, rates, pool.share_unexplained, sure)
+    confidence = np.where(told, confidence, np.minimum(confidence, MOST_UNTOLD))
+    return Judgement(rows, odds[0], rates, severities, confidence, said.suggested, said.share, said.own_share)
 
 
-def _confidence(odds: list[np.ndarray], rates: np.ndarray, least: float) -> np.ndarray:
-    """(n,) probability that a label is wrong: both kinds as one score, whose ratio of densities only grows."""
+def _confidence(odds: list[np.ndarray], rates: np.ndarray, least: float, sure: np.ndarray) -> np.ndarray:
+    """(n,) probability that a label is wrong: both kinds as one score, whose ratio of densities only grows.
+
+    It is learnt from the products of `sure`, (n,) bool.
+    """
     given, *moved = (np.logaddexp(*(one + np.log(rates)).T) for one in odds)
-    weight = np.repeat(rates / rates.sum(), len(given))
-    return probability(given, np.concatenate(moved), weight, least)
+    weight = np.repeat(rates / rates.sum(), sure.sum())
+    return probability(given[sure], np.concatenate([one[sure] for one in moved]), weight, least, given)
 
 
-def probability(given: np.ndarray, moved: np.ndarray, weight: np.ndarray, least: float) -> np.ndarray:
-    """(n,) float64 in [0, 1]: share of wrong labels among those with the same suspicion.
+def probability(
+    given: np.ndarray,
+    moved: np.ndarray,
+    weight: np.ndarray,
+    least: float,
+    asked: np.ndarray | None = None,
+) -> np.ndarray:
+    """(k,) float64 in [0, 1]: share of wrong labels among those with the same suspicion.
 
     Where a catalog's mistakes are milder than the moves, tails tell too small a share: it is at least `least`.
 
@@ -105,6 +134,7 @@ def probability(given: np.ndarray, moved: np.ndarray, weight: np.ndarray, least:
         moved: (m,) suspicion of moved labels.
         weight: (m,) of each.
         least: Least share of wrong labels: those that no source explains.
+        asked: (k,) suspicion of the labels in question; `given` by default.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -114,7 +144,7 @@ def probability(given: np.ndarray, moved: np.ndarray, weight: np.ndarray, least:
         np.repeat([0.0, 1.0], [len(given), len(moved)]),
         sample_weight=np.concatenate([np.ones(len(given)), weight]),
     )
-    share = among.predict(given)
+    share = among.predict(given if asked is None else asked)
     return np.minimum(1.0, max(wrong_share(given, moved, weight), least) * share / (1 - share))
 
 
@@ -139,27 +169,59 @@ def wrong_share(given: np.ndarray, moved: np.ndarray, weight: np.ndarray | None 
     return float(min(1.0, ((above + 1) / len(given) / tail[last]).min()))
 
 
-def _read(
-    leaves: Leaves, pool: Pool, rows: np.ndarray, cases: tuple[np.ndarray, ...]
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """Evidence of each case's labels, and what fits best beside the product's own."""
-    groups, best, shares, owned, stop = _Groups(leaves), [], [], [], 0
-    found: list[list[np.ndarray]] = [[] for _ in cases]
+@dataclass(frozen=True)
+class _Reading:
+    """What the pool says of n products, beside each case's labels and at all.
+
+    Attributes:
+        evidence: (n, F) float64, one a case.
+        suggested, share, own_share: As in `Judgement`.
+    """
+
+    evidence: list[np.ndarray]
+    suggested: np.ndarray
+    share: np.ndarray
+    own_share: np.ndarray
+
+
+def _read(leaves: Leaves, pool: Pool, rows: np.ndarray, cases: tuple[np.ndarray, ...]) -> _Reading:
+    """Asks the pool once for all."""
+    groups, stop = _Groups(leaves), 0
+    evidence: list[list[np.ndarray]] = [[] for _ in cases]
+    suggested, share, owned = [], [], []
     for some, likely in pool.by_blocks(rows, "labels judged"):
         start, stop = stop, stop + len(some)
-        for one, labels in zip(found, cases, strict=True):
+        own = cases[0][start:stop]
+        for one, labels in zip(evidence, cases, strict=True):
             one.append(groups.evidence(likely, labels[start:stop]))
-        row, own = np.arange(len(some)), cases[0][start:stop]
-        owned.append(likely[row, own].astype(np.float64))
-        likely[row, own] = 0
-        for at, item in enumerate(some):
-            likely[at, list(leaves.also[item])] = 0
-        order = np.argsort(-likely, axis=1, kind="stable")[:, :NUM_SUGGESTED]
-        left = np.take_along_axis(likely, order, axis=1) / np.maximum(likely.sum(axis=1, keepdims=True), 1e-12)
-        best.append(np.where(left > 0, order, -1))
-        shares.append(left.astype(np.float64))
-    evidence = [np.concatenate(one) for one in found]
-    return evidence, np.concatenate(best), np.concatenate(shares), np.concatenate(owned)
+        owned.append(likely[np.arange(len(some)), own].astype(np.float64))
+        best, shares = suggestions_of(likely, own, [leaves.also[item] for item in some])
+        suggested.append(best)
+        share.append(shares)
+    return _Reading([np.concatenate(one) for one in evidence], *map(np.concatenate, (suggested, share, owned)))
+
+
+def suggestions_of(
+    likely: np.ndarray, own: np.ndarray, also: Sequence[frozenset[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What fits best beside a product's own places.
+
+    Args:
+        likely: (n, C) float32 shares.
+        own: (n,) int64 labels.
+        also: n sets of further places.
+
+    Returns:
+        (n, NUM_SUGGESTED) int64 leaves, -1 beyond the last, and their (n, NUM_SUGGESTED) float64 shares of what
+        is left.
+    """
+    left = likely.copy()
+    left[np.arange(len(own)), own] = 0
+    for at, places in enumerate(also):
+        left[at, list(places)] = 0
+    order = np.argsort(-left, axis=1, kind="stable")[:, :NUM_SUGGESTED]
+    share = np.take_along_axis(left, order, axis=1) / np.maximum(left.sum(axis=1, keepdims=True), 1e-12)
+    return np.where(share > 0, order, -1), share.astype(np.float64)
 
 
 class _Groups:
@@ -172,30 +234,47 @@ class _Groups:
         self._sums = [member(self.parent), member(self.top)]
 
     def evidence(self, likely: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """(n, C) shares and (n,) labels -> (n, F) float64: logs, and how far the label is behind the best."""
+        """(n, C) shares and (n,) labels -> (n, F) float64, one column a measure."""
         row = np.arange(len(label))
-        own = likely[row, label].astype(np.float64)
+        leaf = likely[row, label].astype(np.float64)
         parents, tops = (likely @ one for one in self._sums)
         running = np.concatenate(
             [np.zeros((len(label), 1)), np.cumsum(likely, axis=1, dtype=np.float64)], axis=1
         )
         first, last = self.family[label].T
-        siblings = np.maximum(running[row, last] - running[row, first] - own, 0)
         others = likely.copy()
         others[row, label] = 0
-        entropy = -(likely * np.log(likely + 1e-9)).sum(axis=1)
-        parts = (own, parents[row, self.parent[label]], tops[row, self.top[label]], likely.max(axis=1),
-                 tops.max(axis=1), siblings, others.max(axis=1))  # fmt: skip
-        leaf, parent, top, best, best_top, near, other = (np.log(one + 1e-9) for one in parts)
-        behind, among = leaf - other, np.log(last - first - 1.0)
-        return np.stack(
-            [leaf, parent, top, best, best_top, near, other, entropy, leaf - parent, behind, among,
-             np.minimum(behind, 0), np.minimum(parent - best, 0)], axis=1,
-        )  # fmt: skip
+        logs = {
+            name: np.log(one + 1e-9)
+            for name, one in {
+                "leaf": leaf,
+                "parent": parents[row, self.parent[label]],
+                "top": tops[row, self.top[label]],
+                "best_leaf": likely.max(axis=1),
+                "best_top": tops.max(axis=1),
+                "siblings": np.maximum(running[row, last] - running[row, first] - leaf, 0),
+                "best_other": others.max(axis=1),
+            }.items()
+        }
+        lead = logs["leaf"] - logs["best_other"]
+        measures = {
+            **logs,
+            "entropy": -(likely * np.log(likely + 1e-9)).sum(axis=1),
+            "leaf_within_parent": logs["leaf"] - logs["parent"],
+            "lead": lead,
+            "num_siblings": np.log(last - first - 1.0),
+            "behind": np.minimum(lead, 0),
+            "parent_behind": np.minimum(logs["parent"] - logs["best_leaf"], 0),
+        }
+        return np.stack(list(measures.values()), axis=1)
 
 
 def _odds(evidence: list[np.ndarray], fold: np.ndarray) -> list[np.ndarray]:
-    """(n, 2) log ratios of densities for each case's labels, cross-fitted over five groups of folds."""
+    """(n, 2) log ratios of densities for each case's labels, cross-fitted over five groups of folds.
+
+    The mean of two classifiers: a line goes on where there are few examples, boosted trees see its bends.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -206,12 +285,11 @@ def _odds(evidence: list[np.ndarray], fold: np.ndarray) -> list[np.ndarray]:
         inside, outside = part == held, part != held
         if not outside.any():  # too few products to hold any back
             outside = inside
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-        model.fit(
-            np.concatenate([one[outside] for one in evidence]),
-            np.repeat(np.arange(len(evidence)), outside.sum()),
-        )
+        known = np.concatenate([one[outside] for one in evidence])
+        case = np.repeat(np.arange(len(evidence)), outside.sum())
+        line = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(known, case)
+        trees = HistGradientBoostingClassifier(**TREES).fit(known, case)
         for out, one in zip(found, evidence, strict=True):
-            scores = model.decision_function(one[inside])
+            scores = (line.decision_function(one[inside]) + trees.decision_function(one[inside])) / 2
             out[inside] = scores[:, 1:] - scores[:, :1]
     return found

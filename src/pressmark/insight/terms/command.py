@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder with a trained tokenizer")
     parser.add_argument("--out", type=Path, help="text file to write the vocabulary to")
+    parser.add_argument("--force", action="store_true", help="replace a vocabulary that --out names")
     parser.add_argument("--vocabulary", type=Path, help="text file, one term a line (default: mined)")
     parser.add_argument("--titles", type=Path, help="text file of titles, one a line")
     parser.add_argument(
@@ -102,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
 def _check(options: argparse.Namespace) -> None:
     if options.out and (options.title or options.titles):
         raise ValueError("--out writes the vocabulary; give it without titles.")
+    if options.force and not options.out:
+        raise ValueError("--force is for --out: it replaces the vocabulary there.")
+    if options.out and options.out.exists() and not options.force:
+        raise ValueError(
+            f"--out {options.out}: exists already, and somebody may have edited it. Give another name, or "
+            "--force to replace it."
+        )
     if not options.out and bool(options.title) == bool(options.titles):
         raise ValueError("give --out FILE to write the vocabulary, or titles, or --titles FILE; one of them.")
     if options.k < 1 or not 0 <= options.least <= 1:
