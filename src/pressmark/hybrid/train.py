@@ -53,7 +53,7 @@ class Config:
     """
 
     cold_share: float = 0.05
-    given_up: float = 0.01
+    given_up: float = 0.02
     generator_epochs: float = 0.5
     num_cases: int = 4000
 
