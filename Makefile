@@ -68,7 +68,7 @@ bench: setup
 	$(BIN)/python eval/audit.py --run runs/beauty/leave_one_out/seed0 --rates [0.02] --record beauty-2percent --regressed [1]
 	$(BIN)/python eval/audit.py --run runs/beauty/leave_one_out/seed0 --rates [0.1] --record beauty-10percent --regressed [1]
 	$(BIN)/python eval/audit.py --run runs/grocery/cold_items/seed0 --store data/grocery --record grocery
-	$(BIN)/python eval/audit.py --run runs/grocery/cold_items/seed0 --vouching true --record grocery
+	$(BIN)/python eval/audit_vouching.py --run runs/grocery/cold_items/seed0 --record grocery
 	$(BIN)/python eval/categorize.py --run runs/beauty/leave_one_out/seed0 --record beauty
 	$(BIN)/pressmark prepare $(TEXT)
 	$(BIN)/python src/train_dual_tower.py $(TEXT) $(ENCODER)

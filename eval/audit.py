@@ -2,14 +2,13 @@
 
     python eval/audit.py --run R [--rates [0.02,0.05,0.1]] [--seeds [1,2,3]] [--record NAME]
     python eval/audit.py --run R --store data/grocery --record grocery    the synthetic store's own mistakes
-    python eval/audit.py --run R --vouching true [--record NAME]          SIDs trained on the labels, or not?
 
 A share of the labelled products moves to another leaf, all alike (`random`), by size (`random_by_size`) or to a
 sibling (`sibling`), before anything is embedded, split or fitted: the audit's vectors hold no category, and
 all that reads a label is fitted anew. Real labels that were wrong before count as false alarms, so precision on
 a real catalog is a lower bound. Baselines: the vote of the 30 nearest products; logistic regression over the
 vectors, cross-validated in five parts, through cleanlab's confident learning; the majority of the products that
-share a code prefix, with label-free codes and, under --vouching, with a run's own.
+share a prefix of label-free codes (what a run's own codes would say: eval/audit_vouching.py).
 """
 
 import argparse
@@ -24,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from audit_picture import picture
 from pressmark import files
 from pressmark.catalog.grocery import read_truth
-from pressmark.cli import guarded, truth
+from pressmark.cli import guarded
 from pressmark.evaluation.record import record
 from pressmark.insight.categories.assemble import Shop, pool_of, read_shop
 from pressmark.insight.categories.folds import make_folds
@@ -278,8 +278,6 @@ def main() -> None:
         "--regressed", type=json.loads, default=[1], help="seeds that the slow regression is fitted for"
     )
     parser.add_argument("--store", type=Path, help="the synthetic store: judge its own mistakes")
-    parser.add_argument("--vouching", type=truth, default=False, help="SIDs with and without labels in them")
-    parser.add_argument("--epochs", type=int, default=6, help="of a tokenizer under --vouching")
     parser.add_argument("--record", default="", help="data set: writes eval/results/audit-<data set>.json")
     options = parser.parse_args()
     quiet_libraries()
@@ -287,21 +285,13 @@ def main() -> None:
     options.scratch = options.run / "audit_study"
     shop = read_shop(options.run, config)
     base = leaves_of(shop.catalog)
-    what, settings = "audit", {"vectors": dataclasses.asdict(config), "statement": shop.content.statement}
-    if options.vouching:
-        from audit_vouching import vouching
-
-        what, found = "audit_vouching", {"rows": vouching(options.run, shop, base, options)}
-    else:
-        found = planted(shop, base, options) if options.store else study(shop, base, options)
-        if options.record:
-            from audit_picture import picture
-
-            picture(found, RESULTS / f"{what}-{options.record}.png")
-        found.pop("curves")
+    settings = {"vectors": dataclasses.asdict(config), "statement": shop.content.statement}
+    found = planted(shop, base, options) if options.store else study(shop, base, options)
+    curves = found.pop("curves")
     if options.record:
-        record(what, options.record, found, shlex.join(["python", *sys.argv]), settings, options.seeds)
-        print(f"recorded: eval/results/{what}-{options.record}.json")
+        picture(curves, found["calibration"], RESULTS / f"audit-{options.record}.png")
+        record("audit", options.record, found, shlex.join(["python", *sys.argv]), settings, options.seeds)
+        print(f"recorded: eval/results/audit-{options.record}.json")
 
 
 if __name__ == "__main__":

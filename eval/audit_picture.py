@@ -9,13 +9,19 @@ from pressmark import files
 from pressmark.drawing import COLOURS, GRID, png
 
 
-def picture(found: dict[str, Any], place: Path) -> None:
-    """Precision-recall curves and calibration."""
+def picture(every: dict[tuple[float, str], Any], calibration: list[dict[str, Any]], place: Path) -> None:
+    """Precision-recall curves of the rate next to 5 %, and calibration there.
+
+    Args:
+        every: (rate, kind) -> method -> recalls and precisions.
+        calibration: Bins, with their rate (`noise`) and kind.
+        place: PNG file to write.
+    """
     from matplotlib.figure import Figure
 
     shown = ("pressmark", "cleanlab_self_confidence", "neighbours_vote", "codes_prefix")
-    shown_rate = min((rate for rate, _ in found["curves"]), key=lambda rate: abs(rate - 0.05))
-    curves = {key: one for key, one in found["curves"].items() if key[0] == shown_rate}
+    shown_rate = min((rate for rate, _ in every), key=lambda rate: abs(rate - 0.05))
+    curves = {key: one for key, one in every.items() if key[0] == shown_rate}
     drawn = Figure(figsize=(4 * (len(curves) + 1), 3.8), layout="constrained")
     panels = drawn.subplots(1, len(curves) + 1, squeeze=False)[0]
     for panel, ((rate, kind), own) in zip(panels, curves.items(), strict=False):
@@ -31,7 +37,7 @@ def picture(found: dict[str, Any], place: Path) -> None:
     last = panels[-1]
     last.plot([0, 1], [0, 1], color=GRID)
     for colour, kind in zip(COLOURS, dict.fromkeys(key[1] for key in curves), strict=False):
-        bins = [one for one in found["calibration"] if one["kind"] == kind and one["noise"] == shown_rate]
+        bins = [one for one in calibration if one["kind"] == kind and one["noise"] == shown_rate]
         lows = sorted({one["low"] for one in bins})
         pooled = [[one for one in bins if one["low"] == low] for low in lows]
         mean = lambda own, key: sum(one[key] * one["num"] for one in own) / sum(one["num"] for one in own)  # noqa: E731

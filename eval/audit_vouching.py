@@ -1,9 +1,19 @@
-"""Do the codes of a run vouch for the labels that they were trained on? A part of eval/audit.py, --vouching."""
+"""Do the codes of a run vouch for the labels that they were trained on?
+
+    python eval/audit_vouching.py --run R [--seeds [1,2,3]] [--record NAME]
+
+Labels are moved as in `eval/audit.py`, and looked for by the majority of the code prefix alone: by a tokenizer
+like the run's, trained on the moved labels and on texts that hold them; by codes without labels (lambda 0, and
+residual k-means); and by one that was taught the labels of the other half.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,9 +25,12 @@ from pressmark import files
 from pressmark.catalog.embeddings import embed, vectors_cache
 from pressmark.catalog.items import read_catalog
 from pressmark.catalog.taxonomy import build_taxonomy
-from pressmark.insight.categories.assemble import Shop
+from pressmark.cli import guarded
+from pressmark.evaluation.record import record
+from pressmark.insight.categories.assemble import Shop, read_shop
 from pressmark.insight.categories.folds import make_folds
-from pressmark.insight.categories.leaves import Leaves
+from pressmark.insight.categories.leaves import Leaves, leaves_of
+from pressmark.load import quiet_libraries
 from pressmark.run_config import read_run
 from pressmark.tokenizer import train
 from pressmark.tokenizer.config import Config
@@ -25,9 +38,8 @@ from pressmark.tokenizer.config import Config
 LEVEL_SIZES = (64, 64, 64)
 
 
-def vouching(run: Path, shop: Shop, base: Leaves, options: argparse.Namespace) -> list[Row]:
+def study(shop: Shop, base: Leaves, vectors_config: Any, options: argparse.Namespace) -> list[Row]:
     """Majority of the SID prefix at 5 % noise: trained on labels, without, and cross-fitted in two parts."""
-    _, vectors_config = read_run(run)
     config = dataclasses.replace(
         Config(),
         level_sizes=LEVEL_SIZES,
@@ -36,18 +48,20 @@ def vouching(run: Path, shop: Shop, base: Leaves, options: argparse.Namespace) -
     rows = []
     for kind in ("random", "sibling"):
         for seed in options.seeds:
-            place = options.scratch / f"vouching-{kind}-{seed}-{options.epochs}.json"
+            place = options.run / "audit_study" / f"vouching-{kind}-{seed}-{options.epochs}.json"
             if not place.is_file():
                 leaves, moved = inject(base, 0.05, kind, seed)
-                files.write_json(place, _vouching(run, shop, leaves, moved, vectors_config, config, kind, seed))
+                made = _by_codes(options.run, shop, leaves, moved, vectors_config, config, kind, seed)
+                files.write_json(place, made)
             rows += files.read_json(place)
             for one in rows[-4:]:
                 print(line(one), flush=True)
     return rows
 
 
-def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_config: Any, config: Config,
+def _by_codes(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_config: Any, config: Config,
               kind: str, seed: int) -> list[Row]:  # fmt: skip
+    """A row for each kind of codes."""
     named = [((*leaves.stripped, *leaves.paths[one]),) if one >= 0 else () for one in leaves.label]
     catalog = dataclasses.replace(shop.catalog, category=tuple(named))
     tree, every = build_taxonomy(catalog.category), np.arange(len(catalog))
@@ -89,3 +103,26 @@ def _vouching(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_
         {**here, "method": f"prefix_{name}", **figures(score[known], moved[known])}
         for name, score in scores.items()
     ]
+
+
+def main() -> None:
+    """Runs the study and prints its rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="a prepared run")
+    parser.add_argument("--seeds", type=json.loads, default=[1, 2, 3], help="seeds of the noise")
+    parser.add_argument("--epochs", type=int, default=6, help="of each tokenizer")
+    parser.add_argument("--record", default="", help="data set: writes eval/results/audit_vouching-<...>.json")
+    options = parser.parse_args()
+    quiet_libraries()
+    _, config = read_run(options.run)
+    shop = read_shop(options.run, config)
+    found = {"rows": study(shop, leaves_of(shop.catalog), config, options)}
+    if options.record:
+        settings = {"vectors": dataclasses.asdict(config), "statement": shop.content.statement}
+        command = shlex.join(["python", *sys.argv])
+        record("audit_vouching", options.record, found, command, settings, options.seeds)
+        print(f"recorded: eval/results/audit_vouching-{options.record}.json")
+
+
+if __name__ == "__main__":
+    guarded(main)
