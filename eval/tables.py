@@ -32,6 +32,7 @@ COLUMNS = {
         ("all", "full_unmasked", "recall_at_10", "R@10 unmasked"),
     ],
 }
+COLUMNS["temporal"] = COLUMNS["cold_start"]
 
 ROWS: dict[str, list[tuple[str, str, str]]] = {
     "tokenizer": [
