@@ -59,8 +59,16 @@ def study(shop: Shop, base: Leaves, vectors_config: Any, options: argparse.Names
     return rows
 
 
-def _by_codes(run: Path, shop: Shop, leaves: Leaves, moved: np.ndarray, vectors_config: Any, config: Config,
-              kind: str, seed: int) -> list[Row]:  # fmt: skip
+def _by_codes(
+    run: Path,
+    shop: Shop,
+    leaves: Leaves,
+    moved: np.ndarray,
+    vectors_config: Any,
+    config: Config,
+    kind: str,
+    seed: int,
+) -> list[Row]:
     """A row for each kind of codes."""
     named = [((*leaves.stripped, *leaves.paths[one]),) if one >= 0 else () for one in leaves.label]
     catalog = dataclasses.replace(shop.catalog, category=tuple(named))
