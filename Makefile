@@ -10,7 +10,10 @@ export TOKENIZERS_PARALLELISM = false
 LETTER := $(addprefix --given ,$(wildcard data/amazon2014-beauty/letter_sids.parquet))
 
 # All models, and what a part of them is worth.
-JUDGED := '["hybrid","generator","dual_tower","sasrec","content_neighbours","bm25","cooccurrence","popularity","hybrid_without_generator","sasrec_with_neighbours"]'
+JUDGED := '["hybrid","generator","dual_tower","sasrec","content_neighbours","bm25","cooccurrence","popularity","hybrid_without_generator","hybrid_without_trend","sasrec_with_neighbours"]'
+
+# Where no product is new.
+WARM := '["hybrid","generator","dual_tower","sasrec","content_neighbours","bm25","cooccurrence","popularity","hybrid_without_generator","hybrid_without_trend"]'
 
 # A run whose dual tower reads text, without categories in it; an encoder that a CPU trains in minutes.
 TEXT := --config configs/grocery.yaml --split.protocol leave_one_out --vectors.model minilm --vectors.columns [title,brand] --run_dir runs/grocery/text
@@ -43,9 +46,9 @@ fix: setup
 # The figures of the README. The real data sets are described in data/README.md.
 bench: setup
 	$(BIN)/python eval/cold_start.py --config configs/grocery.yaml --record true
-	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1,2] --record true
+	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --seeds [0,1,2] --models $(WARM) --record true
 	$(BIN)/python eval/leave_one_out.py --config configs/beauty.yaml --split.ties shuffled --seeds [0,1] --record true
-	$(BIN)/python eval/temporal.py --config configs/beauty.yaml --record true
+	$(BIN)/python eval/temporal.py --config configs/beauty.yaml --models $(JUDGED) --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --seeds 5 --models $(JUDGED) --record true
 	$(BIN)/python eval/bounds.py $(foreach seed,0 1 2 3 4,--run runs/beauty/cold_items/seed$(seed)) --record beauty
 	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --models $(JUDGED) --record true

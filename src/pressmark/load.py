@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
 
@@ -226,10 +227,10 @@ def _sasrec(run: Path) -> Recommender:
     return load_sasrec(run)
 
 
-def _hybrid_without_generator(run: Path) -> Recommender:
+def _hybrid_without(part: str, run: Path) -> Recommender:
     from pressmark.hybrid.recommend import load_hybrid
 
-    return load_hybrid(run, without_generator=True)
+    return load_hybrid(run, without=part)
 
 
 def _sasrec_with_neighbours(run: Path) -> Recommender:
@@ -248,14 +249,19 @@ LOADERS: dict[str, Callable[[Path], Recommender]] = {
     "bm25": _bm25,
     "cooccurrence": _cooccurrence,
     "popularity": _popularity,
-    "hybrid_without_generator": _hybrid_without_generator,
+    "hybrid_without_generator": partial(_hybrid_without, "generator"),
+    "hybrid_without_trend": partial(_hybrid_without, "trend"),
     "sasrec_with_neighbours": _sasrec_with_neighbours,
 }
 
 TRAINED = ("hybrid", "generator", "dual_tower", "sasrec")
 """Models with a stage and a folder of their own; the others are made from data/ when they are loaded."""
 
-TRAINED_AS = {"hybrid_without_generator": "hybrid", "sasrec_with_neighbours": "sasrec"}
+TRAINED_AS = {
+    "hybrid_without_generator": "hybrid",
+    "hybrid_without_trend": "hybrid",
+    "sasrec_with_neighbours": "sasrec",
+}
 """Models that are another one's weights asked otherwise. They say what a part is worth, and are judged where
 they are asked for."""
 
@@ -307,7 +313,8 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         from pressmark.hybrid.recommend import load_hybrid
 
         later = living.appended_vectors if len(shop) > num_own else None
-        hybrid = load_hybrid(run, shop, later, ~living.listed, without_generator=model != "hybrid")
+        part = model.removeprefix("hybrid").removeprefix("_without_")
+        hybrid = load_hybrid(run, shop, later, ~living.listed, part)
         return LoadedRecommender(hybrid, shop, living.listed, num_own)
     if len(shop) == num_own:
         return LoadedRecommender(LOADERS[model](run), shop, living.listed)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pressmark.hybrid import fusion
-from pressmark.hybrid.experts import NAMES
+from pressmark.hybrid.experts import SOLD
 from pressmark.hybrid.fusion import Fusion, as_json, fit, from_json, hidden_items
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
@@ -23,7 +23,7 @@ class World:
 
     def __init__(self, num: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        self.table = torch.from_numpy(rng.normal(size=(len(NAMES), num, NUM_ITEMS)).astype(np.float32)) * 1.5
+        self.table = torch.from_numpy(rng.normal(size=(len(SOLD), num, NUM_ITEMS)).astype(np.float32)) * 1.5
         # The shopper's number stands in the history, as its length: scores are looked up by it.
         histories = Histories.from_lists([[1] * shopper for shopper in range(num)])
         joined = TRUE.join(self.table, torch.from_numpy(UNBOUGHT), hidden_items(histories, NUM_ITEMS))
@@ -90,7 +90,7 @@ def test_a_step_that_overshoots_is_taken_back() -> None:
     target = np.where(np.arange(num) % 2, *favourite)
     wrong = np.arange(num) // 2 % 10 >= 7
     target[wrong] = (target[wrong] + 4) % NUM_ITEMS  # another of its kind
-    table = torch.zeros(len(NAMES), num, NUM_ITEMS)
+    table = torch.zeros(len(SOLD), num, NUM_ITEMS)
     for one in favourite:
         table[0, torch.arange(num), torch.from_numpy(one)] = sure
     histories = Histories.from_lists([[]] * num)
@@ -188,5 +188,5 @@ def test_json_there_and_back() -> None:
         from_json({**as_json(TRUE), "sold": {**as_json(TRUE)["sold"], "sasrec": 1.0}})
     with pytest.raises(ValueError, match="finite"):
         replace(TRUE, route=(float("nan"), 0.0, 0.0))
-    with pytest.raises(ValueError, match="weights for each kind"):
+    with pytest.raises(ValueError, match="weights of what sells"):
         replace(TRUE, sold=(1.0,))

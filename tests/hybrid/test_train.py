@@ -73,20 +73,25 @@ def test_a_generator_that_cannot_be_part_of_it_leaves_it_out(
     assert "generator" in stages._names(experiment)
 
 
-def test_what_the_generator_is_worth_can_be_asked(run: Path) -> None:
-    path = run / "hybrid" / "config.json"
+@pytest.mark.parametrize(
+    ("part", "silent", "heard"),
+    [("generator", ("generator", "neighbours"), "trend"), ("trend", ("trend", "age"), "generator")],
+)
+def test_what_a_part_is_worth_can_be_asked(run: Path, part: str, silent: tuple[str, str], heard: str) -> None:
+    path, name = run / "hybrid" / "config.json", f"hybrid_without_{part}"
     made = read_json(path)
-    without = made["without_generator"]
+    without = made["without"][part]
     for kind in ("sold", "unbought"):
-        assert without[kind]["generator"] == without[kind]["neighbours"] == 0
+        assert all(without[kind].get(one, 0.0) == 0 for one in silent)
         assert without[kind]["dual_tower"] != 0
+    assert without["sold"][heard] != 0
     asked = Requests(Histories.from_lists([[1, 2], [3]]))
-    whole, part = (load(run, name).recommend(asked, 5) for name in ("hybrid", "hybrid_without_generator"))
-    assert not np.array_equal(whole.scores, part.scores)
-    assert "hybrid_without_generator" not in Experiment().models
-    write_json(path, {name: one for name, one in made.items() if name != "without_generator"})
+    whole, rest = (load(run, one).recommend(asked, 5) for one in ("hybrid", name))
+    assert not np.array_equal(whole.scores, rest.scores)
+    assert name not in Experiment().models
+    write_json(path, {key: one for key, one in made.items() if key != "without"})
     with pytest.raises(ValueError, match="of an earlier version"):
-        load_hybrid(run, without_generator=True)
+        load_hybrid(run, without=part)
     write_json(path, made)
 
 

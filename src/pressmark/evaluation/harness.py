@@ -28,6 +28,7 @@ _PAIRED = (
     "hybrid:dual_tower",
     "hybrid:sasrec",
     "hybrid:hybrid_without_generator",
+    "hybrid:hybrid_without_trend",
     "hybrid:sasrec_with_neighbours",
     "hybrid:content_neighbours",
     "generator:dual_tower",

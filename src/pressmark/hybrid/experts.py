@@ -1,5 +1,8 @@
 """What each expert says of every product: the generator, itself and through neighbours, the tower, the words.
 
+Of what sells there is more to know, whoever asks: how much of it was bought lately, and since when
+(`pressmark.hybrid.trend`).
+
 A product that nobody has bought has no identity in generator or tower: both know it by its text alone. Its
 nearest products that do sell are known better, so a second look at it goes through them: the generator's
 vectors of its neighbours, by how near they are, in place of its own. And it is often the like of one product
@@ -24,11 +27,14 @@ from pressmark.dual_tower.recommend import DualTowerRecommender
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.interactions.histories import Histories
 
-NAMES = ("generator", "neighbours", "dual_tower", "bm25", "dual_tower_nearest", "bm25_nearest")
-"""The experts, in the order of every array of them. The last two have 0 for every product that sells."""
+SOLD = ("generator", "neighbours", "dual_tower", "bm25", "trend", "age")
+"""The experts on products that sell, in the order of every array of them."""
 
-OF_GENERATOR = ("generator", "neighbours")
-"""Those that ask the generator."""
+UNBOUGHT = ("generator", "neighbours", "dual_tower", "bm25", "dual_tower_nearest", "bm25_nearest")
+"""Those on products that nobody has bought; as many."""
+
+PARTS = {"generator": ("generator", "neighbours"), "trend": ("trend", "age")}
+"""What the hybrid can be asked to do without, and the experts that go with it."""
 
 SHARPNESS = 10.0
 """Scores a unit of cosine, as in the generator's item head."""
@@ -76,12 +82,14 @@ class _Side:
         seen: (n, D) float32, the same through the neighbours.
         tower: (n, d) float32.
         words: (V, n) float32.
+        trends: (2, n) float32.
     """
 
     own: Tensor
     seen: Tensor
     tower: Tensor
     words: csr_matrix
+    trends: Tensor
 
 
 @dataclass
@@ -94,6 +102,7 @@ class Experts:
         bm25: Over the same items.
         unbought: (N,) bool, items without any purchase in training.
         neighbours: (N, N) float32, each row the weights of an item's nearest products that sell; they sum to 1.
+        trends: (2, N) float32 of `pressmark.hybrid.trend`; what they say of unbought items is not read.
     """
 
     generator: GeneratorRecommender
@@ -101,9 +110,11 @@ class Experts:
     bm25: BM25
     unbought: np.ndarray
     neighbours: csr_matrix
+    trends: np.ndarray
 
     def __post_init__(self) -> None:
-        sizes = {self.generator.num_items, self.dual_tower.num_items, self.bm25.num_items, len(self.unbought)}
+        models = (self.generator, self.dual_tower, self.bm25)
+        sizes = {*(one.num_items for one in models), len(self.unbought), self.trends.shape[1]}
         if len(sizes) > 1:
             raise ValueError(
                 f"the hybrid's models are of catalogs of {sorted(sizes)} items; it needs one catalog."
@@ -111,7 +122,8 @@ class Experts:
         own = self.generator.item_vectors.cpu()
         seen = torch.from_numpy(self.neighbours @ own.numpy())
         tower = torch.from_numpy(self.dual_tower.index.embeddings)
-        self._sides: dict[bool | None, _Side] = {None: _Side(own, seen, tower, csr_matrix(self.bm25.weights.T))}
+        words, trends = csr_matrix(self.bm25.weights.T), torch.from_numpy(self.trends)
+        self._sides: dict[bool | None, _Side] = {None: _Side(own, seen, tower, words, trends)}
         self._new = torch.from_numpy(np.flatnonzero(self.unbought))
 
     @property
@@ -137,7 +149,7 @@ class Experts:
             unbought: True for the U items that nobody has bought, False for the S that sell, None for all.
 
         Returns:
-            (E, B, N) float32, or (E, B, U). Of those that sell (4, B, S): the last two say nothing of them.
+            (E, B, N) float32, or (E, B, U) of `UNBOUGHT`, or (E, B, S) of `SOLD`.
         """
         side = self._side(unbought)
         words = torch.from_numpy((shoppers.words @ side.words).toarray())
@@ -146,14 +158,13 @@ class Experts:
             (shoppers.generator, side.seen),
             (shoppers.dual_tower, side.tower),
         )
-        found = torch.stack([*(query @ vectors.T for query, vectors in queries), words])
-        if unbought is False:
-            return found
-        nearest = self._nearest(shoppers.histories)
+        common = [*(query @ vectors.T for query, vectors in queries), words]
+        if unbought:
+            return torch.stack([*common, *self._nearest(shoppers.histories)])
+        found = torch.stack([*common, *side.trends[:, None].expand(-1, *words.shape)])
         if unbought is None:
-            of_new, nearest = nearest, torch.zeros(2, *words.shape)
-            nearest[:, :, self._new] = of_new
-        return torch.cat([found, nearest])
+            found[-2:, :, self._new] = self._nearest(shoppers.histories)
+        return found
 
     def _side(self, unbought: bool | None) -> _Side:
         """Contiguous copies, made once."""
@@ -161,7 +172,9 @@ class Experts:
             every, rows = self._sides[None], np.flatnonzero(self.unbought == unbought)
             some = torch.from_numpy(rows)
             words = csr_matrix(self.bm25.weights[rows].T)
-            self._sides[unbought] = _Side(every.own[some], every.seen[some], every.tower[some], words)
+            self._sides[unbought] = _Side(
+                every.own[some], every.seen[some], every.tower[some], words, every.trends[:, some]
+            )
         return self._sides[unbought]
 
     def _nearest(self, histories: Histories) -> Tensor:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pressmark.hybrid.experts import NAMES
+from pressmark.hybrid.experts import SOLD, UNBOUGHT
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 
@@ -62,9 +62,10 @@ class Fusion:
     route: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if len(self.sold) != len(NAMES) or len(self.unbought) != len(NAMES) or len(self.route) != 3:
+        if (len(self.sold), len(self.unbought), len(self.route)) != (len(SOLD), len(UNBOUGHT), 3):
             raise ValueError(
-                f"a fusion has {len(NAMES)} weights for each kind ({', '.join(NAMES)}) and 3 for the route; "
+                f"a fusion has weights of what sells ({', '.join(SOLD)}), of what nobody has bought "
+                f"({', '.join(UNBOUGHT)}) and 3 for the route; "
                 f"got {len(self.sold)}, {len(self.unbought)} and {len(self.route)}."
             )
         if not np.isfinite([*self.sold, *self.unbought, *self.route]).all():
@@ -174,15 +175,14 @@ def _conditional_logit(asked: _Asked, unbought: bool, rows: np.ndarray) -> tuple
     """The weights of one kind of items from the cases with such a target: Newton's method."""
     place = torch.cumsum(asked.unbought == unbought, 0) - 1  # of an item among its kind
     ridge = 2 * RIDGE * float(asked.weight[rows].sum())
-    weights = torch.zeros(len(NAMES), dtype=torch.float64)
+    weights = torch.zeros(len(UNBOUGHT if unbought else SOLD), dtype=torch.float64)
     step, before = torch.zeros_like(weights), math.inf
     for _ in range(STEPS):
         cost = ridge / 2 * float(weights @ weights)
-        slope, curve = ridge * weights, ridge * torch.eye(len(NAMES), dtype=torch.float64)
+        slope, curve = ridge * weights, ridge * torch.eye(len(weights), dtype=torch.float64)
         for part, scores, hidden in asked.parts(rows, unbought):
-            said = len(scores)  # the experts behind have nothing to say of these items
             counted = torch.from_numpy(asked.weight[part]).float()
-            mixed = torch.einsum("e,ebn->bn", weights[:said].float(), scores).masked_fill(hidden, -torch.inf)
+            mixed = torch.einsum("e,ebn->bn", weights.float(), scores).masked_fill(hidden, -torch.inf)
             share = mixed.softmax(1) * counted[:, None]
             mean = torch.einsum("ebn,bn->eb", scores, share)
             target, each = place[torch.from_numpy(asked.cases.target[part])], torch.arange(len(part))
@@ -190,8 +190,8 @@ def _conditional_logit(asked: _Asked, unbought: bool, rows: np.ndarray) -> tuple
             second = (scores * share).flatten(1) @ scores.flatten(1).T
             spread = second - (mean / counted) @ mean.T
             cost += float(((mixed.logsumexp(1) - mixed[each, target]) * counted).double().sum())
-            slope[:said] += (mean.sum(1) - own).double()
-            curve[:said, :said] += spread.double()
+            slope += (mean.sum(1) - own).double()
+            curve += spread.double()
         if cost > before:  # beyond the bottom, where it is flat: half the way back
             step = step / 2
             weights = weights + step
@@ -263,9 +263,13 @@ def hidden_items(histories: Histories, num_items: int, absent: np.ndarray | None
     return hidden
 
 
+KINDS = {"sold": SOLD, "unbought": UNBOUGHT}
+"""The kinds of items, as in a fusion's JSON, and whose weights it has for them."""
+
+
 def as_json(fusion: Fusion) -> dict[str, Any]:
     """The weights by the experts' names."""
-    kinds = {kind: dict(zip(NAMES, getattr(fusion, kind), strict=True)) for kind in ("sold", "unbought")}
+    kinds = {kind: dict(zip(names, getattr(fusion, kind), strict=True)) for kind, names in KINDS.items()}
     return {**kinds, "route": list(fusion.route)}
 
 
@@ -276,9 +280,9 @@ def from_json(made: dict[str, Any]) -> Fusion:
         ValueError: If weights are missing, or of other experts.
     """
     try:
-        kinds = [tuple(float(made[kind][name]) for name in NAMES) for kind in ("sold", "unbought")]
-        if any(len(made[kind]) != len(NAMES) for kind in ("sold", "unbought")):
+        kinds = {kind: tuple(float(made[kind][name]) for name in names) for kind, names in KINDS.items()}
+        if any(len(made[kind]) != len(names) for kind, names in KINDS.items()):
             raise KeyError("experts that this version does not know")
-        return Fusion(kinds[0], kinds[1], tuple(made["route"]))
+        return Fusion(**kinds, route=tuple(made["route"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"not the weights of a hybrid of this version: {error}.") from error

@@ -13,6 +13,7 @@ from pressmark.catalog.items import Catalog
 from pressmark.files import check_weights, file_hash, read_json
 from pressmark.hybrid.experts import Experts, nearest_that_sell
 from pressmark.hybrid.fusion import Fusion, from_json, hidden_items
+from pressmark.hybrid.trend import trends
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 
@@ -56,7 +57,10 @@ class HybridRecommender:
 
 
 def experts_of(
-    run: Path, catalog: Catalog | None = None, appended_vectors: np.ndarray | None = None
+    run: Path,
+    catalog: Catalog | None = None,
+    appended_vectors: np.ndarray | None = None,
+    trend: np.ndarray | None = None,
 ) -> Experts:
     """The experts of a run whose generator and dual tower are trained.
 
@@ -64,6 +68,7 @@ def experts_of(
         run: The run folder.
         catalog: The run's own items, and behind them appended ones; None for its own alone.
         appended_vectors: (n, D) float32 content vectors of the latter.
+        trend: (2, N) float32 of the run's own items; None for that of its own split.
 
     Raises:
         ValueError: If something is missing, or the generator has no item head.
@@ -95,7 +100,9 @@ def experts_of(
     fitted_on = np.append(split.fitted_on, np.zeros(num_new, bool))
     words = fit(texts, fitted_on, popularity, BM25_DECAY, Config())
     unbought = popularity == 0
-    return Experts(generator, tower, words, unbought, nearest_that_sell(vectors, unbought))
+    trend = trends(split.train, split.train_timestamp, len(own)) if trend is None else trend
+    of_all = np.pad(trend, ((0, 0), (0, num_new)))
+    return Experts(generator, tower, words, unbought, nearest_that_sell(vectors, unbought), of_all)
 
 
 def load_hybrid(
@@ -103,7 +110,7 @@ def load_hybrid(
     catalog: Catalog | None = None,
     appended_vectors: np.ndarray | None = None,
     absent: np.ndarray | None = None,
-    without_generator: bool = False,
+    without: str = "",
 ) -> HybridRecommender:
     """Loads the hybrid of a run, over appended items too where they are given; see `experts_of`.
 
@@ -112,7 +119,7 @@ def load_hybrid(
         catalog: As in `experts_of`.
         appended_vectors: As in `experts_of`.
         absent: (num_items,) bool, removed products; None for none.
-        without_generator: Take the weights that were fitted to dual tower and words alone.
+        without: "generator" or "trend" takes the weights that were fitted without it; "" those of all.
 
     Raises:
         ValueError: If it is not fitted, or its generator or tower is missing, cut off or trained again since.
@@ -122,10 +129,10 @@ def load_hybrid(
         raise ValueError(f"{path} is missing: run src/train_hybrid.py for this run first.")
     made = read_json(path)
     try:
-        fusion = from_json(made["without_generator"] if without_generator else made)
+        fusion = from_json(made["without"][without] if without else made)
     except KeyError as error:
         raise ValueError(
-            f"{path}: of an earlier version, which fitted no weights without the generator. {_again(run)}"
+            f"{path}: of an earlier version, which fitted no weights without {without}. {_again(run)}"
         ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

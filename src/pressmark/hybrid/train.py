@@ -23,9 +23,10 @@ from pressmark.catalog.items import read_catalog
 from pressmark.dual_tower import train as dual_tower
 from pressmark.files import fingerprint, read_json, replacing, write_json
 from pressmark.generator import train as generator
-from pressmark.hybrid.experts import NAMES, OF_GENERATOR
-from pressmark.hybrid.fusion import Fusion, as_json, fit
+from pressmark.hybrid.experts import PARTS, SOLD
+from pressmark.hybrid.fusion import KINDS, Fusion, as_json, fit
 from pressmark.hybrid.recommend import HybridRecommender, experts_of, parts_of
+from pressmark.hybrid.trend import trends
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
@@ -35,7 +36,7 @@ from pressmark.training import loop
 FEWEST = 20
 """Cases of either kind that weights are fitted on, at least."""
 
-STANDARD = Fusion((0.4, 0.0, 1.2, 0.05, 0.0, 0.0), (0.2, 0.25, 0.7, -0.1, 0.35, 0.1), (-0.5, 0.45, -0.45))
+STANDARD = Fusion((0.4, 0.0, 1.2, 0.05, 0.1, -0.3), (0.2, 0.25, 0.7, -0.1, 0.35, 0.1), (-0.5, 0.45, -0.45))
 """For a shop with fewer: the mean, rounded, of what Beauty and the synthetic grocery store come to."""
 
 
@@ -101,11 +102,12 @@ def train(
         generator.train(inner, dataclasses.replace(of_generator, training=training, init_from=""), seed)
     distributed.barrier()
     if distributed.rank() == 0:
-        fusion, without, numbers = _fitted(run, inner, config, seed)
+        fusions, numbers = _fitted(run, inner, config, seed)
         with replacing(run / "hybrid") as partial:
             partial.mkdir(parents=True)
-            made_of = {"without_generator": as_json(without), "built_on": built_on}
-            write_json(partial / "config.json", {**as_json(fusion), **made_of})
+            without = {part: as_json(fusions[part]) for part in PARTS}
+            weights = {**as_json(fusions[""]), "without": without, "built_on": built_on}
+            write_json(partial / "config.json", weights)
             write_json(partial / "metrics.json", numbers)
         # The mark goes first: half a folder must not be taken for a whole one.
         (inner / "made.json").unlink()
@@ -118,11 +120,13 @@ def _shorter(training: loop.Config, share: float) -> loop.Config:
     return dataclasses.replace(training, num_epochs=max(1, round(share * training.num_epochs)))
 
 
-def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, Fusion, dict[str, object]]:
-    """The weights, those of the experts that do without the generator, and how it does on cases left out."""
+def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[dict[str, Fusion], dict[str, object]]:
+    """The weights, "" of all experts and those without each of `PARTS`, and how it does on cases left out."""
     catalog = read_catalog(run / "data" / "items.parquet")
-    split, absent = read_split(inner / "data", catalog), read_split(run / "data", catalog).cold
-    experts = experts_of(inner)
+    split, whole = read_split(inner / "data", catalog), read_split(run / "data", catalog)
+    # What sells now is counted in the whole split: no validation case is in it, and nothing learns it by heart.
+    trend = trends(whole.train, whole.train_timestamp, len(catalog))
+    experts, absent = experts_of(inner, trend=trend), whole.cold
     cases, weight = _drawn(split.valid, experts.unbought, config.num_cases, seed)
     num_new = int(experts.unbought[cases.target].sum())
     num_sold = len(cases) - num_new
@@ -131,16 +135,18 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
             f"mind: {num_new} validation cases of a product that nobody has bought and {num_sold} of one that "
             f"sells are too few to fit the hybrid on (at least {FEWEST} each): it takes standard weights."
         )
-        return STANDARD, _without_generator(STANDARD), {"num_cases": 0}
-    chunk = max(1, SCORES_AT_ONCE // experts.num_items // len(NAMES))
+        return {part: _without(STANDARD, part) for part in ("", *PARTS)}, {"num_cases": 0}
+    chunk = max(1, SCORES_AT_ONCE // experts.num_items // len(SOLD))
     shoppers = experts.shoppers(cases.histories)
-    with_generator = torch.ones(len(NAMES))
-    of_others = torch.tensor([float(name not in OF_GENERATOR) for name in NAMES])
+    of_new = torch.from_numpy(experts.unbought)
 
-    def fitted(rows: np.ndarray, counted: Tensor) -> Fusion:
-        def score(part: np.ndarray, kind: bool | None) -> Tensor:
-            scores = experts.scores(shoppers.take(rows[part]), kind)
-            return scores * counted[: len(scores), None, None]
+    def fitted(rows: np.ndarray, part: str = "") -> Fusion:
+        sold, new = (torch.tensor([_asked(name, part) for name in names]) for names in KINDS.values())
+        counted = torch.where(of_new, new[:, None], sold[:, None])  # (E, N)
+
+        def score(asked: np.ndarray, kind: bool | None) -> Tensor:
+            some = slice(None) if kind is None else of_new == kind
+            return experts.scores(shoppers.take(rows[asked]), kind) * counted[:, None, some]
 
         some = cases.take(rows), experts.unbought, weight[rows]
         return fit(score, *some, chunk, absent, config.given_up)
@@ -149,21 +155,26 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[Fusion, 
     half = np.random.default_rng([seed, 3]).random(len(cases)) < 0.5
     numbers: dict[str, object] = {"num_cases": len(cases), "weight_of_a_case_that_sells": float(weight.max())}
     for rows, left in ((half, ~half), (~half, half)):
-        part = HybridRecommender(experts, fitted(every[rows], with_generator), absent)
-        for kind, figures in _judged(part, cases.take(left)).items():
+        of_half = HybridRecommender(experts, fitted(every[rows]), absent)
+        for kind, figures in _judged(of_half, cases.take(left)).items():
             for name, value in figures.items():
                 key = f"{name}_{kind}"
                 numbers[key] = float(numbers.get(key, 0.0)) + value / 2  # type: ignore[arg-type]
-    return fitted(every, with_generator), _without_generator(fitted(every, of_others)), numbers
+    return {part: _without(fitted(every, part), part) for part in ("", *PARTS)}, numbers
 
 
-def _without_generator(fusion: Fusion) -> Fusion:
-    """The same with no weight on what the generator says."""
-    sold, unbought = (
-        tuple(0.0 if name in OF_GENERATOR else one for name, one in zip(NAMES, kind, strict=True))
-        for kind in (fusion.sold, fusion.unbought)
-    )
-    return dataclasses.replace(fusion, sold=sold, unbought=unbought)
+def _asked(name: str, part: str) -> float:
+    """1 for an expert that is asked where a part is left out, 0 for one that is not."""
+    return float(name not in PARTS.get(part, ()))
+
+
+def _without(fusion: Fusion, part: str) -> Fusion:
+    """The same with no weight on what a part says; "" leaves all."""
+    kinds = {
+        kind: tuple(_asked(name, part) * one for name, one in zip(names, getattr(fusion, kind), strict=True))
+        for kind, names in KINDS.items()
+    }
+    return dataclasses.replace(fusion, **kinds)
 
 
 def _drawn(valid: Cases, unbought: np.ndarray, num_cases: int, seed: int) -> tuple[Cases, np.ndarray]:
