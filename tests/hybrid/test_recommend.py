@@ -16,7 +16,7 @@ from pressmark.dual_tower.towers import DualTower, DualTowerConfig
 from pressmark.files import write_tensors
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.hybrid.experts import Experts, nearest_that_sell
-from pressmark.hybrid.fusion import Fusion
+from pressmark.hybrid.fusion import Fusion, hidden_items
 from pressmark.hybrid.recommend import HybridRecommender, parts_of
 from pressmark.interactions.histories import Histories
 from pressmark.load import LOADERS
@@ -27,7 +27,7 @@ pytest.importorskip("faiss")
 TABLE = random_table(13, 40, (4, 5, 3))
 NUM_ITEMS = len(TABLE)
 UNBOUGHT = np.arange(NUM_ITEMS) % 5 == 0
-FUSION = Fusion((1.0, 0.1, 0.5, 0.3, 0.0, 0.0), (0.2, 0.6, 0.3, 0.4, 0.3, 0.2), (-2.0, 0.3, -0.3))
+FUSION = Fusion((1.0, 0.1, 0.5, 0.3, 0.2, -0.4), (0.2, 0.6, 0.3, 0.4, 0.3, 0.2), (-2.0, 0.3, -0.3))
 
 
 def vectors() -> np.ndarray:
@@ -83,6 +83,18 @@ def test_one_kind_of_items_is_scored_as_among_all() -> None:
         np.testing.assert_array_equal(sold[4:, row].numpy(), TRENDS[:, ~UNBOUGHT])
     some = one.scores(shoppers.take(np.array([3, 0])))
     torch.testing.assert_close(some, whole[:, [3, 0]])
+
+
+def test_a_mixture_says_what_its_experts_say() -> None:
+    one, histories = experts(), Histories.from_lists([[3, 8], [], [0, 7, 7], [4]])
+    shoppers = one.shoppers(histories)
+    expected = FUSION.mixed(one.scores(shoppers), torch.from_numpy(UNBOUGHT))
+    found = one.mixture(FUSION.sold, FUSION.unbought).scores(shoppers)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    hidden = hidden_items(histories, NUM_ITEMS)
+    joined = FUSION.join(one.scores(shoppers), torch.from_numpy(UNBOUGHT), hidden)
+    answers = HybridRecommender(one, FUSION).scores(histories)
+    np.testing.assert_allclose(answers, joined.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_nearest_of_a_history_speaks_for_what_nobody_bought() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix, diags
 
-from pressmark.baselines.dense import choose, decay_weights, recommend_by_scores
+from pressmark.baselines.dense import SCORES_AT_ONCE, choose, decay_weights, recommend_by_scores
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 
@@ -75,9 +75,30 @@ class BM25:
     def scores(self, histories: Histories) -> np.ndarray:
         """(B, num_items) float32: BM25, or training interactions for a history that says nothing."""
         query = decay_weights(histories, self.num_items, self.decay) @ self.words
-        scores = (query @ self.weights.T).toarray().astype(np.float32)
+        scores = matched(query, self.weights)
         scores[np.diff(query.indptr) == 0] = self.popularity
         return scores
+
+
+def matched(query: csr_matrix, texts: csr_matrix) -> np.ndarray:
+    """What every text has of the words that are asked for.
+
+    Nearly every text has one of them, so the product of two sparse matrices is not sparse: the words that are
+    asked for are laid out densely, which is ten times as fast.
+
+    Args:
+        query: (B, V) float32.
+        texts: (N, V) float32.
+
+    Returns:
+        (B, N) float32.
+    """
+    width = max(1, SCORES_AT_ONCE // query.shape[1])
+    found = np.empty((query.shape[0], texts.shape[0]), np.float32)
+    for start in range(0, len(found), width):
+        asked = query[start : start + width].toarray()
+        found[start : start + width] = (texts @ np.ascontiguousarray(asked.T)).T
+    return found
 
 
 def bm25_weights(counts: csr_matrix, fitted_on: np.ndarray, k1: float, b: float) -> csr_matrix:

@@ -12,15 +12,16 @@ For what sells this puts nothing in better order (eval/LOG.md) and it is not com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
-from pressmark.baselines.bm25 import BM25
-from pressmark.baselines.dense import decay_weights
+from pressmark.baselines.bm25 import BM25, matched
+from pressmark.baselines.dense import SCORES_AT_ONCE, decay_weights
 from pressmark.catalog.embeddings import unit_rows
 from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.recommend import DualTowerRecommender
@@ -81,7 +82,7 @@ class _Side:
         own: (n, D) float32 of the generator.
         seen: (n, D) float32, the same through the neighbours.
         tower: (n, d) float32.
-        words: (V, n) float32.
+        words: (n, V) float32.
         trends: (2, n) float32.
     """
 
@@ -122,9 +123,9 @@ class Experts:
         own = self.generator.item_vectors.cpu()
         seen = torch.from_numpy(self.neighbours @ own.numpy())
         tower = torch.from_numpy(self.dual_tower.index.embeddings)
-        words, trends = csr_matrix(self.bm25.weights.T), torch.from_numpy(self.trends)
-        self._sides: dict[bool | None, _Side] = {None: _Side(own, seen, tower, words, trends)}
-        self._new = torch.from_numpy(np.flatnonzero(self.unbought))
+        trends = torch.from_numpy(self.trends)
+        self._sides: dict[bool | None, _Side] = {None: _Side(own, seen, tower, self.bm25.weights, trends)}
+        self.new = torch.from_numpy(np.flatnonzero(self.unbought))
 
     @property
     def num_items(self) -> int:
@@ -152,7 +153,7 @@ class Experts:
             (E, B, N) float32, or (E, B, U) of `UNBOUGHT`, or (E, B, S) of `SOLD`.
         """
         side = self._side(unbought)
-        words = torch.from_numpy((shoppers.words @ side.words).toarray())
+        words = torch.from_numpy(matched(shoppers.words, side.words))
         queries = (
             (shoppers.generator, side.own),
             (shoppers.generator, side.seen),
@@ -160,40 +161,92 @@ class Experts:
         )
         common = [*(query @ vectors.T for query, vectors in queries), words]
         if unbought:
-            return torch.stack([*common, *self._nearest(shoppers.histories)])
+            return torch.stack([*common, *self.nearest(shoppers.histories)])
         found = torch.stack([*common, *side.trends[:, None].expand(-1, *words.shape)])
         if unbought is None:
-            found[-2:, :, self._new] = self._nearest(shoppers.histories)
+            found[-2:, :, self.new] = self.nearest(shoppers.histories)
         return found
+
+    def mixture(self, sold: Sequence[float], unbought: Sequence[float]) -> Mixture:
+        """These experts with weights for either kind of items, all of them asked at once."""
+        kinds = torch.tensor([sold, unbought], dtype=torch.float32)
+        each = kinds[torch.from_numpy(self.unbought).long()].T  # (E, N)
+        side = self._side(None)
+        vectors = torch.cat(
+            [each[0, :, None] * side.own + each[1, :, None] * side.seen, each[2, :, None] * side.tower], 1
+        )
+        always = (each[-2:] * side.trends).sum(0).masked_fill(torch.from_numpy(self.unbought), 0.0)
+        return Mixture(
+            self,
+            vectors,
+            csr_matrix(diags(each[3].numpy()) @ side.words, dtype=np.float32),
+            always,
+            kinds[1, -2:],
+        )
 
     def _side(self, unbought: bool | None) -> _Side:
         """Contiguous copies, made once."""
         if unbought not in self._sides:
             every, rows = self._sides[None], np.flatnonzero(self.unbought == unbought)
             some = torch.from_numpy(rows)
-            words = csr_matrix(self.bm25.weights[rows].T)
+            words = self.bm25.weights[rows]
             self._sides[unbought] = _Side(
                 every.own[some], every.seen[some], every.tower[some], words, every.trends[:, some]
             )
         return self._sides[unbought]
 
-    def _nearest(self, histories: Histories) -> Tensor:
+    def nearest(self, histories: Histories) -> Tensor:
         """(2, B, U) float32, how like each unbought item is to that of the history which is most like it.
 
-        By tower and by words; 0 where the history is empty. An item of the history at a time, all shoppers at
-        once: no more memory than the answer takes.
+        By tower and by words; 0 where the history is empty. Each item that a few shoppers hold is compared once.
         """
         items, lengths = histories.newest(HISTORY)
-        best = torch.full((2, len(items), len(self._new)), -torch.inf)
-        tower, new = self._sides[None].tower, self._side(True)
-        for column in range(int(lengths.max(initial=0))):
-            rows = np.flatnonzero(lengths > column)
-            held = items[rows, column]
-            words = torch.from_numpy((self.bm25.words[held] @ new.words).toarray().astype(np.float32))
+        items = items[:, : max(1, int(lengths.max(initial=0)))]
+        items = np.where(items < 0, np.maximum(items[:, :1], 0), items)  # twice is as near as once
+        best = torch.empty(2, len(items), len(self.new))
+        tower, new = self._side(None).tower, self._side(True)
+        width = max(1, SCORES_AT_ONCE // HISTORY // max(1, len(self.new)))
+        for start in range(0, len(items), width):
+            few = slice(start, start + width)
+            held, where = np.unique(items[few], return_inverse=True)
+            words = torch.from_numpy(matched(self.bm25.words[held], new.words))
             likeness = torch.stack([SHARPNESS * tower[held] @ new.tower.T, words / SHARPNESS])
-            best[:, rows] = best[:, rows].maximum(likeness)
+            columns = torch.from_numpy(where.reshape(items[few].shape).T)
+            best[:, few] = likeness[:, columns[0]]
+            for column in columns[1:]:
+                best[:, few] = best[:, few].maximum(likeness[:, column])
         best[:, lengths == 0] = 0
         return best
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What weighted experts say of all items: `Fusion.mixed` of their scores, without making those.
+
+    The weights are in the items: what the same query is asked of is added up beforehand.
+
+    Attributes:
+        experts: They.
+        vectors: (N, D + d) float32, of generator and dual tower.
+        words: (N, V) float32.
+        always: (N,) float32, whoever asks.
+        nearest: (2,) float32, weights of the last two experts on unbought items.
+    """
+
+    experts: Experts
+    vectors: Tensor
+    words: csr_matrix
+    always: Tensor
+    nearest: Tensor
+
+    def scores(self, shoppers: Shoppers) -> Tensor:
+        """(B, N) float32."""
+        query = torch.cat([shoppers.generator, shoppers.dual_tower], 1)
+        found = torch.addmm(self.always, query, self.vectors.T)
+        found += torch.from_numpy(matched(shoppers.words, self.words))
+        nearest = self.experts.nearest(shoppers.histories)
+        found[:, self.experts.new] += torch.einsum("e,ebn->bn", self.nearest, nearest)
+        return found
 
 
 def nearest_that_sell(vectors: np.ndarray, unbought: np.ndarray) -> csr_matrix:

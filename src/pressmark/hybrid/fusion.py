@@ -72,17 +72,20 @@ class Fusion:
             raise ValueError(f"a fusion's weights must be finite; got {asdict(self)}.")
 
     def join(self, scores: Tensor, unbought: Tensor, hidden: Tensor) -> Tensor:
+        """Log-probabilities of items from (E, B, N) scores of the experts; the rest as in `placed`."""
+        return self.placed(self.mixed(scores, unbought), unbought, hidden)
+
+    def placed(self, mixed: Tensor, unbought: Tensor, hidden: Tensor) -> Tensor:
         """Log-probabilities of items.
 
         Args:
-            scores: (E, B, N) of the experts.
+            mixed: (B, N) scores, see `mixed`.
             unbought: (N,) bool.
             hidden: (B, N) bool, items that count in no mass: those of the history.
 
         Returns:
             (B, N) float32; hidden items have what they would have had.
         """
-        mixed = self.mixed(scores, unbought)
         mass = _masses(mixed, unbought, hidden)
         empty = [one.isneginf() for one in mass]
         new, sold = (one.masked_fill(none, 0.0) for one, none in zip(mass, empty, strict=True))
@@ -90,7 +93,9 @@ class Fusion:
         # Where nothing of a kind is left the other has all; what is hidden of it keeps a place among its like.
         log_new = F.logsigmoid(route).masked_fill(empty[1], 0.0)
         log_sold = F.logsigmoid(-route).masked_fill(empty[0], 0.0)
-        return mixed + torch.where(unbought, (log_new - new)[:, None], (log_sold - sold)[:, None])
+        placed = mixed + (log_sold - sold)[:, None]
+        placed[:, unbought] = mixed[:, unbought] + (log_new - new)[:, None]
+        return placed
 
     def mixed(self, scores: Tensor, unbought: Tensor) -> Tensor:
         """(B, N) float32, each item's (E, B, N) scores weighted as its kind's are."""
@@ -107,8 +112,7 @@ def _masses(mixed: Tensor, unbought: Tensor, hidden: Tensor) -> tuple[Tensor, Te
     -inf where nothing of a kind is left.
     """
     seen = mixed.masked_fill(hidden, -torch.inf)
-    new, sold = (seen.masked_fill(~kind, -torch.inf).logsumexp(1) for kind in (unbought, ~unbought))
-    return new, sold
+    return seen[:, unbought].logsumexp(1), seen.masked_fill_(unbought, -torch.inf).logsumexp(1)
 
 
 def fit(

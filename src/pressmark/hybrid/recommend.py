@@ -43,6 +43,7 @@ class HybridRecommender:
     def __post_init__(self) -> None:
         self.num_items = self.experts.num_items
         self._unbought = torch.from_numpy(self.experts.unbought)
+        self._mixture = self.experts.mixture(self.fusion.sold, self.fusion.unbought)
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """The allowed items of each request, the likeliest first; scores are log-probabilities."""
@@ -52,8 +53,8 @@ class HybridRecommender:
     def scores(self, histories: Histories) -> np.ndarray:
         """(B, num_items) float32 log-probabilities."""
         hidden = hidden_items(histories, self.num_items, self.absent)
-        scores = self.experts.scores(self.experts.shoppers(histories))
-        return self.fusion.join(scores, self._unbought, hidden).numpy()
+        mixed = self._mixture.scores(self.experts.shoppers(histories))
+        return self.fusion.placed(mixed, self._unbought, hidden).numpy()
 
 
 def experts_of(
