@@ -16,6 +16,7 @@ from pressmark.tokenizer import train as tokenizer
 
 ALIGNED = backbone.Config(alignment=alignment.Config(content_to_sid=1.0, cold_items=True))
 NOT_MIXED_IN = backbone.Config(alignment=alignment.Config(cold_items=True))
+TEMPORAL = dataclasses.replace(Experiment().split, protocol="temporal")
 SENTENCES = {
     "tokenizer.given": "The SIDs, those of cold items too, are given (sids.parquet)",
     "vectors": "The vectors, those of cold items too, are precomputed (own.parquet)",
@@ -24,6 +25,7 @@ SENTENCES = {
     "backbone": "What the generator's backbone (t5) was trained on before is not known here.",
     "cold_items": "The generator is trained on the text and the SIDs of cold items too",
     "hybrid": "from which the text of those targets was not hidden",
+    "between": "What was bought between the cuts trained nothing.",
     "frozen": "They get SIDs from the frozen tokenizer.",
 }
 
@@ -54,6 +56,8 @@ def said(**changes: Any) -> str:
             {"frozen", "backbone", "cold_items"},
         ),
         ({"generator": generator.Config(backbone="t5", finetune=NOT_MIXED_IN)}, {"frozen", "backbone"}),
+        ({"split": TEMPORAL}, {"frozen", "between", "hybrid"}),
+        ({"split": TEMPORAL, "models": ("sasrec", "bm25")}, {"frozen"}),
     ],
 )
 def test_the_statement_names_what_was_not_hidden(changes: dict[str, Any], expected: set[str]) -> None:

@@ -5,7 +5,6 @@ import pytest
 from tests.contract.recommender_contract import check_recommender
 
 from pressmark.baselines.popularity import DAY, Config, Popularity, count_items, recent_counts
-from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
 
@@ -27,25 +26,9 @@ def test_an_empty_training_set_still_ranks_everything() -> None:
 
 
 def test_a_purchase_counts_half_a_half_life_later() -> None:
-    none = Cases(
-        np.empty(0, np.int64),
-        np.empty(0, object),
-        Histories.from_lists([]),
-        np.empty(0, np.int64),
-        np.empty(0, bool),
-    )
-    split = Split(
-        Histories.from_lists([[0, 1], [1, 2]]),
-        np.array(["a", "b"], object),
-        np.array([0, 30, 60, np.nan]) * DAY,
-        np.full(4, -1),
-        none,
-        none,
-        np.zeros(4, bool),
-        np.ones(4, bool),
-    )
-    assert recent_counts(split, 30).tolist() == [0.25, 1.5, 0, 0]
-    assert recent_counts(split, 0).tolist() == [1, 2, 1, 0]
+    past = np.array([0, 1, 1, 2]), np.array([0, 30, 60, np.nan]) * DAY
+    assert recent_counts(*past, 4, 30).tolist() == [0.25, 1.5, 0, 0]
+    assert recent_counts(*past, 4, 0).tolist() == [1, 2, 1, 0]
 
 
 @pytest.mark.parametrize("wrong", [(), (-1.0,), (float("nan"),)])

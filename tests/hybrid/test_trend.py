@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 
 from pressmark.hybrid.trend import AT_ONCE, LATELY, ONCE, trends
-from pressmark.interactions.histories import Histories
 
 DAY = 86_400.0
 
 
 def test_by_hand() -> None:
     """Of item 0 the oldest and the newest purchase, of 2 the second, of 1 the third; 3 was never bought."""
-    train = Histories.from_lists([[0, 1], [2, 0]])
-    found = trends(train, np.array([1.0, 3.0, 2.0, 4.0]) * DAY, 4)
+    found = trends(np.array([0, 1, 2, 0]), np.array([1.0, 3.0, 2.0, 4.0]) * DAY, 4)
     assert found.dtype == np.float32
     later = np.array([0.75, 0.25, 0.5, 0.0])  # of the purchases as they stand
     lately = [sum(np.exp(-later[[0, 3]] / LATELY)), *np.exp(-later[[1, 2]] / LATELY), 0.0]
@@ -21,8 +19,7 @@ def test_by_hand() -> None:
 
 
 def test_what_sold_of_late_stands_above_what_sold_as_often_before() -> None:
-    train = Histories.from_lists([[0] * 500 + [1] * 500])
-    found = trends(train, np.arange(1000) * DAY, 2)
+    found = trends(np.repeat([0, 1], 500), np.arange(1000) * DAY, 2)
     assert found[0, 1] > found[0, 0] + 3
     assert found[1, 1] < found[1, 0]
 
@@ -30,22 +27,20 @@ def test_what_sold_of_late_stands_above_what_sold_as_often_before() -> None:
 def test_a_shop_is_as_quick_as_its_sales() -> None:
     """A week or a year between the same purchases: the same trend; equal times share it."""
     rng = np.random.default_rng(0)
-    train, days = Histories.from_lists([rng.integers(0, 9, 200)]), rng.integers(0, 30, 200).astype(float)
-    one, other = (trends(train, start + days * unit, 9) for start, unit in ((0, DAY), (1e9, DAY / 50)))
+    item, days = rng.integers(0, 9, 200), rng.integers(0, 30, 200).astype(float)
+    one, other = (trends(item, start + days * unit, 9) for start, unit in ((0, DAY), (1e9, DAY / 50)))
     np.testing.assert_array_equal(one, other)
     moved = rng.permutation(200)
-    swapped = trends(Histories(train.values[moved], train.offsets), days[moved] * DAY, 9)
+    swapped = trends(item[moved], days[moved] * DAY, 9)
     np.testing.assert_allclose(swapped, one, rtol=1e-6)
 
 
-@pytest.mark.parametrize("items", [[[0, 1, 2]], [[]]])
-def test_without_times_there_is_none(items: list[list[int]]) -> None:
-    train = Histories.from_lists(items)
-    assert not trends(train, np.full(len(train.values), np.nan), 4).any()
+@pytest.mark.parametrize("num", [3, 0])
+def test_without_times_there_is_none(num: int) -> None:
+    assert not trends(np.arange(num), np.full(num, np.nan), 4).any()
 
 
 def test_a_purchase_without_a_time_is_an_old_one() -> None:
-    train = Histories.from_lists([[0, 1, 2]])
-    found = trends(train, np.array([np.nan, 1.0, 2.0]), 3)
+    found = trends(np.arange(3), np.array([np.nan, 1.0, 2.0]), 3)
     assert found[0, 0] < found[0, 2]
     assert found[1, 0] > found[1, 1] > found[1, 2]

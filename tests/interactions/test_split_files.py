@@ -59,16 +59,26 @@ PLACES = dataclasses.replace(
 )
 
 
+BETWEEN = dataclasses.replace(SPLIT, between=np.array([[4.0, 0.0], [2.5, 1318896000.123456]]))
+
+
 @pytest.mark.parametrize(
     "split",
-    [SPLIT, dataclasses.replace(SPLIT, valid=EMPTY), PLACES],
-    ids=["full", "no validation", "with contexts"],
+    [SPLIT, dataclasses.replace(SPLIT, valid=EMPTY), PLACES, BETWEEN],
+    ids=["full", "no validation", "with contexts", "between cuts"],
 )
 def test_a_split_comes_back_bit_by_bit(tmp_path: Path, split: Split) -> None:
     write_split(tmp_path, split, CATALOG)
     again = read_split(tmp_path, CATALOG)
     assert_same(split, again)
     assert again.counts == split.counts
+
+
+def test_what_was_bought_between_the_cuts_does_not_stay_behind(tmp_path: Path) -> None:
+    write_split(tmp_path, BETWEEN, CATALOG)
+    write_split(tmp_path, BETWEEN.held_back(), CATALOG)
+    assert not (tmp_path / "between.parquet").exists()
+    assert not read_split(tmp_path, CATALOG).between.size
 
 
 def test_the_files_are_those_of_the_evaluation_page(tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def test_temporal_by_hand() -> None:
     assert np.flatnonzero(~split.fitted_on).tolist() == [2, 3, 4, 5, 6]
     assert split.valid.cold.all()
     assert split.test.cold.all()
+    # Known when the test asks, and not trained on: what was bought from 5 on and before 8.4, by anybody.
+    assert split.between.tolist() == [[2, 4, 3], [5, 6, 8]]
 
 
 def test_temporal_without_times_stops_the_run() -> None:
@@ -359,6 +361,10 @@ def test_no_future_in_a_temporal_history(log: Log, ties: Any, seed: int) -> None
     assert isinstance(valid_from, float)
     assert isinstance(test_from, float)
     assert (split.train_timestamp < valid_from).all()
+    assert ((split.between[1] >= valid_from) & (split.between[1] < test_from)).all()
+    assert not split.cold[split.purchases("test")[0]].any()
+    for inner in (split.held_back(), split.simulating_cold(0.3, seed)):
+        assert (inner.purchases("test")[1] < valid_from).all()
     shown = shuffle_ties(log, seed)[0] if ties == "shuffled" else log
     for one, start, end in ((split.valid, valid_from, test_from), (split.test, test_from, np.inf)):
         for user, (history, target) in asked(one).items():

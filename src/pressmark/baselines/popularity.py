@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from pressmark.baselines.dense import choose, recommend_by_scores
-from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 
@@ -73,27 +72,28 @@ def count_items(train: Histories, num_items: int) -> np.ndarray:
     return np.bincount(train.values, minlength=num_items).astype(np.float32)
 
 
-def recent_counts(split: Split, half_life: float) -> np.ndarray:
-    """How often each item was bought in training, a purchase counting half for each `half_life` of its age.
+def recent_counts(item: np.ndarray, timestamp: np.ndarray, num_items: int, half_life: float) -> np.ndarray:
+    """How often each item was bought, a purchase counting half for each `half_life` of its age.
 
     Args:
-        split: Its training interactions have a time; those that have none are left out.
-        half_life: Days; 0 counts all alike.
+        item: (P,) int64 item_index of purchases.
+        timestamp: (P,) float64 seconds; those that have none, NaN, are left out.
+        num_items: In the catalog.
+        half_life: Days; 0 counts all alike, those without a time too.
 
     Returns:
         (num_items,) float32.
     """
-    num_items = len(split.cold)
     if not half_life:
-        return count_items(split.train, num_items)
-    known = ~np.isnan(split.train_timestamp)
-    time = split.train_timestamp[known]
+        return np.bincount(item, minlength=num_items).astype(np.float32)
+    known = ~np.isnan(timestamp)
+    time = timestamp[known]
     weight = np.exp2((time - time.max(initial=-np.inf)) / (half_life * DAY))
-    return np.bincount(split.train.values[known], weight, num_items).astype(np.float32)
+    return np.bincount(item[known], weight, num_items).astype(np.float32)
 
 
 def load_popularity(run: Path, config: Config | None = None) -> Popularity:
-    """Popularity from the training interactions of a run folder, half-life chosen on its validation cases."""
+    """Popularity from the purchases that are past when the test asks, half-life chosen on validation cases."""
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 
@@ -102,10 +102,10 @@ def load_popularity(run: Path, config: Config | None = None) -> Popularity:
     split = read_split(run / "data", catalog)
     timeless = bool(np.isnan(split.train_timestamp).all())
     half_lives = [0.0] if timeless else list(config.half_lives)
-    models = {days: Popularity(recent_counts(split, days)) for days in half_lives}
-    if len(models) == 1:
-        return models[half_lives[0]]
-    best, _ = choose(
-        {days: model.scores for days, model in models.items()}, len(catalog), split.valid, config.max_cases
-    )
-    return models[best]
+    best = half_lives[0]
+    if len(half_lives) > 1:
+        past = split.purchases("valid")
+        models = {days: Popularity(recent_counts(*past, len(catalog), days)) for days in half_lives}
+        scores = {days: model.scores for days, model in models.items()}
+        best, _ = choose(scores, len(catalog), split.valid, config.max_cases)
+    return Popularity(recent_counts(*split.purchases("test"), len(catalog), best))

@@ -198,7 +198,7 @@ class Experts:
     def nearest(self, histories: Histories) -> Tensor:
         """(2, B, U) float32, how like each unbought item is to that of the history which is most like it.
 
-        By tower and by words; 0 where the history is empty. Each item that a few shoppers hold is compared once.
+        By tower and by words; 0 where the history is empty. What several shoppers hold is compared once.
         """
         items, lengths = histories.newest(HISTORY)
         items = items[:, : max(1, int(lengths.max(initial=0)))]

@@ -101,7 +101,7 @@ def experts_of(
     fitted_on = np.append(split.fitted_on, np.zeros(num_new, bool))
     words = fit(texts, fitted_on, popularity, BM25_DECAY, Config())
     unbought = popularity == 0
-    trend = trends(split.train, split.train_timestamp, len(own)) if trend is None else trend
+    trend = trends(*split.purchases("test"), len(own)) if trend is None else trend
     of_all = np.pad(trend, ((0, 0), (0, num_new)))
     return Experts(generator, tower, words, unbought, nearest_that_sell(vectors, unbought), of_all)
 

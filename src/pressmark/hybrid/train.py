@@ -125,7 +125,7 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[dict[str
     catalog = read_catalog(run / "data" / "items.parquet")
     split, whole = read_split(inner / "data", catalog), read_split(run / "data", catalog)
     # What sells now is counted in the whole split: no validation case is in it, and nothing learns it by heart.
-    trend = trends(whole.train, whole.train_timestamp, len(catalog))
+    trend = trends(*whole.purchases("valid"), len(catalog))
     experts, absent = experts_of(inner, trend=trend), whole.cold
     cases, weight = _drawn(split.valid, experts.unbought, config.num_cases, seed)
     num_new = int(experts.unbought[cases.target].sum())

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pressmark.interactions.histories import Histories
-
 LATELY = 0.02
 """A purchase counts 1/e for each such share of all purchases that was made since."""
 
@@ -21,8 +19,8 @@ AT_ONCE = 0.01
 """The same for the age, as a share of all purchases."""
 
 
-def trends(train: Histories, timestamp: np.ndarray, num_items: int) -> np.ndarray:
-    """Two scores of each item, from the times of the training interactions.
+def trends(item: np.ndarray, timestamp: np.ndarray, num_items: int) -> np.ndarray:
+    """Two scores of each item, from the times of purchases.
 
     trend: log of the purchases, each counted exp(- share of all purchases made after it / `LATELY`).
     age: log of the share of all purchases made after the item's first.
@@ -30,8 +28,8 @@ def trends(train: Histories, timestamp: np.ndarray, num_items: int) -> np.ndarra
     Purchases without a time count as the oldest.
 
     Args:
-        train: Training sequences.
-        timestamp: (len(train.values),) float64 seconds, NaN where unknown.
+        item: (P,) int64, what was bought.
+        timestamp: (P,) float64 seconds, NaN where unknown.
         num_items: N.
 
     Returns:
@@ -43,7 +41,7 @@ def trends(train: Histories, timestamp: np.ndarray, num_items: int) -> np.ndarra
     ordered = np.sort(timestamp[known])
     later = np.ones(len(timestamp))
     later[known] = 1 - np.searchsorted(ordered, timestamp[known], side="right") / len(ordered)
-    lately = np.bincount(train.values, np.exp(-later / LATELY), num_items)
+    lately = np.bincount(item, np.exp(-later / LATELY), num_items)
     age = np.zeros(num_items)
-    np.maximum.at(age, train.values, later)
+    np.maximum.at(age, item, later)
     return np.log(np.stack([lately + ONCE, age + AT_ONCE])).astype(np.float32)

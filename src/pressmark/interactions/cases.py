@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -75,6 +76,8 @@ class Split:
         counts: What was dropped and hidden, and the settings: the split's statement. JSON values.
         train_context: (len(train.values),) object array of str, where each took place, "" where unknown; None
             where the data say nothing of it.
+        between: (2, M) float64 item_index and seconds of purchases, anybody's, that nothing is trained on and
+            that are past when the test asks: those between the cuts of a temporal split.
     """
 
     train: Histories
@@ -87,6 +90,7 @@ class Split:
     fitted_on: np.ndarray
     counts: dict[str, int | float | str | bool] = field(default_factory=dict)
     train_context: np.ndarray | None = None
+    between: np.ndarray = field(default_factory=lambda: np.zeros((2, 0)))
 
     def __post_init__(self) -> None:
         assert len(self.train) == len(self.train_user_id)
@@ -103,11 +107,23 @@ class Split:
         hidden[self.valid.target[self.valid.cold]] = True
         return hidden
 
+    def purchases(self, asked_at: Literal["valid", "test"]) -> tuple[np.ndarray, np.ndarray]:
+        """What was bought, and when, as far as is known when the validation or the test asks.
+
+        Returns:
+            (P,) int64 item_index and (P,) float64 seconds, NaN where unknown.
+        """
+        item, time = self.train.values, self.train_timestamp
+        if asked_at == "valid":
+            return item, time
+        return np.append(item, self.between[0].astype(np.int64)), np.append(time, self.between[1])
+
     def held_back(self) -> Split:
         """The split with each training sequence's last item left out, but for the only one of a shopper.
 
         Validation is then like the test: its histories hold an item that nothing was trained on. As the split
-        stands they hold none, and flatter a model that knows its training sequences by heart.
+        stands they hold none, and flatter a model that knows its training sequences by heart. What was bought
+        `between` is left out: it lies ahead of the validation.
         """
         train = self.train
         last = np.zeros(len(train.values), bool)
@@ -120,6 +136,7 @@ class Split:
             train_timestamp=self.train_timestamp[~last],
             train_position=self.train_position[~last],
             train_context=None if self.train_context is None else self.train_context[~last],
+            between=self.between[:, :0],
         )
 
     def simulating_cold(self, share: float, seed: int) -> Split:

@@ -1,4 +1,4 @@
-"""A split on disk: five files that a stage needs nothing but pyarrow to read."""
+"""A split on disk: five or six files that a stage needs nothing but pyarrow to read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pressmark.interactions.histories import Histories
 
 
 def write_split(folder: Path, split: Split, catalog: Catalog) -> None:
-    """Writes train, valid, test and cold_items as parquet, and split.json last.
+    """Writes train, valid, test and cold_items as parquet, between where there is any, and split.json last.
 
     Unknown timestamps and positions are null. split.json holds the counts, the catalog's fingerprint, and
     the items that what is fitted must not see.
@@ -37,6 +37,11 @@ def write_split(folder: Path, split: Split, catalog: Catalog) -> None:
     for name, cases in (("valid", split.valid), ("test", split.test)):
         write_parquet(folder / f"{name}.parquet", _cases_table(cases, item_id))
     write_parquet(folder / "cold_items.parquet", pa.table({"item_id": item_id.filter(pa.array(split.cold))}))
+    (folder / "between.parquet").unlink(missing_ok=True)
+    if split.between.size:
+        item, time = split.between
+        between = {"item_id": item_id.take(pa.array(item.astype(np.int64))), "timestamp": pa.array(time)}
+        write_parquet(folder / "between.parquet", pa.table(between))
     record = {
         "catalog": catalog.fingerprint,
         "counts": split.counts,
@@ -79,7 +84,15 @@ def read_split(folder: Path, catalog: Catalog) -> Split:
         fitted_on=~hidden,
         counts=record["counts"],
         train_context=_strings(train, "context"),
+        between=_read_between(folder / "between.parquet", catalog),
     )
+
+
+def _read_between(path: Path, catalog: Catalog) -> np.ndarray:
+    if not path.is_file():
+        return np.zeros((2, 0))
+    table = read_parquet(path)
+    return np.stack([_item_index(table.column("item_id"), catalog), _array(table.column("timestamp"))])
 
 
 def _cases_table(cases: Cases, item_id: pa.Array) -> pa.Table:

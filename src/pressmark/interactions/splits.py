@@ -73,6 +73,7 @@ class _Parts:
         role: (M,) int8: _TRAIN, _UNUSED, or the target of a case: at most one _VALID and one _TEST a user.
         visible: role of a target -> (M,) bool, rows that such a case shows of its own user.
         cold: role of a target -> (N,) bool, items that count as cold there.
+        between: (M,) bool, rows that are past when the test asks and train nothing; None for none.
     """
 
     log: Log
@@ -80,6 +81,7 @@ class _Parts:
     role: np.ndarray
     visible: dict[int, np.ndarray]
     cold: dict[int, np.ndarray]
+    between: np.ndarray | None = None
 
 
 def make_split(log: Log, num_items: int, config: Config, seed: int) -> Split:
@@ -194,7 +196,8 @@ def _temporal(log: Log, num_items: int, config: Config, counts: dict[str, Any]) 
     by_time = np.argsort(-time, kind="stable")
     first_seen[log.item_index[by_time]] = time[by_time]
     cold = {_VALID: first_seen >= valid_from, _TEST: first_seen >= test_from}
-    return _Parts(log, user, role, {_VALID: time < valid_from, _TEST: time < test_from}, cold)
+    between = (time >= valid_from) & (time < test_from)
+    return _Parts(log, user, role, {_VALID: time < valid_from, _TEST: time < test_from}, cold, between)
 
 
 def _first_of_user(user: np.ndarray, time: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -270,7 +273,17 @@ def _assemble(parts: _Parts, config: Config, counts: dict[str, Any]) -> Split:
         fitted_on=np.ones_like(cold) if config.tokenizer_sees_cold else ~unfitted,
         counts=counts,
         train_context=None if log.context is None else log.context[train],
+        between=_between(parts),
     )
+
+
+def _between(parts: _Parts) -> np.ndarray:
+    """(2, M) item_index and seconds, oldest first: nobody's sequence can be told from it."""
+    if parts.between is None:
+        return np.zeros((2, 0))
+    item, time = parts.log.item_index[parts.between], parts.log.timestamp[parts.between]
+    order = np.lexsort((item, time))
+    return np.stack([item[order], time[order]])
 
 
 def _cases(parts: _Parts, role: int, first_id: int) -> Cases:
