@@ -1,4 +1,4 @@
-"""The commands for a catalog that lives: `pressmark tokenize` and `pressmark churn`."""
+"""The commands for a catalog that lives: `pressmark tokenize`, `pressmark trend` and `pressmark churn`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from pressmark.tokenizer import drift
 
 if TYPE_CHECKING:
     from pressmark.catalog.items import Catalog, Columns
+
+MOST = 10
+"""Products that `pressmark trend` names."""
 
 
 def tokenize(arguments: list[str]) -> None:
@@ -73,6 +76,47 @@ def tokenize(arguments: list[str]) -> None:
         _append(options)
     else:
         _remove(options)
+
+
+def trend(arguments: list[str]) -> None:
+    """`pressmark trend --run R --interactions FOLDER`."""
+    from pressmark.hybrid.trend import count_sales, write_sales
+    from pressmark.interactions.log import load_interactions
+    from pressmark.run_config import read_run
+    from pressmark.tokenizer.state import read_living
+
+    parser = argparse.ArgumentParser(
+        prog="pressmark trend",
+        description="Counts what sells now from the newest purchases, for `pressmark recommend` and "
+        "`pressmark.load`. Nothing is trained; fitting the hybrid anew begins anew.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run folder with a fitted hybrid")
+    parser.add_argument(
+        "--interactions",
+        type=Path,
+        required=True,
+        help="folder of interactions.{parquet,csv,jsonl}, columns as the run's: every purchase up to now",
+    )
+    options = parser.parse_args(arguments)
+    run = options.run
+    columns, _ = read_run(run)
+    if not (run / "hybrid" / "config.json").is_file():
+        raise ValueError(f"{run} holds no hybrid, which alone reads a trend: run src/train_hybrid.py first.")
+    living = read_living(run)
+    log, _ = load_interactions(options.interactions, columns, living.catalog)
+    timed = ~np.isnan(log.timestamp)
+    if not timed.any():
+        raise ValueError(
+            f"{options.interactions}: not one interaction has a timestamp, so nothing says what sells now. "
+            "The column's name is data.columns.timestamp of the run."
+        )
+    shop = living.catalog
+    sales = count_sales(log.item_index, log.timestamp, len(shop))
+    write_sales(run, shop, sales)
+    newest = np.datetime64(int(log.timestamp[timed].max()), "s")
+    print(f"{run}: what sells now, of {len(log):,} purchases up to {str(newest).replace('T', ' ')}. Most:")
+    for item in np.lexsort((np.arange(len(shop)), -sales.trends[0]))[:MOST]:
+        print(f"  {shop.item_id[item]}  {shop.title[item] or '(no title)'}")
 
 
 def churn(arguments: list[str]) -> None:

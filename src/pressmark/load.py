@@ -301,8 +301,9 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
     """A model over the run's catalog as it stands today.
 
     The generator spells the SIDs of appended products, dual tower and content neighbours read their text, the
-    hybrid does both; the other models know the run's own products alone. `LOADERS` give every model over the
-    latter: an evaluation is about data/, whatever was appended or removed since.
+    hybrid does both, and takes what sells now from `pressmark trend`; the other models know the run's own
+    products alone. `LOADERS` give every model over the latter: an evaluation is about data/, whatever was
+    appended, removed or counted since.
     """
     from pressmark.generator.recommend import load_generator
     from pressmark.tokenizer.state import read_living
@@ -311,10 +312,11 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
     shop, num_own = living.catalog, living.num_own
     if TRAINED_AS.get(model, model) == "hybrid":
         from pressmark.hybrid.recommend import load_hybrid
+        from pressmark.hybrid.trend import read_sales
 
         later = living.appended_vectors if len(shop) > num_own else None
         part = model.removeprefix("hybrid").removeprefix("_without_")
-        hybrid = load_hybrid(run, shop, later, ~living.listed, part)
+        hybrid = load_hybrid(run, shop, later, ~living.listed, part, read_sales(run, shop))
         return LoadedRecommender(hybrid, shop, living.listed, num_own)
     if len(shop) == num_own:
         return LoadedRecommender(LOADERS[model](run), shop, living.listed)

@@ -240,7 +240,7 @@ def _seen(experiment: Experiment) -> Iterator[str]:
     if experiment.split.protocol == "temporal" and trained & {"hybrid", "popularity"}:
         yield (
             "What was bought between the cuts trained nothing. It is past when the test asks: popularity "
-            "counts it, and so does the hybrid for what sells now."
+            "counts it, and so does the hybrid for what sells, and how much of it now."
         )
     if not trained & {"generator", "hybrid"}:
         return

@@ -15,11 +15,13 @@ import pytest
 from tests.integration.tiny import tiny_arguments
 
 import pressmark
-from pressmark import stages
+from pressmark import living, stages
 from pressmark.catalog.grocery import Config, write_grocery
 from pressmark.cli import main
 from pressmark.experiment import parse
-from pressmark.files import file_hash, read_json
+from pressmark.files import file_hash, read_json, write_json
+from pressmark.hybrid.trend import PLACE
+from pressmark.load import LOADERS
 from pressmark.sids.table import read_register
 
 NUM_LATER = 40
@@ -261,3 +263,70 @@ def test_other_vectors_than_the_runs_are_refused(
     with pytest.raises(SystemExit):
         append(run, place / "later.parquet")
     assert read_register(run / "tokenizer" / "sids.parquet").table.version == 0
+
+
+def test_what_sells_now_is_counted_anew_for_those_who_serve(
+    place: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = read_json(run / "hybrid" / "config.json")
+    weights = {**made["sold"], "trend": 0.5, "age": -0.5}
+    write_json(run / "hybrid" / "config.json", {**made, "sold": weights, "route": [-9.0, 0.3, -0.1]})
+    before = pressmark.load(run)
+    stars = before.catalog.item_id[[7, 11]].tolist()
+    append(run, part(place, tmp_path, 0, 10))
+    untold = pressmark.load(run)
+    appended = untold.catalog.item_id[200:].tolist()
+    old = pl.read_parquet(place / "own" / "interactions.parquet")
+    newest = old["timestamp"].max()
+    rush = old.head(400).with_columns(
+        pl.Series("item_id", [*stars, *stars, *stars, appended[4]] * 57 + [stars[0]]),
+        pl.lit(newest + 60, old["timestamp"].dtype).alias("timestamp"),
+        pl.Series("user_id", [f"new{one}" for one in range(400)]),
+    )
+    (tmp_path / "now").mkdir()
+    pl.concat([old, rush]).write_parquet(tmp_path / "now" / "interactions.parquet")
+    capsys.readouterr()
+    main(["trend", "--run", str(run), "--interactions", str(tmp_path / "now")])
+    said = capsys.readouterr().out
+    assert f"of {len(old) + 400:,} purchases up to " in said
+    assert [line.split()[0] for line in said.splitlines()[1:4]] == [*stars, appended[4]]
+    main(["trend", "--run", str(run), "--interactions", str(tmp_path / "now")])
+    now, evaluated = pressmark.load(run), LOADERS["hybrid"](run)
+    shift = now.recommender.experts.trends[:, :200] - before.recommender.experts.trends
+    assert set(np.argsort(-shift[0])[:2]) == {7, 11}
+    np.testing.assert_array_equal(evaluated.experts.trends, before.recommender.experts.trends)
+    # A product that sells is one of those that sell, trained on or not.
+    places = now.catalog.index_of(appended)
+    assert now.recommender.experts.unbought[places].tolist() == [one != 4 for one in range(10)]
+    history = before.catalog.item_id[:1].tolist()
+    then, guessed, later = (dict(one.recommend([history], k=250)[0]) for one in (before, untold, now))
+    assert later[appended[4]] > guessed[appended[4]]
+    sold = before.catalog.item_id[np.flatnonzero(~before.recommender.experts.unbought)]
+    one, other = [item for item in sold if item not in {*stars, *history}][:2]
+    moved = (later[one] - later[other]) - (then[one] - then[other])
+    places = before.catalog.index_of([one, other])
+    expected = weights["trend"] * shift[0, places] + weights["age"] * shift[1, places]
+    assert moved == pytest.approx(expected[0] - expected[1], abs=1e-3)
+
+
+def test_a_trend_that_cannot_be_counted_or_read_is_refused(place: Path, run: Path, tmp_path: Path) -> None:
+    old = pl.read_parquet(place / "own" / "interactions.parquet")
+    (tmp_path / "timeless").mkdir()
+    old.drop("timestamp").write_parquet(tmp_path / "timeless" / "interactions.parquet")
+    asked = ["--run", str(run), "--interactions", str(tmp_path / "timeless")]
+    with pytest.raises(ValueError, match="not one interaction has a timestamp"):
+        living.trend(asked)
+    assert not (run / PLACE).exists()
+    living.trend([*asked[:3], str(place / "own")])
+    kept = pq.read_table(run / PLACE)
+    pq.write_table(kept.slice(1), run / PLACE)
+    with pytest.raises(ValueError, match=r"trend\.parquet: not of this run's items"):
+        pressmark.load(run)
+    trend = kept.column("trend").to_numpy().copy()
+    trend[3] = np.nan
+    pq.write_table(kept.set_column(2, "trend", pa.array(trend)), run / PLACE)
+    with pytest.raises(ValueError, match=r"trend\.parquet: holds NaN"):
+        pressmark.load(run)
+    shutil.rmtree(run / "hybrid")
+    with pytest.raises(ValueError, match="holds no hybrid, which alone reads a trend"):
+        living.trend(asked)

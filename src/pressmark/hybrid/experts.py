@@ -101,9 +101,10 @@ class Experts:
         generator: One with an item head.
         dual_tower: Over the same items.
         bm25: Over the same items.
-        unbought: (N,) bool, items without any purchase in training.
+        unbought: (N,) bool, items that nobody is known to have bought. What has sold since training has no
+            identity, but sales: it is not among them.
         neighbours: (N, N) float32, each row the weights of an item's nearest products that sell; they sum to 1.
-        trends: (2, N) float32 of `pressmark.hybrid.trend`; what they say of unbought items is not read.
+        trends: (2, N) float32 of `Sales`; what they say of unbought items is not read.
     """
 
     generator: GeneratorRecommender
@@ -250,11 +251,11 @@ class Mixture:
 
 
 def nearest_that_sell(vectors: np.ndarray, unbought: np.ndarray) -> csr_matrix:
-    """Each item's nearest products that sell, weighted by a softmax of `SHARPNESS` times their cosine.
+    """Each item's nearest that sold in training, weighted by a softmax of `SHARPNESS` times their cosine.
 
     Args:
         vectors: (N, D) float32 content vectors.
-        unbought: (N,) bool.
+        unbought: (N,) bool, items without any purchase in training.
 
     Returns:
         (N, N) float32, rows summing to 1; no item is its own neighbour. Empty where nothing sells.

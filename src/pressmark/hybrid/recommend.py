@@ -13,7 +13,7 @@ from pressmark.catalog.items import Catalog
 from pressmark.files import check_weights, file_hash, read_json
 from pressmark.hybrid.experts import Experts, nearest_that_sell
 from pressmark.hybrid.fusion import Fusion, from_json, hidden_items
-from pressmark.hybrid.trend import trends
+from pressmark.hybrid.trend import Sales, count_sales, padded
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 
@@ -61,7 +61,7 @@ def experts_of(
     run: Path,
     catalog: Catalog | None = None,
     appended_vectors: np.ndarray | None = None,
-    trend: np.ndarray | None = None,
+    sales: Sales | None = None,
 ) -> Experts:
     """The experts of a run whose generator and dual tower are trained.
 
@@ -69,7 +69,7 @@ def experts_of(
         run: The run folder.
         catalog: The run's own items, and behind them appended ones; None for its own alone.
         appended_vectors: (n, D) float32 content vectors of the latter.
-        trend: (2, N) float32 of the run's own items; None for that of its own split.
+        sales: Of all these items, what is known of them; None for what is past when the run's test asks.
 
     Raises:
         ValueError: If something is missing, or the generator has no item head.
@@ -97,13 +97,14 @@ def experts_of(
         appended_vectors=appended_vectors,
         appended_texts=texts[len(own) :],
     )
-    popularity = count_items(split.train, len(catalog))
+    trained_on = count_items(split.train, len(catalog))
     fitted_on = np.append(split.fitted_on, np.zeros(num_new, bool))
-    words = fit(texts, fitted_on, popularity, BM25_DECAY, Config())
-    unbought = popularity == 0
-    trend = trends(*split.purchases("test"), len(own)) if trend is None else trend
-    of_all = np.pad(trend, ((0, 0), (0, num_new)))
-    return Experts(generator, tower, words, unbought, nearest_that_sell(vectors, unbought), of_all)
+    words = fit(texts, fitted_on, trained_on, BM25_DECAY, Config())
+    if sales is None:
+        sales = padded(count_sales(*split.purchases("test"), len(own)), len(catalog))
+    neighbours = nearest_that_sell(vectors, trained_on == 0)
+    unbought = (trained_on == 0) & (sales.purchases == 0)
+    return Experts(generator, tower, words, unbought, neighbours, sales.trends)
 
 
 def load_hybrid(
@@ -112,6 +113,7 @@ def load_hybrid(
     appended_vectors: np.ndarray | None = None,
     absent: np.ndarray | None = None,
     without: str = "",
+    sales: Sales | None = None,
 ) -> HybridRecommender:
     """Loads the hybrid of a run, over appended items too where they are given; see `experts_of`.
 
@@ -121,6 +123,7 @@ def load_hybrid(
         appended_vectors: As in `experts_of`.
         absent: (num_items,) bool, removed products; None for none.
         without: "generator" or "trend" takes the weights that were fitted without it; "" those of all.
+        sales: As in `experts_of`.
 
     Raises:
         ValueError: If it is not fitted, or its generator or tower is missing, cut off or trained again since.
@@ -139,7 +142,7 @@ def load_hybrid(
         raise ValueError(f"{path}: {error}") from error
     if changed := [name for name, one in parts_of(run).items() if made.get("built_on", {}).get(name) != one]:
         raise ValueError(f"{path}: the {changed[0]} of this run was trained again since. {_again(run)}")
-    return HybridRecommender(experts_of(run, catalog, appended_vectors), fusion, absent)
+    return HybridRecommender(experts_of(run, catalog, appended_vectors, sales), fusion, absent)
 
 
 def _again(run: Path) -> str:

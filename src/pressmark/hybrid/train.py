@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pressmark import distributed
 from pressmark.baselines.dense import SCORES_AT_ONCE
+from pressmark.baselines.popularity import count_items
 from pressmark.catalog.items import read_catalog
 from pressmark.dual_tower import train as dual_tower
 from pressmark.files import fingerprint, read_json, replacing, write_json
@@ -26,7 +27,7 @@ from pressmark.generator import train as generator
 from pressmark.hybrid.experts import PARTS, SOLD
 from pressmark.hybrid.fusion import KINDS, Fusion, as_json, fit
 from pressmark.hybrid.recommend import HybridRecommender, experts_of, parts_of
-from pressmark.hybrid.trend import trends
+from pressmark.hybrid.trend import count_sales
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
@@ -125,8 +126,10 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[dict[str
     catalog = read_catalog(run / "data" / "items.parquet")
     split, whole = read_split(inner / "data", catalog), read_split(run / "data", catalog)
     # What sells now is counted in the whole split: no validation case is in it, and nothing learns it by heart.
-    trend = trends(*whole.purchases("valid"), len(catalog))
-    experts, absent = experts_of(inner, trend=trend), whole.cold
+    # What was hidden counts as never bought all the same.
+    sales = count_sales(*whole.purchases("valid"), len(catalog))
+    sales = dataclasses.replace(sales, purchases=count_items(split.train, len(catalog)))
+    experts, absent = experts_of(inner, sales=sales), whole.cold
     cases, weight = _drawn(split.valid, experts.unbought, config.num_cases, seed)
     num_new = int(experts.unbought[cases.target].sum())
     num_sold = len(cases) - num_new
