@@ -16,7 +16,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_command_that_is_listed_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [line.split()[0] for line in _USAGE.splitlines() if line.startswith("  ")]
-    assert len(commands) == 11
+    assert len(commands) == 12
     for command in commands:
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
