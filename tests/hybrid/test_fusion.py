@@ -55,9 +55,19 @@ def test_probabilities_sum_to_one_and_split_as_the_route_says() -> None:
     mixed = [sum(w * world.table[e, 0] for e, w in enumerate(one)) for one in (TRUE.unbought, TRUE.sold)]
     new, sold = torch.from_numpy(UNBOUGHT), ~torch.from_numpy(UNBOUGHT)
     masses = [float(mixed[0][new].logsumexp(0)), float(mixed[1][sold].logsumexp(0))]
-    share = 1 / (1 + np.exp(-(TRUE.route[0] + TRUE.route[1] * masses[0] + TRUE.route[2] * masses[1])))
-    assert float(chance[0][new].sum()) == pytest.approx(share, rel=1e-4)
+    means = [mass - np.log(kind.sum()) for mass, kind in zip(masses, (new, sold), strict=True)]
+    odds = np.exp(TRUE.route[0] + TRUE.route[1] * means[0] + TRUE.route[2] * means[1]) * 15 / 45
+    share = odds / (1 + odds)
+    assert float(chance[0][new].sum()) == pytest.approx(float(share), rel=1e-4)
     torch.testing.assert_close(chance[0][new] / share, mixed[0][new].softmax(0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_new_product_is_as_likely_among_few_as_among_many() -> None:
+    kinds, route = torch.from_numpy(UNBOUGHT), (-1.5, 0.4, -0.3)
+    alike = Fusion((0.0,) * len(SOLD), (0.0,) * len(SOLD), route)
+    histories = Histories.from_lists([[], np.flatnonzero(UNBOUGHT)[1:].tolist()])
+    joined = alike.join(torch.zeros(len(SOLD), 2, NUM_ITEMS), kinds, hidden_items(histories, NUM_ITEMS))
+    torch.testing.assert_close(joined[:, 0] - joined[:, 1], torch.full((2,), route[0]))
 
 
 @pytest.mark.parametrize("unbought", [np.zeros(NUM_ITEMS, bool), np.ones(NUM_ITEMS, bool)])

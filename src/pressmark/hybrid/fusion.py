@@ -8,12 +8,13 @@ them. So each kind has weights of its own for the experts' scores, within it
 and how likely the shopper's next product is to be of the kind that nobody has bought is a logistic regression
 on how much the experts find for this shopper on either side,
 
-    p(unbought | shopper) = sigmoid(r0 + r1 * mass(unbought) + r2 * mass(sold)),  mass(kind) = log sum exp
+    p(unbought | shopper) = sigmoid(r0 + r1 * mean(unbought) + r2 * mean(sold) + log(U / S))
 
-of the weighted scores. The product of both ranks the catalog. Fitted on cases with items hidden as cold items
-are, it puts as many new products before a shopper as shoppers take, and those before the right ones. A shop
-that wants its new products seen more raises r0: by as much as costs a stated share of the ranking of those that
-sell.
+where mean is the log of the mean exp of the weighted scores, of the U items that nobody has bought or of the S
+that sell: twice as many new products have twice the odds, and each of them the same. The product of both ranks
+the catalog. Fitted on cases with items hidden as cold items are, it puts as many new products before a shopper
+as shoppers take, and those before the right ones. A shop that wants its new products seen more raises r0: by as
+much as costs a stated share of the ranking of those that sell.
 
 Source: products of experts, Hinton 2002; a conditional logit, McFadden 1974, fitted by Newton's method.
 """
@@ -89,7 +90,8 @@ class Fusion:
         mass = _masses(mixed, unbought, hidden)
         empty = [one.isneginf() for one in mass]
         new, sold = (one.masked_fill(none, 0.0) for one, none in zip(mass, empty, strict=True))
-        route = self.route[0] + self.route[1] * new + self.route[2] * sold
+        log_u, log_s = _log_counts(unbought, hidden)
+        route = self.route[0] + self.route[1] * (new - log_u) + self.route[2] * (sold - log_s) + log_u - log_s
         # Where nothing of a kind is left the other has all; what is hidden of it keeps a place among its like.
         log_new = F.logsigmoid(route).masked_fill(empty[1], 0.0)
         log_sold = F.logsigmoid(-route).masked_fill(empty[0], 0.0)
@@ -113,6 +115,14 @@ def _masses(mixed: Tensor, unbought: Tensor, hidden: Tensor) -> tuple[Tensor, Te
     """
     seen = mixed.masked_fill(hidden, -torch.inf)
     return seen[:, unbought].logsumexp(1), seen.masked_fill_(unbought, -torch.inf).logsumexp(1)
+
+
+def _log_counts(unbought: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) log of how many items of either kind are not hidden; of none 0."""
+    seen = ~hidden
+    num_new = seen[:, unbought].sum(1)
+    num_sold = seen.sum(1) - num_new
+    return num_new.clamp(min=1).log(), num_sold.clamp(min=1).log()
 
 
 def fit(
@@ -213,17 +223,21 @@ def _routed(asked: _Asked, fusion: Fusion, of_new: np.ndarray) -> Fusion:
     """The fusion with its route fitted to (C,) bool which kind each case's target is of."""
     from sklearn.linear_model import LogisticRegression
 
-    found = [
-        torch.stack(_masses(fusion.mixed(scores, asked.unbought), asked.unbought, hidden), 1)
-        for _, scores, hidden in asked.parts(np.arange(len(asked.cases)))
-    ]
-    masses = torch.cat(found).double().numpy()
+    means, offsets = [], []
+    for _, scores, hidden in asked.parts(np.arange(len(asked.cases))):
+        mass = _masses(fusion.mixed(scores, asked.unbought), asked.unbought, hidden)
+        log_counts = _log_counts(asked.unbought, hidden)
+        means.append(torch.stack(mass, 1) - torch.stack(log_counts, 1))
+        offsets.append(log_counts[0] - log_counts[1])
+    masses = torch.cat(means).double().numpy()
     both = np.isfinite(masses).all(axis=1)  # where nothing of a kind is left there is nothing to choose
     centre = masses[both].mean(axis=0)
     model = LogisticRegression(C=1e3, max_iter=1000)
     model.fit(masses[both] - centre, of_new[both], sample_weight=asked.weight[both])
     slopes = model.coef_[0]
-    route = (float(model.intercept_[0] - slopes @ centre), float(slopes[0]), float(slopes[1]))
+    # As good as the same for every case: histories take a few items of thousands.
+    odds = float(torch.cat(offsets).double().numpy()[both].mean())
+    route = (float(model.intercept_[0] - slopes @ centre) - odds, float(slopes[0]), float(slopes[1]))
     return replace(fusion, route=route)
 
 
