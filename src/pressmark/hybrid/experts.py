@@ -121,11 +121,9 @@ class Experts:
             raise ValueError(
                 f"the hybrid's models are of catalogs of {sorted(sizes)} items; it needs one catalog."
             )
-        own = self.generator.item_vectors.cpu()
-        seen = torch.from_numpy(self.neighbours @ own.numpy())
-        tower = torch.from_numpy(self.dual_tower.index.embeddings)
-        trends = torch.from_numpy(self.trends)
-        self._sides: dict[bool | None, _Side] = {None: _Side(own, seen, tower, self.bm25.weights, trends)}
+        self._own = self.generator.item_vectors.cpu()
+        self._tower = torch.from_numpy(self.dual_tower.index.embeddings)
+        self._sides: dict[bool | None, _Side] = {}
         self.new = torch.from_numpy(np.flatnonzero(self.unbought))
 
     @property
@@ -172,7 +170,7 @@ class Experts:
         """These experts with weights for either kind of items, all of them asked at once."""
         kinds = torch.tensor([sold, unbought], dtype=torch.float32)
         each = kinds[torch.from_numpy(self.unbought).long()].T  # (E, N)
-        side = self._side(None)
+        side = self._new_side(None)
         vectors = torch.cat(
             [each[0, :, None] * side.own + each[1, :, None] * side.seen, each[2, :, None] * side.tower], 1
         )
@@ -186,15 +184,21 @@ class Experts:
         )
 
     def _side(self, unbought: bool | None) -> _Side:
-        """Contiguous copies, made once."""
+        """The items of a kind, contiguous, made once; of all of them only where a fit asks for them."""
         if unbought not in self._sides:
-            every, rows = self._sides[None], np.flatnonzero(self.unbought == unbought)
-            some = torch.from_numpy(rows)
-            words = self.bm25.weights[rows]
-            self._sides[unbought] = _Side(
-                every.own[some], every.seen[some], every.tower[some], words, every.trends[:, some]
-            )
+            self._sides[unbought] = self._new_side(unbought)
         return self._sides[unbought]
+
+    def _new_side(self, unbought: bool | None) -> _Side:
+        kind = np.ones(self.num_items, bool) if unbought is None else self.unbought == unbought
+        rows = np.flatnonzero(kind)
+        return _Side(
+            self._own[rows],
+            torch.from_numpy(self.neighbours[rows] @ self._own.numpy()),
+            self._tower[rows],
+            self.bm25.weights[rows],
+            torch.from_numpy(self.trends[:, rows]),
+        )
 
     def nearest(self, histories: Histories) -> Tensor:
         """(2, B, U) float32, how like each unbought item is to that of the history which is most like it.
@@ -205,13 +209,13 @@ class Experts:
         items = items[:, : max(1, int(lengths.max(initial=0)))]
         items = np.where(items < 0, np.maximum(items[:, :1], 0), items)  # twice is as near as once
         best = torch.empty(2, len(items), len(self.new))
-        tower, new = self._side(None).tower, self._side(True)
+        new = self._side(True)
         width = max(1, SCORES_AT_ONCE // HISTORY // max(1, len(self.new)))
         for start in range(0, len(items), width):
             few = slice(start, start + width)
             held, where = np.unique(items[few], return_inverse=True)
             words = torch.from_numpy(matched(self.bm25.words[held], new.words))
-            likeness = torch.stack([SHARPNESS * tower[held] @ new.tower.T, words / SHARPNESS])
+            likeness = torch.stack([SHARPNESS * self._tower[held] @ new.tower.T, words / SHARPNESS])
             columns = torch.from_numpy(where.reshape(items[few].shape).T)
             best[:, few] = likeness[:, columns[0]]
             for column in columns[1:]:
