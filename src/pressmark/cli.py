@@ -25,7 +25,7 @@ _USAGE = """usage: pressmark COMMAND [options]
   audit       products on a doubtful shelf, near duplicates, categories that the codes split or merge
   categorize  a category for products that have none, as deep as is sure
   tokenize    SIDs for new products of a trained run, or for a folder of them; or removes products
-  trend       what sells now, counted anew from the newest purchases; nothing is trained
+  trend       what sells now, counted anew from all purchases; nothing is trained
   churn       which share of the products changed its SID from one version or run to another
 
 pressmark COMMAND --help lists the options of a command.

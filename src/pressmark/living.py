@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pressmark import distributed
-from pressmark.files import read_lines, write_json
+from pressmark.files import holding, read_lines, write_json
 from pressmark.tokenizer import drift
 
 if TYPE_CHECKING:
@@ -82,13 +82,14 @@ def trend(arguments: list[str]) -> None:
     """`pressmark trend --run R --interactions FOLDER`."""
     from pressmark.hybrid.trend import count_sales, write_sales
     from pressmark.interactions.log import load_interactions
+    from pressmark.interactions.split_files import read_split
     from pressmark.run_config import read_run
     from pressmark.tokenizer.state import read_living
 
     parser = argparse.ArgumentParser(
         prog="pressmark trend",
-        description="Counts what sells now from the newest purchases, for `pressmark recommend` and "
-        "`pressmark.load`. Nothing is trained; fitting the hybrid anew begins anew.",
+        description="Counts what sells now, for `pressmark recommend` and `pressmark.load`. Nothing is "
+        "trained; a hybrid that is fitted anew is without it until it is counted again.",
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder with a fitted hybrid")
     parser.add_argument(
@@ -98,24 +99,38 @@ def trend(arguments: list[str]) -> None:
         help="folder of interactions.{parquet,csv,jsonl}, columns as the run's: every purchase up to now",
     )
     options = parser.parse_args(arguments)
-    run = options.run
+    if "WORLD_SIZE" in os.environ and distributed.start().num_processes > 1:
+        raise ValueError("pressmark trend changes the run: start one process.")
+    run, folder = options.run, options.interactions
     columns, _ = read_run(run)
     if not (run / "hybrid" / "config.json").is_file():
         raise ValueError(f"{run} holds no hybrid, which alone reads a trend: run src/train_hybrid.py first.")
-    living = read_living(run)
-    log, _ = load_interactions(options.interactions, columns, living.catalog)
-    timed = ~np.isnan(log.timestamp)
-    if not timed.any():
-        raise ValueError(
-            f"{options.interactions}: not one interaction has a timestamp, so nothing says what sells now. "
-            "The column's name is data.columns.timestamp of the run."
-        )
-    shop = living.catalog
-    sales = count_sales(log.item_index, log.timestamp, len(shop))
-    write_sales(run, shop, sales)
+    if not folder.is_dir():
+        raise ValueError(f"--interactions {folder}: no such folder.")
+    with holding(run / "hybrid", "pressmark trend") as take:
+        take(False)
+        living = read_living(run)
+        shop = living.catalog
+        log, _ = load_interactions(folder, columns, shop)
+        timed = ~np.isnan(log.timestamp)
+        if not timed.any():
+            raise ValueError(
+                f"{folder}: not one interaction has a timestamp, so nothing says what sells now. "
+                "The column's name is data.columns.timestamp of the run."
+            )
+        sales = count_sales(log.item_index, log.timestamp, len(shop))
+        known = len(read_split(run / "data", living.own).purchases("test")[0])
+        now = int(sales.purchases[: living.num_own].sum())
+        if now < known:
+            raise ValueError(
+                f"{folder}: {now:,} purchases of products of {run}, which knows {known:,} itself. Give "
+                "every purchase up to now, the old ones too."
+            )
+        write_sales(run, shop, sales)
     newest = np.datetime64(int(log.timestamp[timed].max()), "s")
     print(f"{run}: what sells now, of {len(log):,} purchases up to {str(newest).replace('T', ' ')}. Most:")
-    for item in np.lexsort((np.arange(len(shop)), -sales.trends[0]))[:MOST]:
+    selling = np.flatnonzero((sales.purchases > 0) & living.listed)
+    for item in selling[np.argsort(-sales.trends[0, selling], kind="stable")][:MOST]:
         print(f"  {shop.item_id[item]}  {shop.title[item] or '(no title)'}")
 
 

@@ -145,10 +145,11 @@ def _recommend_folder(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on beside the histories."""
+    from pressmark.hybrid.trend import PLACE
     from pressmark.load import TRAINED, chosen
 
     # Whatever the files of a model are called: a backbone keeps an adapter beside its tables, or all in shards.
-    built_on = [options.run / "tokenizer" / "sids.parquet"]
+    built_on = [options.run / "tokenizer" / "sids.parquet", options.run / PLACE]
     for folder in (options.run / model for model in TRAINED):
         built_on += [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
     kept = ("k", "filter", "certify", "keep_history", "batch_size")

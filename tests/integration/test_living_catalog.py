@@ -19,7 +19,7 @@ from pressmark import living, stages
 from pressmark.catalog.grocery import Config, write_grocery
 from pressmark.cli import main
 from pressmark.experiment import parse
-from pressmark.files import file_hash, read_json, write_json
+from pressmark.files import file_hash, holding, read_json, write_json
 from pressmark.hybrid.trend import PLACE
 from pressmark.load import LOADERS
 from pressmark.sids.table import read_register
@@ -291,6 +291,16 @@ def test_what_sells_now_is_counted_anew_for_those_who_serve(
     assert f"of {len(old) + 400:,} purchases up to " in said
     assert [line.split()[0] for line in said.splitlines()[1:4]] == [*stars, appended[4]]
     main(["trend", "--run", str(run), "--interactions", str(tmp_path / "now")])
+    # A folder of answers is not gone on with under other sales.
+    shards, out = tmp_path / "shards", ["--out", str(tmp_path / "answers")]
+    shards.mkdir()
+    (shards / "a.jsonl").write_text(json.dumps({"user_id": "u", "history": appended[:1]}) + "\n")
+    main(["recommend", "--run", str(run), "--histories", str(shards), *out])
+    main(["trend", "--run", str(run), "--interactions", str(place / "own")])
+    with pytest.raises(SystemExit):
+        main(["recommend", "--run", str(run), "--histories", str(shards), *out])
+    assert "results of other settings" in capsys.readouterr().err
+    main(["trend", "--run", str(run), "--interactions", str(tmp_path / "now")])
     now, evaluated = pressmark.load(run), LOADERS["hybrid"](run)
     shift = now.recommender.experts.trends[:, :200] - before.recommender.experts.trends
     assert set(np.argsort(-shift[0])[:2]) == {7, 11}
@@ -319,14 +329,33 @@ def test_a_trend_that_cannot_be_counted_or_read_is_refused(place: Path, run: Pat
     assert not (run / PLACE).exists()
     living.trend([*asked[:3], str(place / "own")])
     kept = pq.read_table(run / PLACE)
-    pq.write_table(kept.slice(1), run / PLACE)
-    with pytest.raises(ValueError, match=r"trend\.parquet: not of this run's items"):
-        pressmark.load(run)
     trend = kept.column("trend").to_numpy().copy()
     trend[3] = np.nan
-    pq.write_table(kept.set_column(2, "trend", pa.array(trend)), run / PLACE)
-    with pytest.raises(ValueError, match=r"trend\.parquet: holds NaN"):
+    minus, none = pa.array([-1] * len(kept)), pa.nulls(len(kept), pa.int64())
+    for damaged, message in (
+        (kept.slice(1), "not of this run's items"),
+        (kept.drop(["age"]), "its columns are not item_id, purchases, trend, age"),
+        (kept.set_column(2, "trend", pa.array(["x"] * len(kept))), "its columns are not"),
+        (kept.set_column(2, "trend", pa.array(trend)), "holds null, NaN"),
+        (kept.set_column(1, "purchases", minus), "a number of purchases below 0"),
+        (kept.set_column(1, "purchases", none), "holds null"),
+    ):
+        pq.write_table(damaged, run / PLACE)
+        with pytest.raises(ValueError, match=rf"trend\.parquet: .*{message}.*count again"):
+            pressmark.load(run)
+    (run / PLACE).write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"trend\.parquet.*count again"):
         pressmark.load(run)
+    (tmp_path / "newest").mkdir()
+    old.tail(50).write_parquet(tmp_path / "newest" / "interactions.parquet")
+    with pytest.raises(ValueError, match=r"purchases of products of .* the old ones too"):
+        living.trend([*asked[:3], str(tmp_path / "newest")])
+    with pytest.raises(ValueError, match=r"--interactions .*nowhere: no such folder"):
+        living.trend([*asked[:3], str(tmp_path / "nowhere")])
+    with holding(run / "hybrid", "pressmark trend") as take:
+        take(False)
+        with pytest.raises(ValueError, match="another `pressmark trend` is at work"):
+            living.trend(asked)
     shutil.rmtree(run / "hybrid")
     with pytest.raises(ValueError, match="holds no hybrid, which alone reads a trend"):
         living.trend(asked)

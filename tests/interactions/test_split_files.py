@@ -81,6 +81,22 @@ def test_what_was_bought_between_the_cuts_does_not_stay_behind(tmp_path: Path) -
     assert not read_split(tmp_path, CATALOG).between.size
 
 
+def test_a_temporal_split_without_what_was_bought_between_is_refused(tmp_path: Path) -> None:
+    write_split(tmp_path, dataclasses.replace(BETWEEN, counts={"split_protocol": "temporal"}), CATALOG)
+    path, record = tmp_path / "between.parquet", json.loads((tmp_path / "split.json").read_text())
+    assert record["between"] == 2
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(ValueError, match=r"between\.parquet: 1 rows, but split\.json counts 2"):
+        read_split(tmp_path, CATALOG)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"between\.parquet"):
+        read_split(tmp_path, CATALOG)
+    del record["between"]
+    (tmp_path / "split.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"split\.json.*by an earlier version.*between the cuts"):
+        read_split(tmp_path, CATALOG)
+
+
 def test_the_files_are_those_of_the_evaluation_page(tmp_path: Path) -> None:
     write_split(tmp_path, SPLIT, CATALOG)
     train = pq.read_table(tmp_path / "train.parquet")

@@ -83,8 +83,8 @@ class BM25:
 def matched(query: csr_matrix, texts: csr_matrix) -> np.ndarray:
     """What every text has of the words that are asked for.
 
-    Nearly every text has one of them, so the product of two sparse matrices is not sparse: the words that are
-    asked for are laid out densely, which is ten times as fast.
+    For queries of many words and a whole catalog: nearly every text has one of them, so the product of two
+    sparse matrices would not be sparse. The words that are asked for are laid out densely.
 
     Args:
         query: (B, V) float32.

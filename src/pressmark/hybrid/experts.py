@@ -214,7 +214,8 @@ class Experts:
         for start in range(0, len(items), width):
             few = slice(start, start + width)
             held, where = np.unique(items[few], return_inverse=True)
-            words = torch.from_numpy(matched(self.bm25.words[held], new.words))
+            # A title has few words, and few new products have one of them: this product is sparse.
+            words = torch.from_numpy((self.bm25.words[held] @ new.words.T).toarray())
             likeness = torch.stack([SHARPNESS * self._tower[held] @ new.tower.T, words / SHARPNESS])
             columns = torch.from_numpy(where.reshape(items[few].shape).T)
             best[:, few] = likeness[:, columns[0]]

@@ -235,8 +235,8 @@ def _routed(asked: _Asked, fusion: Fusion, of_new: np.ndarray) -> Fusion:
     model = LogisticRegression(C=1e3, max_iter=1000)
     model.fit(masses[both] - centre, of_new[both], sample_weight=asked.weight[both])
     slopes = model.coef_[0]
-    # As good as the same for every case: histories take a few items of thousands.
-    odds = float(torch.cat(offsets).double().numpy()[both].mean())
+    # Taken for the same in every case: histories take a few items of thousands.
+    odds = float(np.average(torch.cat(offsets).double().numpy()[both], weights=asked.weight[both]))
     route = (float(model.intercept_[0] - slopes @ centre) - odds, float(slopes[0]), float(slopes[1]))
     return replace(fusion, route=route)
 

@@ -135,11 +135,9 @@ def load_hybrid(
     try:
         fusion = from_json(made["without"][without] if without else made)
     except KeyError as error:
-        raise ValueError(
-            f"{path}: of an earlier version, which fitted no weights without {without}. {_again(run)}"
-        ) from error
+        raise ValueError(f"{path}: of an earlier version, without weights for this. {_again(run)}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error} {_again(run)}") from error
     if changed := [name for name, one in parts_of(run).items() if made.get("built_on", {}).get(name) != one]:
         raise ValueError(f"{path}: the {changed[0]} of this run was trained again since. {_again(run)}")
     return HybridRecommender(experts_of(run, catalog, appended_vectors, sales), fusion, absent)

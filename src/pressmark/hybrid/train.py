@@ -126,7 +126,7 @@ def _fitted(run: Path, inner: Path, config: Config, seed: int) -> tuple[dict[str
     catalog = read_catalog(run / "data" / "items.parquet")
     split, whole = read_split(inner / "data", catalog), read_split(run / "data", catalog)
     # What sells now is counted in the whole split: no validation case is in it, and nothing learns it by heart.
-    # What was hidden counts as never bought all the same.
+    # What was hidden, or held back with its only purchase, counts as never bought all the same.
     sales = count_sales(*whole.purchases("valid"), len(catalog))
     sales = dataclasses.replace(sales, purchases=count_items(split.train, len(catalog)))
     experts, absent = experts_of(inner, sales=sales), whole.cold

@@ -19,7 +19,9 @@ from pressmark.files import read_parquet, write_parquet
 PLACE = Path("hybrid") / "trend.parquet"
 """Where a run keeps what sells now, counted since it was trained; gone where the hybrid is fitted anew."""
 
-COLUMNS = ["item_id", "purchases", "trend", "age"]
+SCHEMA = pa.schema(
+    [("item_id", pa.string()), ("purchases", pa.int64()), ("trend", pa.float32()), ("age", pa.float32())]
+)
 """Of that file."""
 
 LATELY = 0.02
@@ -70,8 +72,8 @@ def count_sales(item: np.ndarray, timestamp: np.ndarray, num_items: int) -> Sale
 
 def write_sales(run: Path, catalog: Catalog, sales: Sales) -> None:
     """Keeps what sells now for those who serve a run; an evaluation does not read it."""
-    arrays = (pa.array(catalog.item_id, pa.string()), sales.purchases, *sales.trends)
-    write_parquet(run / PLACE, pa.table(dict(zip(COLUMNS, map(pa.array, arrays), strict=True))))
+    columns = [pa.array(catalog.item_id, pa.string()), pa.array(sales.purchases), *map(pa.array, sales.trends)]
+    write_parquet(run / PLACE, pa.Table.from_arrays(columns, schema=SCHEMA))
 
 
 def read_sales(run: Path, catalog: Catalog) -> Sales | None:
@@ -86,19 +88,24 @@ def read_sales(run: Path, catalog: Catalog) -> Sales | None:
     if not path.is_file():
         return None
     again = "Delete it, or count again: `pressmark trend`."
-    table = read_parquet(path)
-    if table.column_names != COLUMNS:
-        raise ValueError(f"{path}: its columns are {', '.join(table.column_names)}. {again}")
+    try:
+        table = read_parquet(path)
+    except ValueError as error:
+        raise ValueError(f"{error} {again}") from error
+    if not table.schema.equals(SCHEMA):
+        raise ValueError(f"{path}: its columns are not {', '.join(SCHEMA.names)} as they are written. {again}")
     named = table.column("item_id").to_pylist()
     if named != catalog.item_id[: len(named)].tolist():
         raise ValueError(f"{path}: not of this run's items. {again}")
-    found = Sales(
-        table.column("purchases").to_numpy(),
-        np.stack([table.column(name).to_numpy() for name in COLUMNS[2:]]).astype(np.float32),
-    )
-    if not np.isfinite(found.trends).all():
-        raise ValueError(f"{path}: holds NaN or infinity. {again}")
-    return padded(found, len(catalog))
+    purchases, *scores = (table.column(name).to_numpy() for name in SCHEMA.names[1:])
+    trends = np.stack(scores)
+    if (
+        any(column.null_count for column in table.columns)
+        or not np.isfinite(trends).all()
+        or (purchases < 0).any()
+    ):
+        raise ValueError(f"{path}: holds null, NaN, infinity or a number of purchases below 0. {again}")
+    return padded(Sales(purchases, trends), len(catalog))
 
 
 def padded(sales: Sales, num_items: int) -> Sales:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,8 @@ from pressmark.interactions.histories import Histories
 def write_split(folder: Path, split: Split, catalog: Catalog) -> None:
     """Writes train, valid, test and cold_items as parquet, between where there is any, and split.json last.
 
-    Unknown timestamps and positions are null. split.json holds the counts, the catalog's fingerprint, and
-    the items that what is fitted must not see.
+    Unknown timestamps and positions are null. split.json holds the counts, the catalog's fingerprint, the
+    items that what is fitted must not see, and how many purchases between has.
     """
     folder = Path(folder)
     item_id = pa.array(catalog.item_id, pa.string())
@@ -46,6 +47,7 @@ def write_split(folder: Path, split: Split, catalog: Catalog) -> None:
         "catalog": catalog.fingerprint,
         "counts": split.counts,
         "not_fitted_on": catalog.item_id[~split.fitted_on].tolist(),
+        "between": split.between.shape[1],
     }
     write_json(folder / "split.json", record)
 
@@ -84,14 +86,22 @@ def read_split(folder: Path, catalog: Catalog) -> Split:
         fitted_on=~hidden,
         counts=record["counts"],
         train_context=_strings(train, "context"),
-        between=_read_between(folder / "between.parquet", catalog),
+        between=_read_between(folder, record, catalog),
     )
 
 
-def _read_between(path: Path, catalog: Catalog) -> np.ndarray:
-    if not path.is_file():
+def _read_between(folder: Path, record: dict[str, Any], catalog: Catalog) -> np.ndarray:
+    path, num = folder / "between.parquet", record.get("between", 0)
+    if record["counts"].get("split_protocol") == "temporal" and "between" not in record:
+        raise ValueError(
+            f"{folder / 'split.json'}: prepared by an earlier version, which did not keep what was bought "
+            "between the cuts. Prepare the run again, in a new folder."
+        )
+    if not num:
         return np.zeros((2, 0))
     table = read_parquet(path)
+    if len(table) != num:
+        raise ValueError(f"{path}: {len(table):,} rows, but split.json counts {num:,}. Prepare the run again.")
     return np.stack([_item_index(table.column("item_id"), catalog), _array(table.column("timestamp"))])
 
 
