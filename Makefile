@@ -9,11 +9,9 @@ export TOKENIZERS_PARALLELISM = false
 # A published tokenisation, where it lies beside the data.
 LETTER := $(addprefix --given ,$(wildcard data/amazon2014-beauty/letter_sids.parquet))
 
-# All models, and what a part of them is worth.
-JUDGED := '["hybrid","generator","dual_tower","sasrec","content_neighbours","bm25","cooccurrence","popularity","hybrid_without_generator","hybrid_without_trend","sasrec_with_neighbours"]'
-
-# Where no product is new.
+# All models, and what a part of the hybrid is worth; where products are new, what slots alone are worth too.
 WARM := '["hybrid","generator","dual_tower","sasrec","content_neighbours","bm25","cooccurrence","popularity","hybrid_without_generator","hybrid_without_trend"]'
+JUDGED := $(WARM:]'=,"sasrec_with_neighbours"]')
 
 # A run whose dual tower reads text, without categories in it; an encoder that a CPU trains in minutes.
 TEXT := --config configs/grocery.yaml --split.protocol leave_one_out --vectors.model minilm --vectors.columns [title,brand] --run_dir runs/grocery/text

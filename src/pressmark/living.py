@@ -63,8 +63,7 @@ def tokenize(arguments: list[str]) -> None:
             raise ValueError("--out FOLDER goes with --items FOLDER, and with neither --append nor --remove.")
         tokenize_folder(options.run, options.items, options.out)
         return
-    if "WORLD_SIZE" in os.environ and distributed.start().num_processes > 1:
-        raise ValueError("--append and --remove change the run: start one process. --out FOLDER shares work.")
+    _alone("--append and --remove change the run: start one process. --out FOLDER shares work.")
     if bool(options.items) != options.append:
         raise ValueError("--items FILE and --append go together: new products are appended, nothing else.")
     if bool(options.items) == bool(options.remove):
@@ -99,8 +98,7 @@ def trend(arguments: list[str]) -> None:
         help="folder of interactions.{parquet,csv,jsonl}, columns as the run's: every purchase up to now",
     )
     options = parser.parse_args(arguments)
-    if "WORLD_SIZE" in os.environ and distributed.start().num_processes > 1:
-        raise ValueError("pressmark trend changes the run: start one process.")
+    _alone("pressmark trend changes the run: start one process.")
     run, folder = options.run, options.interactions
     columns, _ = read_run(run)
     if not (run / "hybrid" / "config.json").is_file():
@@ -132,6 +130,12 @@ def trend(arguments: list[str]) -> None:
     selling = np.flatnonzero((sales.purchases > 0) & living.listed)
     for item in selling[np.argsort(-sales.trends[0, selling], kind="stable")][:MOST]:
         print(f"  {shop.item_id[item]}  {shop.title[item] or '(no title)'}")
+
+
+def _alone(message: str) -> None:
+    """Raises a ValueError where several processes were started."""
+    if "WORLD_SIZE" in os.environ and distributed.start().num_processes > 1:
+        raise ValueError(message)
 
 
 def churn(arguments: list[str]) -> None:

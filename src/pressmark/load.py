@@ -240,6 +240,9 @@ def _sasrec_with_neighbours(run: Path) -> Recommender:
     return load_with_neighbours(run)
 
 
+WITHOUT = {"hybrid_without_generator": "generator", "hybrid_without_trend": "trend"}
+"""The hybrid with the weights that were fitted without a part of it."""
+
 LOADERS: dict[str, Callable[[Path], Recommender]] = {
     "hybrid": _hybrid,
     "generator": _generator,
@@ -249,19 +252,14 @@ LOADERS: dict[str, Callable[[Path], Recommender]] = {
     "bm25": _bm25,
     "cooccurrence": _cooccurrence,
     "popularity": _popularity,
-    "hybrid_without_generator": partial(_hybrid_without, "generator"),
-    "hybrid_without_trend": partial(_hybrid_without, "trend"),
+    **{name: partial(_hybrid_without, part) for name, part in WITHOUT.items()},
     "sasrec_with_neighbours": _sasrec_with_neighbours,
 }
 
 TRAINED = ("hybrid", "generator", "dual_tower", "sasrec")
 """Models with a stage and a folder of their own; the others are made from data/ when they are loaded."""
 
-TRAINED_AS = {
-    "hybrid_without_generator": "hybrid",
-    "hybrid_without_trend": "hybrid",
-    "sasrec_with_neighbours": "sasrec",
-}
+TRAINED_AS = {**dict.fromkeys(WITHOUT, "hybrid"), "sasrec_with_neighbours": "sasrec"}
 """Models that are another one's weights asked otherwise. They say what a part is worth, and are judged where
 they are asked for."""
 
@@ -315,8 +313,8 @@ def _with_appended(run: Path, model: str) -> LoadedRecommender:
         from pressmark.hybrid.trend import read_sales
 
         later = living.appended_vectors if len(shop) > num_own else None
-        part = model.removeprefix("hybrid").removeprefix("_without_")
-        hybrid = load_hybrid(run, shop, later, ~living.listed, part, read_sales(run, shop))
+        part, sales = WITHOUT.get(model, ""), read_sales(run, shop)
+        hybrid = load_hybrid(run, shop, later, ~living.listed, part, sales)
         return LoadedRecommender(hybrid, shop, living.listed, num_own)
     if len(shop) == num_own:
         return LoadedRecommender(LOADERS[model](run), shop, living.listed)

@@ -32,7 +32,7 @@ SOLD = ("generator", "neighbours", "dual_tower", "bm25", "trend", "age")
 """The experts on products that sell, in the order of every array of them."""
 
 UNBOUGHT = ("generator", "neighbours", "dual_tower", "bm25", "dual_tower_nearest", "bm25_nearest")
-"""Those on products that nobody has bought; as many."""
+"""Those on products that nobody has bought; as many, and all but the last two the same."""
 
 PARTS = {"generator": ("generator", "neighbours"), "trend": ("trend", "age")}
 """What the hybrid can be asked to do without, and the experts that go with it."""
