@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,7 +131,7 @@ class Cell:
 
     def free(self) -> None:
         """The same search, in no trie."""
-        self.pressmark(trie=FreeTrie(**vars(self.shown) | {"width": SIZES}))
+        self.pressmark(trie=FreeTrie.like(self.shown))
 
     def plain(self) -> None:
         """The search whose products are the limit."""
@@ -196,20 +197,28 @@ def nothing(times: int) -> Callable[[], None]:
     return run
 
 
+@cache
+def codes_like(shape: torch.Size, device: torch.device) -> Tensor:
+    """(B, M, K) int32: all codes of a level behind each beam."""
+    return torch.arange(shape[-1], dtype=torch.int32, device=device).expand(shape).contiguous()
+
+
 class FreeTrie(SearchTrie):
-    """No trie at all: every code may follow every other."""
+    """No trie at all: every code may follow every other. An edge is a code."""
 
     constrains = False
 
+    @classmethod
+    def like(cls, trie: SearchTrie) -> "FreeTrie":
+        """Of as many codes."""
+        codes = tuple(torch.arange(size, dtype=torch.uint8).to(trie.edge_code[0].device) for size in SIZES)
+        return cls(**vars(trie) | {"width": SIZES, "edge_code": codes, "copies": ()})
+
     def offers(
-        self, level: int, node: Tensor, scores: Tensor, *rest: Any, **more: Any
+        self, level: int, node: Tensor, score: Tensor, scores: Tensor, *rest: Any, **more: Any
     ) -> tuple[Tensor, Tensor]:
         """All of them."""
-        return scores, scores
-
-    def follow(self, level: int, edge: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """To anywhere."""
-        return place, place % edge.shape[2]
+        return scores + score[..., None], codes_like(scores.shape, scores.device)
 
 
 def products(cell: Cell) -> Callable[[], None]:

@@ -36,9 +36,10 @@ def test_the_limit_is_every_product_of_the_search(bench: ModuleType) -> None:
     layers, steps = 4, 4
     # Two products of attention each in 4 encoder layers, and 4 decoder layers at 4 steps.
     attention = 2 * (layers + layers * steps)
-    # In and out of attention and feed-forward (4 products) in the encoder; one for all cross keys and values;
-    # and self-attention, cross-attention and feed-forward (6 products) in the decoder, and its head.
-    linear = 4 * layers + 1 + (6 * layers + 1) * steps
+    # In and out of attention and feed-forward (4 products) in the encoder; each decoder layer's cross
+    # keys and values; and self-attention, cross-attention and feed-forward (6 products) in the decoder, and its
+    # head.
+    linear = 4 * layers + layers + (6 * layers + 1) * steps
     assert len(seen.products) == attention + linear
     flops = sum(left.shape.numel() * right.shape[-1] for left, right, _ in seen.products)
     rows, past = 2 * 81, [2, 6, 6, 6]

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
+from types import ModuleType
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -94,6 +98,7 @@ class SearchTrie:
         self,
         level: int,
         node: Tensor,
+        score: Tensor,
         scores: Tensor,
         masks: Masks | None,
         normalize: bool = False,
@@ -104,15 +109,21 @@ class SearchTrie:
         Args:
             level: The level of the edges.
             node: (B, M) int64 nodes of that depth.
+            score: (B, M) float32 sums of log-probabilities so far.
             scores: (B, M, K) float32, one for each code of the level.
             masks: Edges that each user may take.
             normalize: Turn scores to log-probabilities among a node's edges, closed ones too.
             prior: (B, E_l) float32 added to the scores of edges.
 
         Returns:
-            (B, M, W) float32: those of each node's edges in order; -inf behind the last, and for edges
-            that are closed. And (B, M, W) int32 the edges.
+            (B, M, W) float32: the sums with each of the node's edges in order; -inf behind the last, and for
+            edges that are closed. And (B, M, W) int32 the edges.
         """
+        kernels = cpu_kernels(node.device)
+        if kernels is not None:
+            arrays = self.first_edge[level], self.edge_code[level], self.width[level]
+            filters = None if masks is None else (masks.bits[level], masks.of_user)
+            return kernels.offers(node, score, *arrays, scores, filters, normalize, prior)
         edge, closed = self.edges(level, node, None if normalize else masks)
         offer = scores.gather(2, self.code(level, edge))
         if prior is not None:
@@ -122,7 +133,8 @@ class SearchTrie:
             offer = offer.log_softmax(-1)
             if masks is not None:
                 offer.masked_fill_(~masks.live(level, edge), -torch.inf)
-        return offer, edge
+        # Rounding must not lift a log-probability above 0: that sums only fall is what the proof rests on.
+        return offer.clamp_max_(0).add_(score[..., None]), edge
 
     def edges(self, level: int, node: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         """Edges of nodes (B, M), W places a node: (B, M, W) int32, and bool where none is, or a closed one.
@@ -288,24 +300,27 @@ def search(
         if normalizer == "full":
             scores = scores[..., rows]
         own = None if prior is None else prior[level]
-        offer, edge = trie.offers(level, node, scores, masks, normalizer == "trie", own)  # (B, M, W)
-        # Rounding must not lift a log-probability above 0: that scores only fall is what the proof rests on.
-        offer.clamp_max_(0)
-        offer += score[..., None]
+        offer, edge = trie.offers(level, node, score, scores, masks, normalizer == "trie", own)  # (B, M, W)
         if dead is not None:
             _close(offer, node, score, dead[level])
-        place, score, left = _keep_best(offer.flatten(1), min(beam, len(trie.edge_code[level])))
+        node, codes, score, parent, left = _keep_best(trie, level, offer, edge, codes, beam)
         pruned = torch.maximum(pruned, left)
-        parent = place // offer.shape[2]
-        before = codes.gather(1, parent[..., None].expand(-1, -1, level))
         if asked is not None:
             # Numbers among the beams that were asked; one that was not never is again.
-            number = torch.zeros_like(node).scatter_(1, asked, torch.arange(asked.shape[1]).expand_as(asked))
+            number = torch.zeros_like(tokens).scatter_(1, asked, torch.arange(asked.shape[1]).expand_as(asked))
             parent = number.gather(1, parent)
-        node, code = trie.follow(level, edge, place)
-        tokens = code + rows.start
-        codes = torch.cat([before, code[..., None]], dim=2)
+        tokens = codes[..., level] + rows.start
     return _ranked(node, codes, score, pruned)
+
+
+def cpu_kernels(device: torch.device) -> ModuleType | None:
+    """`pressmark.generator.cpu_kernels` on a CPU, where numba is installed; else None, and torch computes."""
+    return _numba_kernels() if device.type == "cpu" else None
+
+
+@cache
+def _numba_kernels() -> ModuleType | None:
+    return import_module("pressmark.generator.cpu_kernels") if find_spec("numba") else None
 
 
 def check_search(beam: int, normalizer: str, prior: Sequence[Tensor] | None) -> None:
@@ -331,14 +346,10 @@ def _undecided(trie: SearchTrie, level: int, node: Tensor, score: Tensor) -> Ten
         (B, M') int64 numbers of such beams, then of others where a user has fewer; None where all are to be
         asked. On a GPU that is always so: to know better it would have to wait for the device.
     """
-    if node.device.type != "cpu":
+    kernels = cpu_kernels(node.device)
+    if kernels is None:
         return None
-    several, below = torch.zeros_like(node, dtype=torch.bool), node
-    for depth in range(level, len(trie.rows)):
-        first = trie.first_edge[depth][below]
-        several |= trie.first_edge[depth][below + 1] - first > 1
-        below, _ = trie.follow(depth, first[..., None], torch.arange(node.shape[1]).expand_as(node))
-    several &= score > -torch.inf
+    several = kernels.undecided(node, score, trie.first_edge[level:], trie.copies[level:])
     most = int(several.sum(1).max())
     if most == node.shape[1]:
         return None
@@ -358,25 +369,37 @@ def _close(offer: Tensor, node: Tensor, score: Tensor, dead: DeadEdges) -> None:
     offer.view(-1).scatter_reduce_(0, place, lowest, "amin")
 
 
-def _keep_best(offer: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `num` best of (B, C) offers; of equal ones the first.
+def _keep_best(
+    trie: SearchTrie, level: int, offer: Tensor, edge: Tensor, codes: Tensor, beam: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Goes on with the best of what a level's beams are offered; of equal ones the first.
+
+    Args:
+        trie: The valid SIDs.
+        level: The level of the edges.
+        offer: (B, M, W) float32, see `SearchTrie.offers`.
+        edge: (B, M, W) int32.
+        codes: (B, M, level) int64 of the beams so far.
+        beam: The most to keep.
 
     Returns:
-        place: (B, min(num, C)) int64, ascending.
-        score: The offers there.
+        node: (B, m) int64 in the order of their offers, m = min(beam, M * W, edges of the level).
+        codes: (B, m, level + 1) int64.
+        score: (B, m) the offers.
+        parent: (B, m) int64, the beam that each goes on from.
         left: (B,) the best offer that was not taken, -inf where none was left.
     """
-    if offer.shape[1] <= num:
-        place = torch.arange(offer.shape[1], device=offer.device).expand_as(offer)
-        return place, offer, offer.new_full((len(offer),), -torch.inf)
-    if offer.device.type == "cpu":
-        score, place = offer.topk(num + 1)
-        left = score[:, num]
-        tied = score[:, num - 1] == left
-        if tied.any():
-            # topk breaks ties as it likes; a stable sort costs more and is needed about never.
-            tied &= left > -torch.inf
-            place[tied] = offer[tied].sort(descending=True, stable=True).indices[:, : num + 1]
+    num_users, num_beams, width = offer.shape
+    num_offers = num_beams * width
+    num = min(beam, len(trie.edge_code[level]), num_offers)
+    kernels = cpu_kernels(offer.device)
+    if kernels is not None:
+        copies = trie.copies[level] if trie.copies else None
+        return kernels.keep_best(offer, edge, codes, trie.edge_code[level], copies, num)
+    offer = offer.flatten(1)
+    if num == num_offers:
+        place = torch.arange(num, device=offer.device).expand_as(offer)
+        left = offer.new_full((num_users,), -torch.inf)
     else:
         # Looking for ties would wait for the device: the place, lowest first, goes into the number compared.
         bits = (offer + 0.0).view(torch.int32)
@@ -384,11 +407,18 @@ def _keep_best(offer: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
         behind = torch.arange(offer.shape[1] - 1, -1, -1, device=offer.device)
         place = ((rising.long() << 32) | behind).topk(num + 1).indices
         left = offer.gather(1, place[:, num:])[:, 0]
-    place = place[:, :num].sort().values
-    return place, offer.gather(1, place), left
+        place = place[:, :num].sort().values
+    parent = place // width
+    before = codes.gather(1, parent[..., None].expand(-1, -1, level))
+    node, code = trie.follow(level, edge, place)
+    return node, torch.cat([before, code[..., None]], dim=2), offer.gather(1, place), parent, left
 
 
 def _ranked(leaf: Tensor, codes: Tensor, score: Tensor, pruned: Tensor) -> Beams:
+    kernels = cpu_kernels(leaf.device)
+    if kernels is not None:
+        leaf, codes, score, num_valid = kernels.ranked(leaf, codes, score)
+        return Beams(leaf, codes, score, num_valid, pruned)
     order = score.sort(descending=True, stable=True).indices
     score, leaf = score.gather(1, order), leaf.gather(1, order)
     codes = codes.gather(1, order[..., None].expand_as(codes))

@@ -83,7 +83,11 @@ class FusedDecoder(T5Decoder):
         # What a head asks of a key, x Wq (s Wk)^T, is x (s Wk Wq^T)^T, and what it adds, w (s Wv) Wo, is
         # w (s Wv Wo): with both products in the keys and values, a beam's part of cross-attention is two
         # products instead of four. (D, layers * 2 * H * D), made of the model's own weights.
-        into = self.cross_into.float().view(self.width, len(layers), 2, self.num_heads, self.head_width)
+        into = (
+            torch.cat(self.cross_into, dim=1)
+            .float()
+            .view(self.width, len(layers), 2, self.num_heads, self.head_width)
+        )
         joined = torch.empty(self.width, len(layers), 2, self.num_heads, self.width, device=self.device)
         for number, layer in enumerate(layers):
             assert layer.cross is not None

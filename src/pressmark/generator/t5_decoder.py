@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 from transformers.activations import ACT2FN
 
+from pressmark.generator import beam_search
 from pressmark.generator.causal_t5 import CausalT5, recency_bias
 from pressmark.generator.model import embed
 
@@ -44,13 +45,13 @@ class Past:
     """What self-attention looks back at. A beam's past stays where it was computed; its rows say where.
 
     Attributes:
-        positions: For each position before, each layer's keys and values (rows, 2, H, d_kv).
-        rows: For each position before, (R,) int64 the row there of each beam's ancestor. As a step leaves it,
-            without the newest position: its rows are the beams themselves.
+        positions: For each position before, each layer's queries, keys and values (rows, 3, H, d_kv).
+        rows: (positions, R) int64 the row there of each beam's ancestor. As a step leaves it, without the
+            newest position: its rows are the beams themselves.
     """
 
     positions: list[list[Tensor]]
-    rows: list[Tensor]
+    rows: Tensor
 
     def of(self, parent: Tensor) -> Past:
         """The past of beams that go on from `parent` (B, M), each a number among its user's beams."""
@@ -59,7 +60,7 @@ class Past:
         num_users, num_before = len(parent), len(self.positions[-1][0]) // len(parent)
         user = torch.arange(0, num_users * num_before, num_before, device=parent.device)
         row = (parent + user[:, None]).flatten()
-        return Past(self.positions, [*(one.index_select(0, row) for one in self.rows), row])
+        return Past(self.positions, torch.cat([self.rows.index_select(1, row), row[None]]))
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ class CrossKV:
     mask: Tensor
 
 
-ROWS_AT_ONCE = 128
-"""Beams whose past is gathered and looked at together on a CPU: what they need stays in its cache."""
+MANY_ROWS = 32
+"""From so many queries on, attention in bfloat16 on a CPU is two products and a sum: torch's own makes little
+use of the units that multiply in it. Scores are rounded to bfloat16 then, as Hugging Face's are."""
 
 
 class T5Decoder:
@@ -93,9 +95,9 @@ class T5Decoder:
         config = model.config
         self.dtype, self.device = dtype, model.device
         self.num_heads, self.inner = config.num_heads, config.num_heads * config.d_kv
-        self.least_length = torch.tensor(
-            (config.layer_norm_epsilon * config.d_model) ** 0.5, device=self.device
-        )
+        self.least_square = config.layer_norm_epsilon * config.d_model
+        self.least_length = torch.tensor(self.least_square**0.5, device=self.device)
+        self.kernels = beam_search.cpu_kernels(self.device)
         self.norm_dtype = None if dtype == torch.float32 else torch.float32
         self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
         self.gated = config.is_gated_act
@@ -124,9 +126,10 @@ class T5Decoder:
         self.encoder_layers = [self._layer(weights, f"encoder.block.{n}") for n in range(config.num_layers)]
         self.decoder_layers = [self._layer(weights, f"decoder.block.{n}") for n in range(num_decoder_layers)]
         cross = [f"decoder.block.{n}.layer.1.EncDecAttention" for n in range(num_decoder_layers)]
-        # (D, layers * 2 * inner): one product gives all layers' keys and values.
-        parts = [weights[f"{one}.{which}.weight"] for one in cross for which in "kv"]
-        self.cross_into = self._copy(torch.cat(parts).T)
+        # For each layer (D, 2 * inner): keys and values.
+        self.cross_into = [
+            self._copy(torch.cat([weights[f"{one}.{which}.weight"] for which in "kv"]).T) for one in cross
+        ]
 
     def _copy(self, weight: Tensor) -> Tensor:
         return weight.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
@@ -163,13 +166,13 @@ class T5Decoder:
             assert vectors is not None
             hidden = hidden.addmm(vectors.to(self.dtype).flatten(0, 1), self.read)
         bias = self._encoder_bias(width) + self._mask(attention_mask)  # (B, H, S, S)
+        room = torch.empty_like(hidden)
         for layer in self.encoder_layers:
-            both = self._norm(hidden).mm(layer.attention.into)
+            both = self._norm(hidden, room).mm(layer.attention.into)
             query, key, value = both.view(num_rows, width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.attention.out)
-            self._feed_forward(hidden, layer.feed_forward)
-        return (self._norm(hidden) * self.encoder_norm).view(num_rows, width, -1)
+            hidden.addmm_(self._attend(query, key, value, bias), layer.attention.out)
+            self._feed_forward(hidden, layer.feed_forward, room)
+        return (self._norm(hidden, room) * self.encoder_norm).view(num_rows, width, -1)
 
     def cross_kv(self, states: Tensor, attention_mask: Tensor) -> CrossKV:
         """What all layers' cross-attention looks at, once a user.
@@ -179,13 +182,13 @@ class T5Decoder:
             attention_mask: (B, S) as in `encode`.
         """
         num_rows, width, _ = states.shape
-        both = states.flatten(0, 1).mm(self.cross_into)
-        both = both.view(num_rows, width, len(self.decoder_layers), 2, self.num_heads, -1)
-        pairs = both.permute(2, 3, 0, 4, 1, 5).contiguous()
+        flat = states.flatten(0, 1)
+        both = [flat.mm(into).view(num_rows, width, 2, self.num_heads, -1) for into in self.cross_into]
+        pairs = [one.permute(2, 0, 3, 1, 4).unbind() for one in both]
         mask = self._mask(attention_mask)
         if self.recency is not None:
             mask = mask + recency_bias(self.recency, attention_mask)
-        return CrossKV([tuple(one.unbind()) for one in pairs], mask)
+        return CrossKV(pairs, mask)
 
     def step(
         self, tokens: Tensor, cross_kv: CrossKV, cache: Past | None, parent: Tensor, rows: slice
@@ -205,62 +208,59 @@ class T5Decoder:
         """
         num_rows, num_beams = tokens.shape
         hidden = F.embedding(tokens.flatten(), self.embedding)  # (R, D), R = B * M
-        past = (cache or Past([], [])).of(parent)
+        past = (cache or Past([], parent.new_empty((0, len(hidden))))).of(parent)
         bias = self._decoder_bias(len(past.rows) + 1)  # (positions, H)
-        newest = []
+        newest, room = [], torch.empty_like(hidden)
         for number, (layer, (key, value)) in enumerate(zip(self.decoder_layers, cross_kv.pairs, strict=True)):
             assert layer.cross is not None
-            both = self._norm(hidden).mm(layer.attention.into).view(len(hidden), 3, self.num_heads, -1)
+            both = self._norm(hidden, room).mm(layer.attention.into).view(len(hidden), 3, self.num_heads, -1)
             before = [position[number] for position in past.positions]
             hidden.addmm_(self._attend_past(both, before, past.rows, bias), layer.attention.out)
-            newest.append(both[:, 1:])
-            query = self._norm(hidden).mm(layer.cross.into).view(num_rows, num_beams, self.num_heads, -1)
-            mixed = F.scaled_dot_product_attention(
-                query.transpose(1, 2), key, value, attn_mask=cross_kv.mask, scale=1.0
-            )
-            hidden.addmm_(mixed.transpose(1, 2).reshape(len(hidden), -1), layer.cross.out)
-            self._feed_forward(hidden, layer.feed_forward)
-        logits = F.linear(self._norm(hidden), self.head[rows]).float().view(num_rows, num_beams, -1)
+            newest.append(both)
+            query = self._norm(hidden, room).mm(layer.cross.into).view(num_rows, num_beams, self.num_heads, -1)
+            hidden.addmm_(self._attend(query.transpose(1, 2), key, value, cross_kv.mask), layer.cross.out)
+            self._feed_forward(hidden, layer.feed_forward, room)
+        logits = F.linear(self._norm(hidden, room), self.head[rows]).float().view(num_rows, num_beams, -1)
         cache = Past([*past.positions, newest], past.rows)
         return logits, cache
 
-    def _attend_past(self, own: Tensor, before: list[Tensor], rows: list[Tensor], bias: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """Attention of queries (B, H, M, d_kv) to (B, H, S, d_kv), bias added to scores: (B * M, inner)."""
+        if self.kernels is not None and self.dtype == torch.bfloat16 and query[:, 0, :, 0].numel() >= MANY_ROWS:
+            scores = query.flatten(0, 1).bmm(key.flatten(0, 1).mT).view(*query.shape[:3], -1)
+            weights = self.kernels.softmax_(scores, bias)
+            mixed = weights.flatten(0, 1).bmm(value.flatten(0, 1)).view(query.shape)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+        return mixed.transpose(1, 2).reshape(-1, self.inner)
+
+    def _attend_past(self, own: Tensor, before: list[Tensor], rows: Tensor, bias: Tensor) -> Tensor:
         """Self-attention of one position over its past and itself.
 
         A SID has few positions: sums beat a batch of R * H tiny matrix products.
 
         Args:
             own: (R, 3, H, d_kv) this position's queries, keys and values.
-            before: For each position before, keys and values (rows, 2, H, d_kv).
-            rows: For each position before, (R,) int64 the row of each beam's ancestor.
-            bias: (positions, H).
+            before: For each position before the same, (rows, 3, H, d_kv).
+            rows: (positions, R) int64 the row there of each beam's ancestor.
+            bias: (positions + 1, H).
 
         Returns:
             (R, inner).
         """
         if not before:
             return own[:, 2].flatten(1)
-        num_rows, _, *shape = own.shape
-        mixed = own.new_empty((num_rows, *shape))
-        at_once = min(ROWS_AT_ONCE, num_rows) if own.device.type == "cpu" else num_rows
-        gathered = own.new_empty((at_once, len(before) + 1, 2, *shape))
-        for start in range(0, num_rows, at_once):
-            part = slice(start, min(start + at_once, num_rows))
-            past = gathered[: part.stop - start]
-            for position, (keys_values, row) in enumerate(zip(before, rows, strict=True)):
-                torch.index_select(keys_values, 0, row[part], out=past[:, position])
-            past[:, -1] = own[part, 1:]
-            key, value = past.unbind(2)  # (r, positions, H, d_kv)
-            scores = torch.linalg.vecdot(key, own[part, :1]) + bias  # (r, positions, H)
-            weights = scores.float().softmax(dim=1).to(self.dtype)[..., None]
-            torch.mul(weights[:, 0], value[:, 0], out=mixed[part])
-            for position in range(1, len(before) + 1):
-                mixed[part].addcmul_(weights[:, position], value[:, position])
-        return mixed.flatten(1)
+        if self.kernels is not None:
+            return self.kernels.attend_past(own, before, rows, bias)
+        past = [one[:, 1:].index_select(0, row) for one, row in zip(before, rows, strict=True)]
+        key, value = torch.stack([*past, own[:, 1:]], dim=1).unbind(2)  # (R, positions + 1, H, d_kv)
+        scores = torch.linalg.vecdot(key, own[:, :1]) + bias  # (R, positions + 1, H)
+        weights = scores.float().softmax(dim=1).to(self.dtype)[..., None]
+        return (weights * value).sum(1).flatten(1)
 
-    def _feed_forward(self, hidden: Tensor, part: _Part) -> None:
+    def _feed_forward(self, hidden: Tensor, part: _Part, room: Tensor) -> None:
         """Adds the feed-forward part to (R, D) `hidden`, in place."""
-        inside = self._norm(hidden).mm(part.into)
+        inside = self._norm(hidden, room).mm(part.into)
         if self.gated:
             gate, value = inside.chunk(2, dim=-1)
             inside = self.activation(gate).mul_(value)
@@ -268,9 +268,12 @@ class T5Decoder:
             inside = self.activation(inside)
         hidden.addmm_(inside, part.out)
 
-    def _norm(self, hidden: Tensor) -> Tensor:
+    def _norm(self, hidden: Tensor, room: Tensor) -> Tensor:
+        """Rows (R, D) normed. A kernel writes them into `room`: the same memory at every layer."""
         # T5's norm, h / sqrt(|h|^2 / D + eps), without the root of D, which the weights have taken in: no mean,
         # no bias, and the length in float32 whatever the dtype.
+        if self.kernels is not None:
+            return self.kernels.normed(hidden, self.least_square, room)
         length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=self.norm_dtype)
         return hidden / torch.hypot(length, self.least_length).to(self.dtype)
 
