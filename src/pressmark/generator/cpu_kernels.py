@@ -45,6 +45,14 @@ def softmax_(scores: Tensor, bias: Tensor) -> Tensor:
     return scores
 
 
+def ancestors(rows: Tensor, parent: Tensor, num_before: int) -> Tensor:
+    """See `t5_decoder.Past.of`: (P, B * num_before) rows and parents (B, M) -> (P + 1, B * M) int64."""
+    parent = parent.contiguous()
+    found = rows.new_empty((len(rows) + 1, parent.numel()))
+    _ancestors(_address(rows), _address(parent), _address(found), len(rows), *parent.shape, num_before)
+    return found
+
+
 def attend_past(own: Tensor, before: Sequence[Tensor], rows: Tensor, bias: Tensor) -> Tensor:
     """Self-attention of one position over its past and itself, straight from where the past was computed.
 
@@ -293,6 +301,19 @@ def _softmax(scores, bias, bias_user, bias_head, bias_row, num_users, num_heads,
                     total += weight[column]
                 for column in range(width):
                     stored[column] = _narrow(weight[column] / total, stored[column])
+
+
+@_compiled
+def _ancestors(rows, parent, found, num_positions, num_users, num_beams, num_before):
+    rows_of = carray(_pointer(rows), (num_positions, num_users * num_before), np.int64)
+    parent_of = carray(_pointer(parent), (num_users, num_beams), np.int64)
+    found_of = carray(_pointer(found), (num_positions + 1, num_users, num_beams), np.int64)
+    for user in range(num_users):
+        for beam in range(num_beams):
+            row = user * num_before + parent_of[user, beam]
+            for position in range(num_positions):
+                found_of[position, user, beam] = rows_of[position, row]
+            found_of[num_positions, user, beam] = row
 
 
 @_compiled

@@ -58,6 +58,9 @@ class Past:
         if not self.positions:
             return self
         num_users, num_before = len(parent), len(self.positions[-1][0]) // len(parent)
+        kernels = beam_search.cpu_kernels(parent.device)
+        if kernels is not None:
+            return Past(self.positions, kernels.ancestors(self.rows, parent, num_before))
         user = torch.arange(0, num_users * num_before, num_before, device=parent.device)
         row = (parent + user[:, None]).flatten()
         return Past(self.positions, torch.cat([self.rows.index_select(1, row), row[None]]))
