@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +15,7 @@ from tests.generator.test_beam_search import Case, cases, few
 
 from pressmark.generator import beam_search, cpu_kernels
 from pressmark.generator.t5_decoder import T5Decoder
+from pressmark.sids.trie import build_trie
 from pressmark.sids.vocabulary import PAD
 
 if TYPE_CHECKING:
@@ -77,6 +79,9 @@ def test_softmax_is_torchs_rounded_once() -> None:
         expected = (scores.float() + bias.float()).softmax(-1)
         found = cpu_kernels.softmax_(scores.clone(), bias)
         assert not found[..., :2].any()
+        scores[1, 0, 2, 7] = torch.nan
+        assert cpu_kernels.softmax_(scores.clone(), bias)[1, 0, 2].isnan().all()
+        scores[1, 0, 2, 7] = 0.0
         torch.testing.assert_close(found.float(), expected, atol=0, rtol=2**-8)
 
 
@@ -95,6 +100,96 @@ def test_the_best_are_kept_in_their_order_and_a_nan_is_not_lost() -> None:
     *_, everything, whole = cpu_kernels.keep_best(offer, edge, codes, edge_code, None, 4)
     assert everything.tolist() == [[0, 0, 1, 1]] * 3
     assert whole.tolist() == [-inf] * 3
+
+
+NAN, INF = torch.nan, torch.inf
+
+
+FIRST_EDGE, CODES = torch.tensor([0, 2, 5], dtype=torch.int32), torch.tensor([0, 1, 0, 1, 2], dtype=torch.uint8)
+
+
+def offered(scores: list[list[float]], normalize: bool = True, width: int = 3) -> list[list[float]]:
+    """What one user's two beams, on nodes of two and three edges, are offered; the second has - 1 so far."""
+    node, so_far = torch.tensor([[0, 1]]), torch.tensor([[0.0, -1.0]])
+    found = cpu_kernels.offers(
+        node, so_far, FIRST_EDGE, CODES, 3, width, torch.tensor([scores]), None, normalize, None
+    )
+    return found[0][0].tolist()
+
+
+def test_a_nan_makes_all_of_its_node_one_and_a_likely_code_is_never_above_one() -> None:
+    first, second = offered([[1.0, NAN, 0.0], [5.0, 5.0, -INF]])
+    assert np.isnan(first[:2]).all()
+    assert first[2] == -INF
+    assert second == pytest.approx([np.log(0.5) - 1, np.log(0.5) - 1, -INF])
+    assert np.isnan(offered([[-INF] * 3] * 2)[1]).all()
+    assert offered([[1e-7, -1.0, 0.0], [NAN, -2.0, 0.0]], normalize=False)[0][:2] == [0.0, -1.0]
+
+
+def test_a_trie_that_grew_since_it_was_shown_overflows_nothing() -> None:
+    assert offered([[0.0] * 3] * 2, width=2)[1] == pytest.approx([np.log(0.5) - 1] * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"scores": torch.zeros(1, 2, 2)}, "a decoder gave scores"),
+        ({"scores": torch.zeros(1, 2, 3, dtype=torch.float64)}, "a decoder gave scores"),
+        ({"scores": torch.zeros(1, 1, 3)}, "a decoder gave scores"),
+        ({"prior": torch.zeros(1, 4)}, "a prior is"),
+        ({"prior": torch.zeros(2, 5)}, "a prior is"),
+        ({"masks": (torch.full((1, 1), 255, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))}, "filters"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, object], error: str) -> None:
+    asked = {"scores": torch.zeros(1, 2, 3), "masks": None, "normalize": True, "prior": None} | change
+    with pytest.raises(ValueError, match=error):
+        cpu_kernels.offers(
+            torch.tensor([[0, 1]]), torch.zeros(1, 2), FIRST_EDGE, CODES, num_codes=3, width=3, **asked
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_dtypes_are_torchs_and_never_a_kernels(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="the kernels compute in one of"):
+        cpu_kernels.normed(torch.zeros((2, 4), dtype=dtype), 0.1, torch.zeros((2, 4), dtype=dtype))
+    table = random_table(1, 30, (5, 4, 6))
+    model, encoded = random_model(2, table, TINY), encode_lists(table, [[1, 2], [3]])
+    trie = beam_search.SearchTrie.of(build_trie(table.sids, table.level_sizes))
+    found = []
+    for decoder in (T5Decoder(model, torch.float16), T5Decoder(model)):
+        states = decoder.encode(encoded.input_ids, encoded.attention_mask)
+        found.append(beam_search.search(decoder, states, encoded.attention_mask, trie, 3).score)
+    torch.testing.assert_close(*found, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("normalizer", ["full", "level", "trie"])
+def test_wide_levels_logits_laid_out_otherwise_and_nobody_at_all(normalizer: str) -> None:
+    sids = np.array([[0, 1], [69_999, 0], [69_999, 1], [256, 1]])
+    trie = beam_search.SearchTrie.of(build_trie(sids, (70_000, 2)))
+
+    class Turned:
+        """Likes high tokens; its logits are not contiguous."""
+
+        def cross_kv(self, states: torch.Tensor, attention_mask: torch.Tensor) -> None:
+            return None
+
+        def step(
+            self, tokens: torch.Tensor, cross_kv: None, cache: None, parent: torch.Tensor, rows: slice
+        ) -> tuple[torch.Tensor, None]:
+            logits = torch.arange(70_004.0)[rows] / 1e4
+            return logits[:, None].repeat(len(tokens), 1, tokens.shape[1]).transpose(1, 2), None
+
+    for num_users in (2, 0):
+        found = beam_search.search(
+            Turned(),  # type: ignore[arg-type]
+            torch.zeros(num_users, 1, 1),
+            torch.ones(num_users, 1),
+            trie,
+            4,
+            normalizer=normalizer,  # type: ignore[arg-type]
+        )
+        assert found.codes.tolist() == [sids[[2, 1, 3, 0]].tolist()] * num_users
 
 
 def test_edges_that_store_their_child_lead_to_it() -> None:

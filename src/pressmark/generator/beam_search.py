@@ -121,7 +121,8 @@ class SearchTrie:
         """
         kernels = cpu_kernels(node.device)
         if kernels is not None:
-            arrays = self.first_edge[level], self.edge_code[level], self.width[level]
+            rows = self.rows[level]
+            arrays = self.first_edge[level], self.edge_code[level], rows.stop - rows.start, self.width[level]
             filters = None if masks is None else (masks.bits[level], masks.of_user)
             return kernels.offers(node, score, *arrays, scores, filters, normalize, prior)
         edge, closed = self.edges(level, node, None if normalize else masks)
@@ -344,10 +345,10 @@ def _undecided(trie: SearchTrie, level: int, node: Tensor, score: Tensor) -> Ten
 
     Returns:
         (B, M') int64 numbers of such beams, then of others where a user has fewer; None where all are to be
-        asked. On a GPU that is always so: to know better it would have to wait for the device.
+        asked. Without the kernels of a CPU that is always so: a GPU would have to be waited for.
     """
     kernels = cpu_kernels(node.device)
-    if kernels is None:
+    if kernels is None or not len(node):
         return None
     several = kernels.undecided(node, score, trie.first_edge[level:], trie.copies[level:])
     most = int(several.sum(1).max())
@@ -401,8 +402,9 @@ def _keep_best(
         place = torch.arange(num, device=offer.device).expand_as(offer)
         left = offer.new_full((num_users,), -torch.inf)
     else:
-        # Looking for ties would wait for the device: the place, lowest first, goes into the number compared.
-        bits = (offer + 0.0).view(torch.int32)
+        # Looking for ties would wait for a GPU: the place, lowest first, goes into the number compared. A NaN
+        # may have either sign: it is made the one that counts as best.
+        bits = (offer + 0.0).nan_to_num(nan=torch.nan, posinf=torch.inf, neginf=-torch.inf).view(torch.int32)
         rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
         behind = torch.arange(offer.shape[1] - 1, -1, -1, device=offer.device)
         place = ((rising.long() << 32) | behind).topk(num + 1).indices

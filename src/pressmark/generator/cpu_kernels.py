@@ -8,7 +8,6 @@ uint16; sums are in float32 always.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,17 @@ from numba import carray, njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
-# Sums in any order, so that they are vectorised; infinities and NaN keep their meaning.
-_ANY_ORDER = {"reassoc", "contract", "arcp", "nsz"}
+DTYPES = (torch.float32, torch.bfloat16)
+"""What the kernels of a decoder compute in."""
 
 
-def _compiled(function: Any, fastmath: set[str] = _ANY_ORDER) -> Any:
-    options: Any = {"error_model": "numpy", "nogil": True, "fastmath": fastmath}
+def _compiled(function: Any) -> Any:
+    # Sums in any order, so that they are vectorised; infinities and NaN keep their meaning.
+    options: Any = {
+        "error_model": "numpy",
+        "nogil": True,
+        "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+    }
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # Nowhere to keep machine code: it is made anew in every process.
@@ -32,14 +36,14 @@ def _compiled(function: Any, fastmath: set[str] = _ANY_ORDER) -> Any:
 def normed(hidden: Tensor, least_square: float, out: Tensor) -> Tensor:
     """(R, D) rows over the root of their squares' sum plus `least_square`: T5's norm, without the root of D."""
     num_rows, width = hidden.shape
-    _normed(hidden.data_ptr(), out.data_ptr(), num_rows, width, least_square, hidden.dtype is torch.bfloat16)
+    _normed(hidden.data_ptr(), out.data_ptr(), num_rows, width, least_square, _is_bf16(hidden, out))
     return out
 
 
 def softmax_(scores: Tensor, bias: Tensor) -> Tensor:
-    """Softmax of bfloat16 scores (B, H, M, S) plus a bias broadcast to them, along S, in place."""
-    assert scores.dtype == bias.dtype == torch.bfloat16
-    bias = bias.contiguous()
+    """Softmax along S of bfloat16 scores (B, H, M, S) plus a bias (B or 1, H or 1, M or 1, S), in place."""
+    assert scores.dtype is bias.dtype is torch.bfloat16
+    bias = bias.expand(*bias.shape[:-1], scores.shape[-1]).contiguous()
     *strides, _ = bias.expand(scores.shape).stride()
     _softmax(_address(scores), bias.data_ptr(), *strides, *scores.shape)
     return scores
@@ -75,7 +79,7 @@ def attend_past(own: Tensor, before: Sequence[Tensor], rows: Tensor, bias: Tenso
         num_rows,
         num_heads,
         width,
-        own.dtype is torch.bfloat16,
+        _is_bf16(own, bias),
     )
     return out
 
@@ -85,6 +89,7 @@ def offers(
     score: Tensor,
     first_edge: Tensor,
     codes: Tensor,
+    num_codes: int,
     width: int,
     scores: Tensor,
     masks: tuple[Tensor, Tensor] | None,
@@ -93,12 +98,22 @@ def offers(
 ) -> tuple[Tensor, Tensor]:
     """See `SearchTrie.offers`; its arrays of one level. Masks are a level's bits and each user's filter."""
     num_users, num_beams = node.shape
+    if scores.shape[:2] != node.shape or scores.shape[2] < num_codes or scores.dtype is not torch.float32:
+        raise ValueError(
+            f"a decoder gave scores {tuple(scores.shape)} of {scores.dtype} for {num_users} users, {num_beams} "
+            f"beams and {num_codes} codes; they must be (B, M, codes) float32."
+        )
+    if prior is not None and (prior.shape != (num_users, len(codes)) or prior.dtype is not torch.float32):
+        raise ValueError(
+            f"a prior is {tuple(prior.shape)} of {prior.dtype} for {num_users} users and {len(codes)} edges; "
+            "it must be (B, E) float32, of the trie as it stands."
+        )
+    scores = scores if scores.stride(2) == 1 else scores.contiguous()
     offer = score.new_empty((num_users, num_beams, width))
     edge = torch.empty((num_users, num_beams, width), dtype=torch.int32)
     bits, of_user = masks or (None, None)
-    assert scores.dtype is torch.float32
-    assert scores.stride(2) == 1 or scores.shape[2] == 1
-    assert prior is None or prior.dtype is torch.float32
+    if of_user is not None and len(of_user) != num_users:
+        raise ValueError(f"filters are of {len(of_user)} users, and {num_users} ask.")
     _offers(
         _address(node, torch.int64),
         _address(score, torch.float32),
@@ -125,7 +140,7 @@ def offers(
 def keep_best(
     offer: Tensor, edge: Tensor, codes: Tensor, edge_code: Tensor, copies: tuple[int, Tensor] | None, num: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `beam_search._keep_best`; `num` is what remains of a user. A NaN counts as best of all."""
+    """See `beam_search._keep_best`; `num` beams of each user remain. A NaN counts as best of all."""
     num_users, num_beams, width = offer.shape
     level = codes.shape[2]
     node, parent = codes.new_empty((num_users, num)), codes.new_empty((num_users, num))
@@ -174,6 +189,14 @@ def undecided(
         node.numel(),
     )
     return found
+
+
+def _is_bf16(one: Tensor, other: Tensor) -> bool:
+    """Which of the kernels' two dtypes both have; anything else would be read beyond its end."""
+    dtype = one.dtype
+    if dtype is not other.dtype or dtype not in DTYPES:
+        raise TypeError(f"the kernels compute in one of {DTYPES}, got {dtype} and {other.dtype}.")
+    return dtype is torch.bfloat16
 
 
 def _address(tensor: Tensor, dtype: torch.dtype | None = None) -> int:
@@ -257,15 +280,6 @@ def _normed_rows(hidden, least_square, out):
             out[row, column] = _narrow(_wide(hidden[row, column]) * inverse, out[row, column])
 
 
-@partial(_compiled, fastmath={"nnan", "nsz", "reassoc"})
-def _highest(numbers):
-    """The highest of an array; which one does not matter where there is a NaN."""
-    highest = numbers[0]
-    for number in numbers:
-        highest = max(highest, number)
-    return highest
-
-
 @_compiled
 def _exp(number):
     """e to the power of a float32 up to 0, to a few units in the last place: in a loop it is vectorised."""
@@ -276,11 +290,8 @@ def _exp(number):
     series = series * rest + np.float32(1 / 24)
     series = series * rest + np.float32(1 / 6)
     series = (series * rest + np.float32(1 / 2)) * rest * rest + rest + np.float32(1)
-    return (
-        series * _float_of(np.uint32(np.int32(power) + np.int32(127)) << np.uint32(23))
-        if number > -87
-        else np.float32(0)
-    )
+    found = series * _float_of(np.uint32(np.int32(power) + np.int32(127)) << np.uint32(23))
+    return np.float32(0) if number < -87 else found
 
 
 @_compiled
@@ -295,7 +306,7 @@ def _softmax(scores, bias, bias_user, bias_head, bias_row, num_users, num_heads,
                 added = carray(_pointer(first), (width,), np.uint16)
                 for column in range(width):
                     weight[column] = _wide(stored[column]) + _wide(added[column])
-                best, total = _highest(weight), np.float32(0)
+                best, total = weight.max(), np.float32(0)
                 for column in range(width):
                     weight[column] = _exp(weight[column] - best)
                     total += weight[column]
@@ -414,7 +425,9 @@ def _offers(
     edge_of = carray(_pointer(edge), places, np.int32)
     for user in range(num_users):
         for beam in range(num_beams):
-            first, end = first_of[node_of[user, beam]], first_of[node_of[user, beam] + 1]
+            # A trie that grew since it was shown may have more edges here than fit the answer.
+            first = first_of[node_of[user, beam]]
+            end = min(first_of[node_of[user, beam] + 1], first + width)
             offered, edges = offer_of[user, beam], edge_of[user, beam]
             scores_of_beam = user * scores_user + beam * scores_beam
             best, total = np.float32(-np.inf), np.float32(0)
@@ -425,12 +438,10 @@ def _offers(
                 if prior:
                     offered[slot] += prior_of[user * prior_user + number * prior_edge]
                 best = max(best, offered[slot])
-            if normalize and best > -np.inf:
+            if normalize:
                 for slot in range(end - first):
                     total += _exp(offered[slot] - best)
                 total = best + np.log(total)
-            else:
-                total = np.float32(0)
             for slot in range(end - first):
                 share = offered[slot] - total
                 if share > 0:  # By rounding; a NaN stays one.

@@ -100,7 +100,8 @@ class T5Decoder:
         self.num_heads, self.inner = config.num_heads, config.num_heads * config.d_kv
         self.least_square = config.layer_norm_epsilon * config.d_model
         self.least_length = torch.tensor(self.least_square**0.5, device=self.device)
-        self.kernels = beam_search.cpu_kernels(self.device)
+        kernels = beam_search.cpu_kernels(self.device)
+        self.kernels = kernels if kernels is not None and dtype in kernels.DTYPES else None
         self.norm_dtype = None if dtype == torch.float32 else torch.float32
         self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
         self.gated = config.is_gated_act
