@@ -124,6 +124,7 @@ class Cell:
 
                 self.decoder, self.search = fused.FusedDecoder(self.model, self.dtype), fused.search
 
+    @torch.inference_mode()
     def pressmark(self, masks: Masks | None = None, trie: SearchTrie | None = None) -> None:
         """Pressmark's search, encoder included."""
         states = self.decoder.encode(self.input_ids, self.attention_mask)

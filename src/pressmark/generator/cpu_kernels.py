@@ -61,16 +61,17 @@ def attend_past(own: Tensor, before: Sequence[Tensor], rows: Tensor, bias: Tenso
     """Self-attention of one position over its past and itself, straight from where the past was computed.
 
     Args:
-        own: (R, 3, H, d_kv) this position's queries, keys and values.
-        before: For each of P positions before the same, (its rows, 3, H, d_kv).
+        own: (R, 3 * H * d_kv) this position's queries, keys and values.
+        before: For each of P positions before the same, (its rows, 3 * H * d_kv).
         rows: (P, R) int64 the row there of each beam's ancestor.
         bias: (P + 1, H), added to scores.
 
     Returns:
         (R, H * d_kv).
     """
-    num_rows, _, num_heads, width = own.shape
-    out = own.new_empty((num_rows, num_heads * width))
+    num_rows, inner = own.shape[0], own.shape[1] // 3
+    num_heads = bias.shape[1]
+    out = own.new_empty((num_rows, inner))
     _attend_past(
         np.array([one.data_ptr() for one in (*before, own)]),
         rows.data_ptr(),
@@ -78,7 +79,7 @@ def attend_past(own: Tensor, before: Sequence[Tensor], rows: Tensor, bias: Tenso
         out.data_ptr(),
         num_rows,
         num_heads,
-        width,
+        inner // num_heads,
         _is_bf16(own, bias),
     )
     return out

@@ -45,7 +45,7 @@ class Past:
     """What self-attention looks back at. A beam's past stays where it was computed; its rows say where.
 
     Attributes:
-        positions: For each position before, each layer's queries, keys and values (rows, 3, H, d_kv).
+        positions: For each position before, each layer's queries, keys and values (rows, 3 * H * d_kv).
         rows: (positions, R) int64 the row there of each beam's ancestor. As a step leaves it, without the
             newest position: its rows are the beams themselves.
     """
@@ -217,14 +217,17 @@ class T5Decoder:
         newest, room = [], torch.empty_like(hidden)
         for number, (layer, (key, value)) in enumerate(zip(self.decoder_layers, cross_kv.pairs, strict=True)):
             assert layer.cross is not None
-            both = self._norm(hidden, room).mm(layer.attention.into).view(len(hidden), 3, self.num_heads, -1)
+            both = self._norm(hidden, room).mm(layer.attention.into)
             before = [position[number] for position in past.positions]
             hidden.addmm_(self._attend_past(both, before, past.rows, bias), layer.attention.out)
             newest.append(both)
             query = self._norm(hidden, room).mm(layer.cross.into).view(num_rows, num_beams, self.num_heads, -1)
             hidden.addmm_(self._attend(query.transpose(1, 2), key, value, cross_kv.mask), layer.cross.out)
             self._feed_forward(hidden, layer.feed_forward, room)
-        logits = F.linear(self._norm(hidden, room), self.head[rows]).float().view(num_rows, num_beams, -1)
+        logits = F.linear(self._norm(hidden, room), self.head[rows])
+        if self.dtype != torch.float32:
+            logits = logits.float()
+        logits = logits.view(num_rows, num_beams, -1)
         cache = Past([*past.positions, newest], past.rows)
         return logits, cache
 
@@ -244,8 +247,8 @@ class T5Decoder:
         A SID has few positions: sums beat a batch of R * H tiny matrix products.
 
         Args:
-            own: (R, 3, H, d_kv) this position's queries, keys and values.
-            before: For each position before the same, (rows, 3, H, d_kv).
+            own: (R, 3 * H * d_kv) this position's queries, keys and values.
+            before: For each position before the same, (rows, 3 * H * d_kv).
             rows: (positions, R) int64 the row there of each beam's ancestor.
             bias: (positions + 1, H).
 
@@ -253,12 +256,14 @@ class T5Decoder:
             (R, inner).
         """
         if not before:
-            return own[:, 2].flatten(1)
+            return own[:, 2 * self.inner :]
         if self.kernels is not None:
             return self.kernels.attend_past(own, before, rows, bias)
-        past = [one[:, 1:].index_select(0, row) for one, row in zip(before, rows, strict=True)]
-        key, value = torch.stack([*past, own[:, 1:]], dim=1).unbind(2)  # (R, positions + 1, H, d_kv)
-        scores = torch.linalg.vecdot(key, own[:, :1]) + bias  # (R, positions + 1, H)
+        query, newest = own[:, : self.inner], own[:, self.inner :]
+        past = [one[:, self.inner :].index_select(0, row) for one, row in zip(before, rows, strict=True)]
+        both = torch.stack([*past, newest], dim=1).unflatten(2, (2, self.num_heads, -1))
+        key, value = both.unbind(2)  # (R, positions + 1, H, d_kv)
+        scores = torch.linalg.vecdot(key, query.view_as(key[:, :1])) + bias  # (R, positions + 1, H)
         weights = scores.float().softmax(dim=1).to(self.dtype)[..., None]
         return (weights * value).sum(1).flatten(1)
 
