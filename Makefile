@@ -49,7 +49,7 @@ bench: setup
 	$(BIN)/python eval/temporal.py --config configs/beauty.yaml --models $(JUDGED) --record true
 	$(BIN)/python eval/cold_start.py --config configs/beauty.yaml --seeds 5 --models $(JUDGED) --record true
 	$(BIN)/python eval/bounds.py $(foreach seed,0 1 2 3 4,--run runs/beauty/cold_items/seed$(seed)) --record beauty
-	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --models $(JUDGED) --record true
+	$(BIN)/python eval/cold_start.py --config configs/instacart.yaml --seeds [0,1,2] --models $(JUDGED) --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --seeds [0,1,2] --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study lambda --record true
 	$(BIN)/python eval/tokenizer_quality.py --config configs/beauty.yaml --study ablation --tokenizer.training.num_epochs 6 --record true
