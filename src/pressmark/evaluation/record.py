@@ -94,12 +94,18 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _cpu_model() -> str:
+    """Its name, with family and model where they are told: the name alone can be that of several."""
+    known: dict[str, str] = {}
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            known.setdefault(key.strip(), value.strip())
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        pass
+    name = known.get("model name") or platform.processor() or platform.machine()
+    if not {"cpu family", "model"} <= known.keys():
+        return name
+    return f"{name} (family {known['cpu family']}, model {known['model']})"
 
 
 def _gpu() -> str | None:
