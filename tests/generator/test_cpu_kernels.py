@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+NAN, INF = torch.nan, torch.inf
+# Two nodes, of two and three edges.
+FIRST_EDGE, CODES = torch.tensor([0, 2, 5], dtype=torch.int32), torch.tensor([0, 1, 0, 1, 2], dtype=torch.uint8)
+
+
 @contextmanager
 def without_kernels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -86,8 +91,7 @@ def test_softmax_is_torchs_rounded_once() -> None:
 
 
 def test_the_best_are_kept_in_their_order_and_a_nan_is_not_lost() -> None:
-    nan, inf = torch.nan, torch.inf
-    offer = torch.tensor([[[-3.0, -1.0], [-1.0, -1.0]], [[-inf, nan], [-2.0, -inf]], [[-inf] * 2] * 2])
+    offer = torch.tensor([[[-3.0, -1.0], [-1.0, -1.0]], [[-INF, NAN], [-2.0, -INF]], [[-INF] * 2] * 2])
     edge = torch.arange(12, dtype=torch.int32).view(3, 2, 2)
     codes, edge_code = torch.tensor([[[7], [8]]] * 3), torch.arange(100, 112, dtype=torch.uint8)
     node, now, score, parent, left = cpu_kernels.keep_best(offer, edge, codes, edge_code, None, 2)
@@ -95,17 +99,11 @@ def test_the_best_are_kept_in_their_order_and_a_nan_is_not_lost() -> None:
     assert node.tolist() == [[1, 2], [5, 6], [8, 9]]
     assert parent.tolist() == [[0, 1], [0, 1], [0, 0]]
     assert now.tolist() == [[[7, 101], [8, 102]], [[7, 105], [8, 106]], [[7, 108], [7, 109]]]
-    torch.testing.assert_close(score, torch.tensor([[-1.0, -1.0], [nan, -2.0], [-inf, -inf]]), equal_nan=True)
-    assert left.tolist() == [-1.0, -inf, -inf]
+    torch.testing.assert_close(score, torch.tensor([[-1.0, -1.0], [NAN, -2.0], [-INF, -INF]]), equal_nan=True)
+    assert left.tolist() == [-1.0, -INF, -INF]
     *_, everything, whole = cpu_kernels.keep_best(offer, edge, codes, edge_code, None, 4)
     assert everything.tolist() == [[0, 0, 1, 1]] * 3
-    assert whole.tolist() == [-inf] * 3
-
-
-NAN, INF = torch.nan, torch.inf
-
-
-FIRST_EDGE, CODES = torch.tensor([0, 2, 5], dtype=torch.int32), torch.tensor([0, 1, 0, 1, 2], dtype=torch.uint8)
+    assert whole.tolist() == [-INF] * 3
 
 
 def offered(scores: list[list[float]], normalize: bool = True, width: int = 3) -> list[list[float]]:
@@ -150,9 +148,12 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], error: str) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_other_dtypes_are_torchs_and_never_a_kernels(dtype: torch.dtype) -> None:
+def test_a_kernel_refuses_other_dtypes(dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match="the kernels compute in one of"):
         cpu_kernels.normed(torch.zeros((2, 4), dtype=dtype), 0.1, torch.zeros((2, 4), dtype=dtype))
+
+
+def test_a_decoder_of_another_dtype_computes_by_torch() -> None:
     table = random_table(1, 30, (5, 4, 6))
     model, encoded = random_model(2, table, TINY), encode_lists(table, [[1, 2], [3]])
     trie = beam_search.SearchTrie.of(build_trie(table.sids, table.level_sizes))
