@@ -102,7 +102,6 @@ class T5Decoder:
         self.least_length = torch.tensor(self.least_square**0.5, device=self.device)
         kernels = beam_search.cpu_kernels(self.device)
         self.kernels = kernels if kernels is not None and dtype in kernels.DTYPES else None
-        self.by_products = self.kernels is not None and dtype == torch.bfloat16
         self.norm_dtype = None if dtype == torch.float32 else torch.float32
         self.activation = torch.relu_ if config.dense_act_fn == "relu" else ACT2FN[config.dense_act_fn]
         self.gated = config.is_gated_act
@@ -189,14 +188,11 @@ class T5Decoder:
         num_rows, width, _ = states.shape
         flat = states.flatten(0, 1)
         both = [flat.mm(into).view(num_rows, width, 2, self.num_heads, -1) for into in self.cross_into]
-        pairs = [one.permute(2, 0, 3, 1, 4) for one in both]
-        if self.by_products:
-            # Copied once here instead of at every step.
-            pairs = [one.contiguous() for one in pairs]
+        pairs = [one.permute(2, 0, 3, 1, 4).unbind() for one in both]
         mask = self._mask(attention_mask)
         if self.recency is not None:
             mask = mask + recency_bias(self.recency, attention_mask)
-        return CrossKV([one.unbind() for one in pairs], mask)
+        return CrossKV(pairs, mask)
 
     def step(
         self, tokens: Tensor, cross_kv: CrossKV, cache: Past | None, parent: Tensor, rows: slice
@@ -237,8 +233,7 @@ class T5Decoder:
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Attention of queries (B, H, M, d_kv) to (B, H, S, d_kv), bias added to scores: (B * M, inner)."""
-        if self.by_products and query[:, 0, :, 0].numel() >= MANY_ROWS:
-            assert self.kernels is not None
+        if self.kernels is not None and self.dtype == torch.bfloat16 and query[:, 0, :, 0].numel() >= MANY_ROWS:
             scores = query.flatten(0, 1).bmm(key.flatten(0, 1).mT).view(*query.shape[:3], -1)
             weights = self.kernels.softmax_(scores, bias)
             mixed = weights.flatten(0, 1).bmm(value.flatten(0, 1)).view(query.shape)
