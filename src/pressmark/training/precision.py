@@ -15,6 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 # Read by oneDNN at its first product: it compiles one for each shape, and a training has some thousands.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
+ROUNDS = 50
+"""Products timed either way: a tenth of a second."""
+
 
 def choose_precision(requested: str, device: torch.device) -> str:
     """Resolves "auto" to "no", "bf16" or "bf16_products".
@@ -22,7 +25,8 @@ def choose_precision(requested: str, device: torch.device) -> str:
     A GPU with bf16 arithmetic takes bf16. On a CPU everything stays float32, and the question is which library
     multiplies: `bf16_products` asks oneDNN, and lets it round factors to bf16 where it finds that worth while.
     It is twice as fast where MKL does without a CPU's AVX-512 (seen on AMD, where nothing was rounded); with
-    AMX units it should be faster still (not seen yet). A product of a small model's size is timed both ways.
+    AMX units it should be faster still (not seen yet). A product of a small model's size is timed both ways,
+    in turns and by one thread: the answer decides what is trained, so a busy machine must not change it.
 
     Args:
         requested: "auto", "no", "bf16" or "bf16_products".
@@ -34,19 +38,30 @@ def choose_precision(requested: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     if device.type != "cpu":
         return "no"
-    plain = _seconds()
-    with products("bf16_products"):
-        return "bf16_products" if _seconds() < 0.8 * plain else "no"
+    best = dict.fromkeys(("no", "bf16_products"), float("inf"))
+    with _one_thread():
+        for precision in list(best) * ROUNDS:
+            with products(precision):
+                best[precision] = min(best[precision], _seconds())
+    return "bf16_products" if best["bf16_products"] < 0.8 * best["no"] else "no"
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several threads wait for the slowest, which is whatever else the machine does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _seconds() -> float:
-    left, right = torch.ones(2048, 128), torch.ones(128, 1024)
-    best = float("inf")
-    for _ in range(7):
-        start = time.perf_counter()
-        torch.mm(left, right)
-        best = min(best, time.perf_counter() - start)
-    return best
+    left, right = torch.ones(512, 128), torch.ones(128, 1024)
+    start = time.perf_counter()
+    torch.mm(left, right)
+    return time.perf_counter() - start
 
 
 @contextlib.contextmanager
