@@ -1,22 +1,24 @@
 """One generator behind several tokenizers: what the SIDs themselves are worth.
 
     python eval/sids_compared.py --config C.yaml --split.protocol leave_one_out [--given FILE]
-        [--seeds [0,1,2]] [--only "rqkmeans,rqvae"] [--record true]
+        [--seeds [0,1,2]] [--only "rqkmeans,rqvae"] [--model hybrid] [--record true]
 
 The run's split and vectors, its generator's configuration and budget, and its seed, over SIDs of RQ-KMeans, of
 an RQ-VAE without the taxonomy (`rqvae_plain`), with it (`rqvae`, the run's own configuration) and with it
 strong (`rqvae_taxonomy`, as in configs/precision.yaml); `--given` adds a published tokenisation, see
 `tokenizer.given`. Test cases, item-level hits, full ranking, the beam as configured; the history is masked, and
-cases whose target is in it are left out; `cold_only` ranks held-out products alone. `difference` is from
-the first in R@10 over the same cases, with a 95 % interval: 10,000 resamples of cases, for cold ones of target
-items. Over several seeds values are averaged by case, or pooled where the seeds' cases differ. One folder a
-tokenizer and seed: what is finished stays.
+cases whose target is in it are left out; `cold_only` ranks held-out products alone, `quota_0.1` keeps one place
+in ten for them. `difference` is from the first in R@10 over the same cases, with a 95 % interval: 10,000
+resamples of cases, for cold ones of target items. Over several seeds values are averaged by case, or pooled
+where the seeds' cases differ. `--model hybrid` asks the whole pipeline: the hybrid over that generator, beside
+the run's dual tower, which reads no SIDs. One folder a tokenizer and seed: what is finished stays.
 """
 
 import dataclasses
 import shlex
 import shutil
 import sys
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,14 +27,16 @@ from pressmark import metrics, stages
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded
 from pressmark.evaluation.intervals import bootstrap_values
+from pressmark.evaluation.lists import ask
+from pressmark.evaluation.protocols import merge_quota
 from pressmark.evaluation.record import record
 from pressmark.experiment import Experiment, as_dict, parse
 from pressmark.files import read_json
-from pressmark.generator.recommend import load_generator
 from pressmark.generator.train import choose_cases
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.split_files import read_split
-from pressmark.recommender import Requests
+from pressmark.load import LOADERS
+from pressmark.recommender import Recommendations
 
 TOKENIZERS: dict[str, dict[str, Any]] = {
     "rqkmeans": {"kind": "rqkmeans", "given": ""},
@@ -43,17 +47,22 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
 """Name -> keys of tokenizer.* and their values; the first is what the others are compared with."""
 
 
-def trained(experiment: Experiment, name: str, change: dict[str, Any]) -> Experiment:
-    """The experiment over another tokenizer, its generator trained."""
+TRAIN = {"generator": stages.train_generator, "hybrid": stages.train_hybrid}
+
+
+def trained(experiment: Experiment, name: str, change: dict[str, Any], model: str) -> Experiment:
+    """The experiment over another tokenizer, its generator or hybrid trained."""
     run = experiment.run.with_name(f"{experiment.run.name}-{name}")
     own = dataclasses.replace(
         experiment, run_dir=str(run), tokenizer=dataclasses.replace(experiment.tokenizer, **change)
     )
-    if not (run / "stages" / "prepare.json").exists():
-        shutil.copytree(experiment.run / "data", run / "data", dirs_exist_ok=True)
-        (run / "stages").mkdir(exist_ok=True)
-        shutil.copy(experiment.run / "stages" / "prepare.json", run / "stages" / "prepare.json")
-    stages.train_generator(own)
+    without_sids = {"prepare": "data"} | ({"dual_tower": "dual_tower"} if model == "hybrid" else {})
+    for stage, folder in without_sids.items():
+        if not (run / "stages" / f"{stage}.json").exists():
+            shutil.copytree(experiment.run / folder, run / folder, dirs_exist_ok=True)
+            (run / "stages").mkdir(exist_ok=True)
+            shutil.copy(experiment.run / "stages" / f"{stage}.json", run / "stages" / f"{stage}.json")
+    TRAIN[model](own)
     return own
 
 
@@ -63,20 +72,22 @@ def asked_cases(split: Split, experiment: Experiment) -> Cases:
     return choose_cases(split.test, every, 0)
 
 
-def ranks(experiment: Experiment) -> dict[str, np.ndarray]:
+def ranks(experiment: Experiment, model: str) -> dict[str, np.ndarray]:
     """Protocol -> (C,) rank of each test case's target, 0 where it is not among the ten."""
     catalog = read_catalog(experiment.run / "data" / "items.parquet")
     split = read_split(experiment.run / "data", catalog)
     test = asked_cases(split, experiment)
-    model = load_generator(experiment.run)
-    model.filters["cold"] = split.cold
-    asked = {"full": None} | ({"cold_only": "cold"} if split.cold.any() else {})
-    return {
-        protocol: metrics.rank_of_target(
-            model.recommend(Requests(test.histories, filter=wanted), 10).item_index, test.target
-        )
-        for protocol, wanted in asked.items()
-    }
+    asked: Any = LOADERS[model](experiment.run)
+    asked.filters.update(cold=split.cold, warm=~split.cold)
+
+    def lists(wanted: str | None) -> Recommendations:
+        return ask(asked, test, wanted, True, 256, f"{experiment.run.name}: {wanted or 'all'} items")
+
+    found = {"full": lists(None)}
+    if split.cold.any():
+        found["cold_only"] = lists("cold")
+        found["quota_0.1"] = merge_quota(found["cold_only"], lists("warm"), Fraction(1, 10))
+    return {name: metrics.rank_of_target(one.item_index[:, :10], test.target) for name, one in found.items()}
 
 
 @dataclasses.dataclass
@@ -94,13 +105,15 @@ class Answers:
     facts: dict[str, Any]
 
 
-def answers_of(experiment: Experiment, name: str, change: dict[str, Any]) -> Answers:
+def answers_of(experiment: Experiment, name: str, change: dict[str, Any], model: str) -> Answers:
     """Trains what is missing and asks the test cases."""
     stages.prepare(experiment)
+    if model == "hybrid":
+        stages.train_dual_tower(experiment)
     catalog = read_catalog(experiment.run / "data" / "items.parquet")
     test = asked_cases(read_split(experiment.run / "data", catalog), experiment)
-    own = trained(experiment, name, change)
-    found, quality = ranks(own), read_json(own.run / "tokenizer" / "metrics.json")["quality"]
+    own = trained(experiment, name, change, model)
+    found, quality = ranks(own, model), read_json(own.run / "tokenizer" / "metrics.json")["quality"]
     facts = {
         "items_sharing_a_sid": quality["items_sharing_a_sid"],
         "reconstruction_r2": quality["reconstruction_r2"],
@@ -116,19 +129,19 @@ def together(seeds: list[np.ndarray], same_cases: bool) -> np.ndarray:
 
 
 def rows_of(
-    experiment: Experiment, seeds: list[int], tokenizers: dict[str, dict[str, Any]]
+    experiment: Experiment, seeds: list[int], tokenizers: dict[str, dict[str, Any]], model: str
 ) -> list[dict[str, Any]]:
     """A row for each tokenizer, protocol and slice, over the seeds."""
     rows: list[dict[str, Any]] = []
     first: list[Answers] = []
     for name, change in tokenizers.items():
-        mine = [answers_of(dataclasses.replace(experiment, seed=seed), name, change) for seed in seeds]
+        mine = [answers_of(dataclasses.replace(experiment, seed=seed), name, change, model) for seed in seeds]
         first = first or mine
         tests = [one.test for one in mine]
         same = all(np.array_equal(one.case_id, tests[0].case_id) for one in tests)
         same = same and all(np.array_equal(one.cold, tests[0].cold) for one in tests)
         for protocol in mine[0].rank:
-            for part in ("warm", "cold") if protocol == "full" else ("cold",):
+            for part in ("cold",) if protocol == "cold_only" else ("warm", "cold"):
                 where = [test.cold if part == "cold" else ~test.cold for test in tests]
                 if not any(one.any() for one in where):
                     continue
@@ -187,6 +200,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "seeds": {"type": list[int], "default": [], "help": "seeds to run and put together (default: seed)"},
     "only": {"type": str, "default": "", "help": "tokenizers to compare, separated by commas (default: all)"},
     "given": {"type": str, "default": "", "help": "parquet file of SIDs to compare too, see tokenizer.given"},
+    "model": {"type": str, "default": "generator", "help": "what is asked: generator or hybrid"},
     "record": {"type": bool, "default": False, "help": "write eval/results/sids_compared-<dataset>.json"},
 }
 
@@ -200,11 +214,14 @@ def main() -> None:
         if unknown := set(wanted) - set(chosen):
             raise ValueError(f"--only: {min(unknown)!r} is none of {', '.join(chosen)}.")
         chosen = {name: chosen[name] for name in wanted}
+    if options["model"] not in TRAIN:
+        raise ValueError(f"--model is {options['model']!r}; it must be one of {', '.join(TRAIN)}.")
     seeds = options["seeds"] or [experiment.seed]
-    rows = rows_of(experiment, seeds, chosen)
+    rows = rows_of(experiment, seeds, chosen, options["model"])
     if options["record"]:
         several = f"-{len(seeds)}seeds" if len(seeds) > 1 else ""
-        dataset = f"{experiment.name}-{experiment.split.protocol}{several}"
+        whose = "-hybrid" if options["model"] == "hybrid" else ""
+        dataset = f"{experiment.name}-{experiment.split.protocol}{whose}{several}"
         command = shlex.join(["python", *sys.argv])
         record("sids_compared", dataset, rows, command, as_dict(experiment), seeds)
         print(f"recorded: eval/results/sids_compared-{dataset}.json")

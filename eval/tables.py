@@ -202,7 +202,8 @@ def label(kind: str, row: dict[str, Any]) -> str:
     if kind in ("generator_ablation", "dual_tower_ablation"):
         return row["change"]
     if kind == "sids_compared":
-        return f"{row['tokenizer']}, {row['slice']}" + (", cold only" if row["protocol"] == "cold_only" else "")
+        protocol = "" if row["protocol"] == "full" else f", {row['protocol'].replace('_', ' ')}"
+        return f"{row['tokenizer']}, {row['slice']}{protocol}"
     if kind == "backbones":
         return row["row"]
     if kind == "serving":
