@@ -14,7 +14,8 @@ the same SIDs (the tokenizer of the run, trained where it is missing), and asked
 item-level hits, full ranking, history masked, a generator with `valid_beam` beams and the popularity discount
 that training chose. `difference` is in N@10 from the first row, over the same cases, with its 95 % interval.
 With `--cold_share` that share of the validation targets is hidden as cold items are (`Split.simulating_cold`),
-and warm and cold cases stand apart too. One folder a change: a finished one stays.
+and warm and cold cases stand apart too. One folder a change: a finished one stays. `peak_gib` is by how much a
+process that did nothing else grew in training.
 """
 
 import shlex
@@ -28,6 +29,7 @@ import numpy as np
 from pressmark import metrics, stages
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded
+from pressmark.evaluation.memory import grown_apart
 from pressmark.evaluation.record import record
 from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import fingerprint, read_json, write_json
@@ -108,9 +110,9 @@ def study(
         raise ValueError(f"{run} was trained with other settings or on other data: delete it, or set --epochs.")
     if not (run / "made.json").exists():
         hold_back(experiment.run, run, cold_share, experiment.seed)
-        stages.train_alone(model, run, config, experiment.seed)
+        peak = grown_apart(stages.train_alone, model, run, config, experiment.seed)
         shutil.rmtree(run / "training", ignore_errors=True)
-        write_json(run / "made.json", {"fingerprint": own})
+        write_json(run / "made.json", {"fingerprint": own, "peak_gib": peak})
     split = read_split(run / "data", catalog)
     rank = metrics.rank_of_target(
         loaded(run, model, config).recommend(Requests(split.valid.histories), 10).item_index, split.valid.target
@@ -131,6 +133,7 @@ def study(
         "recall_at_10": float(hits.mean()),
         **{key: float(hits[rows].mean()) for key, rows in groups.items() if rows.any()},
         "training_seconds": trained["seconds"],
+        "peak_gib": read_json(run / "made.json").get("peak_gib"),
     }
     kept = [one for one in trained["validations"] if one["step"] == trained["best_step"]]
     best = (kept or trained["validations"])[-1]

@@ -96,6 +96,7 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("alignment", "alignment", ".3f"),
         ("uniformity", "uniformity", ".2f"),
         ("training_seconds", "seconds", ",.0f"),
+        ("peak_gib", "peak GiB", ".2f"),
     ],
     "sids_compared": [
         ("recall_at_10", "R@10", ".4f"),
@@ -263,7 +264,7 @@ def _rows_table(name: str, result: dict[str, Any]) -> str:
         rows = [row for row in made if label(kind, row) == one]
         cells = []
         for key, _, form in columns:
-            values = [row[key] for row in rows if key in row]
+            values = [row[key] for row in rows if row.get(key) is not None]
             if not values:
                 cells.append("")
                 continue

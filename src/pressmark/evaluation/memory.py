@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,3 +26,35 @@ def peak_mib(call: Callable[[], None], device: str) -> float:
     events = [one for one in results.kineto_results.events() if one.name() == "[memory]"]
     events.sort(key=lambda one: one.start_ns())
     return float(np.cumsum([one.nbytes() for one in events]).max(initial=0)) / 2**20
+
+
+def grown_apart(call: Callable[..., object], *arguments: Any) -> float | None:
+    """Calls in a process of its own, and says by how much that process grew at most, in GiB.
+
+    Every tensor and array is in it, and what an allocator kept. A process that has trained before keeps its
+    memory, so trainings in one process cannot be compared by this. On a GPU what its tensors held instead;
+    None where the system does not say.
+
+    Args:
+        call: A function of a module, with arguments that can be sent to another process.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_grown, call, arguments).result()
+
+
+def _grown(call: Callable[..., object], arguments: tuple[Any, ...]) -> float | None:
+    before = _resident("VmRSS")
+    call(*arguments)
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = _resident("VmHWM")
+    return None if before is None or peak is None else peak - before
+
+
+def _resident(which: str) -> float | None:
+    """GiB: VmRSS now, VmHWM the most so far. getrusage would tell what the parent ever had."""
+    try:
+        status = Path("/proc/self/status").read_text("utf-8")
+    except OSError:
+        return None
+    return int(status.split(f"{which}:")[1].split()[0]) / 2**20
