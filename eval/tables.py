@@ -34,6 +34,18 @@ COLUMNS = {
 }
 COLUMNS["temporal"] = COLUMNS["cold_start"]
 
+PAIRED = [
+    ("all", "full", "recall_at_10", "all"),
+    ("warm", "full", "recall_at_10", "warm"),
+    ("cold", "full", "recall_at_10", "cold"),
+    ("cold", "quota_0.1", "recall_at_10", "cold, quota 0.1"),
+    ("cold", "quota_0.3", "recall_at_10", "cold, quota 0.3"),
+    ("cold", "cold_only", "recall_at_10", "cold only"),
+]
+"""Columns of a table of differences, whose name ends in -paired; a split without cold cases has the first."""
+OTHER_PAIRS = [("generator", "dual_tower"), ("dual_tower", "content_neighbours")]
+"""Beside the hybrid with each of the others."""
+
 ROWS: dict[str, list[tuple[str, str, str]]] = {
     "tokenizer": [
         ("perplexity_1", "perplexity 1", ".0f"),
@@ -223,10 +235,12 @@ def label(kind: str, row: dict[str, Any]) -> str:
 
 def table(name: str) -> str:
     """The Markdown table of eval/results/<name>.json with a line on where it came from."""
-    path = ROOT / "eval" / "results" / f"{FILES.get(name, name)}.json"
+    path = ROOT / "eval" / "results" / f"{FILES.get(name, name.removesuffix('-paired'))}.json"
     if not path.is_file():
         return f"(not measured yet: `eval/results/{path.name}`)"
     result = read_json(path)
+    if name.endswith("-paired"):
+        return _paired_table(path.name, result)
     if name.startswith("scale-"):
         return _scale_table(name, result)
     if "rows" in result:
@@ -251,6 +265,34 @@ def table(name: str) -> str:
         source += f" Preparing and training took {sum(cost) / len(cost):.0f} minutes a seed."
     note = "95 % intervals in brackets; item-level hits, history masked."
     return "\n".join(lines) + f"\n\n<sub>{source} {note}</sub>"
+
+
+def _paired_table(file: str, result: dict[str, Any]) -> str:
+    """What one model has more than another over the same cases; bold where the interval leaves zero out."""
+    found = {
+        (one["a"], one["b"], one["slice"], one["protocol"], one["metric"]): one for one in result["paired"]
+    }
+    pairs = [
+        key
+        for key in dict.fromkeys((one["a"], one["b"]) for one in result["paired"])
+        if key[0] == "hybrid" or key in OTHER_PAIRS
+    ]
+    columns = PAIRED if result["num_cases"].get("cold") else PAIRED[:1]
+    lines = ["| R@10 | " + " | ".join(one[-1] for one in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for a, b in pairs:
+        cells = [_difference(found.get((a, b, *one[:3]))) for one in columns]
+        lines.append(f"| {a} - {b} | " + " | ".join(cells) + " |")
+    return (
+        "\n".join(lines) + f"\n\n<sub>`eval/results/{file}`: same cases; bold where 95 % leave zero out.</sub>"
+    )
+
+
+def _difference(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return ""
+    mean, low, high = (format(one[key], "+.4f").replace("0.", ".", 1) for key in ("difference", "low", "high"))
+    mean = f"**{mean}**" if one["low"] > 0 or one["high"] < 0 else mean
+    return f"{mean} <sub>[{low}, {high}]</sub>"
 
 
 def _rows_table(name: str, result: dict[str, Any]) -> str:
