@@ -71,35 +71,22 @@ def test_items_hang_on_their_paths() -> None:
     assert tree.item_leaf[:, 1].tolist() == [-1] * 6 + [7, -1, -1]
 
 
-def test_parents_lead_to_children_and_leaves_to_items() -> None:
-    tree = build_taxonomy(STORE)
-    assert tree.children(-1).tolist() == [0, 2, 7]
-    assert tree.children(2).tolist() == [3, 4]
-    assert tree.children(5).tolist() == []
-    assert tree.items_of_leaf(3).tolist() == [3, 6]
-    assert tree.items_of_leaf(2).tolist() == []
-    assert tree.items_of_leaf(4).tolist() == [8]
-    assert tree.items_under(2).tolist() == [0, 1, 2, 3, 6, 8]
-    assert tree.items_under(7).tolist() == [6]
-
-
 def test_relations_by_hand() -> None:
     tree = build_taxonomy(STORE)
     pairs = {
-        (0, 1): (3, SAME_LEAF, 1.0),
-        (0, 2): (2, SIBLING, 2 / 3),
-        (0, 3): (1, COUSIN, 1 / 3),
-        (0, 4): (0, UNRELATED, 0.0),  # two nodes called Oil
-        (4, 5): (1, SIBLING, 1 / 2),
-        (0, 8): (2, SIBLING, 2 / 3),
-        (3, 6): (2, SAME_LEAF, 1.0),  # by the first of two paths
-        (6, 4): (0, UNRELATED, 0.0),
-        (0, 7): (0, UNKNOWN, np.nan),
-        (7, 7): (0, UNKNOWN, np.nan),
+        (0, 1): (SAME_LEAF, 1.0),
+        (0, 2): (SIBLING, 2 / 3),
+        (0, 3): (COUSIN, 1 / 3),
+        (0, 4): (UNRELATED, 0.0),  # two nodes called Oil
+        (4, 5): (SIBLING, 1 / 2),
+        (0, 8): (SIBLING, 2 / 3),
+        (3, 6): (SAME_LEAF, 1.0),  # by the first of two paths
+        (6, 4): (UNRELATED, 0.0),
+        (0, 7): (UNKNOWN, np.nan),
+        (7, 7): (UNKNOWN, np.nan),
     }
     a, b = np.array(list(pairs)).T
-    depths, relations, similarities = zip(*pairs.values(), strict=True)
-    assert tree.lca_depth(a, b).tolist() == list(depths)
+    relations, similarities = zip(*pairs.values(), strict=True)
     assert tree.relation(a, b).tolist() == list(relations)
     np.testing.assert_allclose(tree.similarity(a, b), similarities, rtol=1e-6)
     assert tree.relation(a, b).dtype == np.int8
@@ -124,7 +111,6 @@ def test_an_item_with_nothing_but_the_shared_nodes_is_unknown() -> None:
 def test_a_catalog_without_categories(num_items: int) -> None:
     tree = build_taxonomy(((),) * num_items)
     assert (tree.num_nodes, tree.num_stripped) == (0, 0)
-    assert tree.children(-1).tolist() == []
     items = np.arange(num_items)
     assert tree.relation(items, items).tolist() == [UNKNOWN] * num_items
 
@@ -167,13 +153,11 @@ def relation_of(a: CategoryPath, b: CategoryPath) -> int:
 def test_pairs_agree_with_the_oracle(category: Category) -> None:
     tree, items = build_taxonomy(category), stripped(category)
     index = np.arange(len(items))
-    depth = tree.lca_depth(index[:, None], index[None, :])
     relation = tree.relation(index[:, None], index[None, :])
-    similarity = tree.pairwise_similarity(index)
+    similarity = tree.similarity(index[:, None], index[None, :])
     for i, one in enumerate(items):
         for j, other in enumerate(items):
             pairs = [(a, b) for a in one for b in other]
-            assert depth[i, j] == max((shared(a, b) for a, b in pairs), default=0)
             assert relation[i, j] == max((relation_of(a, b) for a, b in pairs), default=UNKNOWN)
             best = max((shared(a, b) / max(len(a), len(b)) for a, b in pairs), default=np.nan)
             assert similarity[i, j] == pytest.approx(best, nan_ok=True)
@@ -186,15 +170,6 @@ def test_the_tree_agrees_with_the_oracle(category: Category) -> None:
     nodes = {one[:end] for item in items for one in item for end in range(1, len(one) + 1)}
     assert set(tree.node_path) == nodes
     assert len(tree.node_path) == len(nodes)
-    for node, one in enumerate(tree.node_path):
-        assert {tree.node_path[child] for child in tree.children(node)} == {
-            other for other in nodes if other[:-1] == one
-        }
-        assert tree.items_of_leaf(node).tolist() == [i for i, item in enumerate(items) if one in item]
-        assert tree.items_under(node).tolist() == [
-            i for i, item in enumerate(items) if any(other[: len(one)] == one for other in item)
-        ]
-    assert {tree.node_path[node] for node in tree.children(-1)} == {one for one in nodes if len(one) == 1}
 
 
 @pytest.mark.skipif(not BEAUTY.is_dir(), reason="../shared/data/amazon2014-beauty is not there")

@@ -25,7 +25,7 @@ def test_groups_tell_what_the_items_would(most: int, monkeypatch: pytest.MonkeyP
     relation = taxonomy.relation(batch[:, None], batch)
     assert (found.relation[np.ix_(found.group, found.group)] == relation).all()
     similarity = found.similarity[np.ix_(found.group, found.group)]
-    np.testing.assert_array_equal(similarity, taxonomy.pairwise_similarity(batch))
+    np.testing.assert_array_equal(similarity, taxonomy.similarity(batch[:, None], batch))
     assert found.size.tolist() == np.bincount(found.group).tolist()
     assert len(found.size) < 30
     upper = relation[np.triu_indices(40, k=1)]

@@ -186,8 +186,8 @@ def test_negatives_stand_where_they_should(seed: int, negatives: str, single_chi
     one = sampler(taxonomy, negatives=negatives, single_child=single_child)
     for number, children in enumerate(one._children):
         found = one._negative_leaves(np.random.default_rng(seed), np.full(40, number))
-        own = np.array([taxonomy.items_of_leaf(node)[0] for node in one.leaf_node[children]])
-        other = np.array([taxonomy.items_of_leaf(node)[0] for node in one.leaf_node])
+        first = (taxonomy.item_leaf[:, 0] == one.leaf_node[:, None]).argmax(axis=1)
+        own, other = first[children], first
         # The closest that each leaf of the tree is to any child of the parent.
         closest = taxonomy.relation(own[:, None], other).max(axis=0)
         allowed = {"far": closest == UNRELATED, "near": closest == COUSIN, "any": closest < SIBLING}[negatives]

@@ -267,7 +267,7 @@ def test_related_is_the_taxonomys_similarity() -> None:
     items = np.array([0, 18, 1, 86, 87, 88, 89, 0])
     one, _ = small_task()
     found, counts = one._related(torch.from_numpy(items))
-    np.testing.assert_array_equal(found.numpy(), taxonomy.pairwise_similarity(items))
+    np.testing.assert_array_equal(found.numpy(), taxonomy.similarity(items[:, None], items))
     assert sum(counts.values()) == 8 * 7 / 2
 
 

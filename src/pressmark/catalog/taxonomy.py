@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -30,12 +29,6 @@ class Taxonomy:
         item_nodes: (N, P, D) int64: node at each depth of each of an item's P paths, padded with -1.
         path_length: (N, P) int64, 0 for no path.
         item_leaf: (N, P) int64: last node of each path, -1 for no path.
-        child_offsets: (n + 2,) int64: `child_nodes[child_offsets[i]:child_offsets[i + 1]]` are the children
-            of node i; the last range, i = n, holds the top-level nodes.
-        child_nodes: (n,) int64.
-        leaf_offsets: (n + 1,) int64: `leaf_items[leaf_offsets[i]:leaf_offsets[i + 1]]` are the items with a
-            path that ends at node i, ascending; an inner node may have some too.
-        leaf_items: int64 item_index.
     """
 
     num_stripped: int
@@ -45,52 +38,18 @@ class Taxonomy:
     item_nodes: np.ndarray
     path_length: np.ndarray
     item_leaf: np.ndarray
-    child_offsets: np.ndarray
-    child_nodes: np.ndarray
-    leaf_offsets: np.ndarray
-    leaf_items: np.ndarray
 
     @property
     def num_nodes(self) -> int:
         """Nodes of the tree."""
         return len(self.node_path)
 
-    def children(self, node: int) -> np.ndarray:
-        """Child nodes, ascending; the top-level nodes for -1."""
-        node = self.num_nodes if node == -1 else node
-        return self.child_nodes[self.child_offsets[node] : self.child_offsets[node + 1]]
-
-    def items_of_leaf(self, node: int) -> np.ndarray:
-        """Items with a path that ends at `node`, ascending."""
-        return self.leaf_items[self.leaf_offsets[node] : self.leaf_offsets[node + 1]]
-
-    @cached_property
-    def subtree_end(self) -> np.ndarray:
-        """(n,) int64: the nodes at and below i are i to subtree_end[i] - 1."""
-        end = np.arange(1, self.num_nodes + 1)
-        for node in range(self.num_nodes - 1, -1, -1):
-            if self.parent[node] >= 0:
-                end[self.parent[node]] = max(end[self.parent[node]], end[node])
-        return end
-
-    def items_under(self, node: int) -> np.ndarray:
-        """Items with a path through `node`, ascending, each once."""
-        return np.unique(self.leaf_items[self.leaf_offsets[node] : self.leaf_offsets[self.subtree_end[node]]])
-
-    def lca_depth(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Depth of the lowest common ancestor, the deepest over pairs of paths.
+    def relation(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """How close two items stand, the closest over pairs of paths.
 
         Args:
             a: int64 item_index of any shape.
             b: The same, of a shape that broadcasts with a's.
-
-        Returns:
-            int64 of the common shape; 0 for no shared ancestor, unknown items included.
-        """
-        return self._best(a, b, _depth_of, 0, np.int64)
-
-    def relation(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """How close two items stand, the closest over pairs of paths. Arguments as for `lca_depth`.
 
         Returns:
             int8: SAME_LEAF, identical whole path; SIBLING, a shared ancestor at most one step above the
@@ -107,11 +66,6 @@ class Taxonomy:
         """
         best = self._best(a, b, _similarity_of, -1.0, np.float32)
         return np.where(best < 0, np.float32(np.nan), best)
-
-    def pairwise_similarity(self, items: np.ndarray) -> np.ndarray:
-        """`similarity` of every pair of B items: (B, B) float32."""
-        items = np.asarray(items)
-        return self.similarity(items[:, None], items[None, :])
 
     def _best(
         self, a: np.ndarray, b: np.ndarray, grade: _Grade, worst: float, kind: type[np.generic]
@@ -162,9 +116,6 @@ def build_taxonomy(category: Sequence[tuple[CategoryPath, ...]]) -> Taxonomy:
             item_nodes[item, slot, : len(nodes)] = nodes
             item_leaf[item, slot] = nodes[-1] if nodes else -1
 
-    child_offsets, child_nodes = _group(np.where(parent < 0, len(node_path), parent), len(node_path) + 1)
-    leaf_item, leaf_slot = np.nonzero(item_leaf >= 0)
-    leaf_offsets, order = _group(item_leaf[leaf_item, leaf_slot], len(node_path))
     return Taxonomy(
         num_stripped=num_stripped,
         node_path=tuple(node_path),
@@ -173,10 +124,6 @@ def build_taxonomy(category: Sequence[tuple[CategoryPath, ...]]) -> Taxonomy:
         item_nodes=item_nodes,
         path_length=path_length,
         item_leaf=item_leaf,
-        child_offsets=child_offsets,
-        child_nodes=child_nodes,
-        leaf_offsets=leaf_offsets,
-        leaf_items=leaf_item[order].astype(np.int64),
     )
 
 
@@ -191,17 +138,7 @@ def _num_shared(category: Sequence[tuple[CategoryPath, ...]]) -> int:
     return min(shared, max(map(len, paths)) - 1)
 
 
-def _group(keys: np.ndarray, num_keys: int) -> tuple[np.ndarray, np.ndarray]:
-    """CSR of rows by key: offsets (num_keys + 1,) int64, and rows sorted by key, then row."""
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=num_keys))]).astype(np.int64)
-    return offsets, np.argsort(keys, kind="stable")
-
-
 _Grade = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-
-
-def _depth_of(shared: np.ndarray, length_a: np.ndarray, length_b: np.ndarray) -> np.ndarray:
-    return shared
 
 
 def _relation_of(shared: np.ndarray, length_a: np.ndarray, length_b: np.ndarray) -> np.ndarray:
