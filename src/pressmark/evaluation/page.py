@@ -70,6 +70,16 @@ def _facts(report: Mapping[str, Any]) -> str:
 
 
 def _headline(report: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, str]]) -> str:
+    return (
+        '<p class="soft">Cold: every interaction with the target was hidden from training. Warm: the rest.</p>'
+        + headline_table(report)
+        + definitions({protocol: describe(protocol) for protocol, _ in _columns(report)})
+        + picture(pictures, "tradeoff", "narrow")
+    )
+
+
+def headline_table(report: Mapping[str, Any]) -> str:
+    """Every model's recall on warm and cold cases, protocol by protocol."""
     models, columns = models_of(report), _columns(report)
     best = {}
     for protocol, side in columns:
@@ -82,12 +92,7 @@ def _headline(report: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, str
         return interval(found, strong=is_best), "best" if is_best else ""
 
     caption = "Recall@10 with its 95 % interval; the best mean of a column is shaded."
-    return (
-        '<p class="soft">Cold: every interaction with the target was hidden from training. Warm: the rest.</p>'
-        + grouped_table(caption, models, columns, cell)
-        + definitions({protocol: describe(protocol) for protocol, _ in columns})
-        + picture(pictures, "tradeoff", "narrow")
-    )
+    return grouped_table(caption, models, columns, cell)
 
 
 def _paired(report: Mapping[str, Any]) -> str:

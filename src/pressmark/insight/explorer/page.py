@@ -9,8 +9,7 @@ from html import escape
 from importlib.resources import files as resources
 from typing import Any
 
-from pressmark.evaluation.markup import grouped_table, interval
-from pressmark.evaluation.report import figure, headline_protocols, models_of
+from pressmark.evaluation.page import headline_table
 from pressmark.insight.command import number
 from pressmark.insight.doctor import Diagnosis
 from pressmark.insight.explorer.content import packed
@@ -18,7 +17,6 @@ from pressmark.insight.rules import GRADES
 from pressmark.insight.verdicts import Verdict
 
 SCRIPTS = ("store.js", "parts.js", "tree.js", "table.js", "details.js", "map.js", "app.js")
-METRIC = "recall_at_10"
 
 
 @dataclass(frozen=True)
@@ -110,34 +108,8 @@ def _verdict(one: Verdict) -> str:
 
 
 def _evaluation(report: Mapping[str, Any]) -> str:
-    columns = [
-        (protocol, side)
-        for protocol in headline_protocols(report, "cold")
-        for side in ("warm", "cold")
-        if report["num_cases"].get(side) and protocol in headline_protocols(report, side)
-    ]
-    best = {
-        (protocol, side): max(
-            (
-                one["mean"]
-                for model in models_of(report)
-                if (one := figure(report, protocol, model, side, METRIC))
-            ),
-            default=0.0,
-        )
-        for protocol, side in columns
-    }
-
-    def cell(model: str, protocol: str, side: str) -> tuple[str, str]:
-        found = figure(report, protocol, model, side, METRIC)
-        first = found is not None and 0 < found["mean"] == best[protocol, side]
-        return interval(found, strong=first), "best" if first else ""
-
-    caption = "Recall@10 with its 95 % interval; the best mean of a column is shaded."
     intro = (
         "Cold: every interaction with the target was hidden from training. Warm: the rest. The whole report, "
         "with what each protocol means, is evaluation/report.html in the run's folder."
     )
-    return f"<h2>{escape(str(report['title']))}</h2><p>{intro}</p>" + grouped_table(
-        caption, models_of(report), columns, cell
-    )
+    return f"<h2>{escape(str(report['title']))}</h2><p>{intro}</p>" + headline_table(report)
