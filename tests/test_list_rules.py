@@ -39,6 +39,7 @@ def test_lists_are_the_best_that_keep_the_rules(seed: int, k: int, share: float,
     requests = Requests(Histories.from_lists([[0, 1], []]), ["stock", None])
     answer = with_rules(toy, requests, k, {"new": share}, {"brand": most}, {"brand": brand})
     assert set(toy.filters) == {"new", "stock"}
+    assert answer.exact is None
     least = int(np.ceil(share * k - 1e-9))
     for row, allowed in enumerate(allowed_items(toy.filters, requests, NUM_ITEMS)):
         items = answer.item_index[row, : answer.num_valid[row]]

@@ -50,7 +50,8 @@ def with_rules(
         groups: Group name -> (num_items,) int64 which group each item is in, -1 for none.
 
     Returns:
-        Lists, best first. `exact` where every question behind a list was answered exactly.
+        Lists, best first. `exact` where every question behind a list was answered exactly; None of a model that
+        proves nothing.
 
     Raises:
         ValueError: If a filter or group is unknown, or a number makes no sense.
@@ -71,7 +72,7 @@ def with_rules(
         order = np.lexsort((np.array(one.items), -np.array(one.scores)))
         item_index[row, : len(order)] = np.array(one.items, np.int64)[order]
         scores[row, : len(order)] = np.array(one.scores, np.float32)[order]
-    exact = np.array([one.exact for one in lists], bool)
+    exact = None if any(one.exact is None for one in lists) else np.array([one.exact for one in lists], bool)
     return Recommendations(item_index, scores, (item_index >= 0).sum(axis=1), exact)
 
 
@@ -81,7 +82,7 @@ class _List:
 
     items: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    exact: bool = True
+    exact: bool | None = True
 
     def full(self, limits: Limits) -> list[np.ndarray]:
         """For each limit the groups that may have no further item."""
@@ -139,7 +140,8 @@ def _fill(
         left = []
         for place, row in enumerate(rows):
             valid = int(answer.num_valid[place])
-            lists[row].exact &= answer.exact is None or bool(answer.exact[place])
+            proven = None if answer.exact is None else bool(answer.exact[place])
+            lists[row].exact = proven and lists[row].exact
             lists[row].take(answer.item_index[place, :valid], answer.scores[place, :valid], wanted, limits)
             if valid == depth and len(lists[row].items) < wanted:
                 left.append(row)
