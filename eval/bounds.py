@@ -32,7 +32,6 @@ from pressmark.interactions.split_files import read_split
 from pressmark.recommender import Recommendations
 
 K = 10
-FIGURES = ("as_it_is", "perfect_routing", "perfect_ranking")
 Row = dict[str, Any]
 
 

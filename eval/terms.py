@@ -43,7 +43,6 @@ from pressmark.sids.table import read_sids
 
 NEIGHBOURS = 50
 SIDES = ("train", "valid", "test")
-BASELINES = ("bm25", "bm25_neighbours", "minilm")
 Scores = Callable[[Examples], np.ndarray]
 
 

@@ -145,14 +145,14 @@ def fit(
     return BM25(counts.sign(), bm25_weights(counts, fitted_on, config.k1, config.b), popularity, decay)
 
 
-def load_bm25(run: Path, config: Config | None = None) -> BM25:
+def load_bm25(run: Path) -> BM25:
     """BM25 over all that is written about a run's items, with the decay chosen on its validation cases."""
     from pressmark.baselines.popularity import count_items
     from pressmark.catalog.embeddings import item_texts
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 
-    config = config or Config()
+    config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     popularity = count_items(split.train, len(catalog))

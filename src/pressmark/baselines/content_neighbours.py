@@ -123,13 +123,13 @@ def choose_decay(
     return choose(models, len(vectors), valid, max_cases)
 
 
-def load_content_neighbours(run: Path, config: Config | None = None) -> ContentNeighbours:
+def load_content_neighbours(run: Path) -> ContentNeighbours:
     """Content neighbours from a run folder's vectors, with the decay chosen on its validation cases."""
     from pressmark.catalog.embeddings import read_vectors
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 
-    config = config or Config()
+    config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     vectors, popularity = unit_rows(read_vectors(run)), count_items(split.train, len(catalog))

@@ -118,12 +118,12 @@ def _pairs(train: Histories, window: int) -> Iterator[tuple[np.ndarray, np.ndarr
         yield train.values[:-distance][same], train.values[distance:][same]
 
 
-def load_cooccurrence(run: Path, config: Config | None = None) -> Cooccurrence:
+def load_cooccurrence(run: Path) -> Cooccurrence:
     """Co-occurrence in a run's training interactions, window and decay chosen on its validation cases."""
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 
-    config = config or Config()
+    config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     num_items = len(catalog)

@@ -92,12 +92,12 @@ def recent_counts(item: np.ndarray, timestamp: np.ndarray, num_items: int, half_
     return np.bincount(item[known], weight, num_items).astype(np.float32)
 
 
-def load_popularity(run: Path, config: Config | None = None) -> Popularity:
+def load_popularity(run: Path) -> Popularity:
     """Popularity from the purchases that are past when the test asks, half-life chosen on validation cases."""
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.splits import read_split
 
-    config = config or Config()
+    config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)
     timeless = bool(np.isnan(split.train_timestamp).all())

@@ -127,23 +127,22 @@ def grams_of(title: str, longest: int) -> set[str]:
     return {text for run in runs_of(title) for text, _ in grams_in(run, longest)}
 
 
-def count_grams(titles: Sequence[str], longest: int, least: int = 2) -> tuple[csr_matrix, list[str]]:
+def count_grams(titles: Sequence[str], longest: int) -> tuple[csr_matrix, list[str]]:
     """Which title says what.
 
     Args:
         titles: N titles.
         longest: Words of the longest phrase.
-        least: Titles that a phrase must stand in to be kept.
 
     Returns:
-        (N, V) float32 of 0 and 1, and the V phrases in ascending order.
+        (N, V) float32 of 0 and 1, and the V phrases that two titles or more say, in ascending order.
     """
     said = [grams_of(title, longest) for title in titles]
     counts: dict[str, int] = {}
     for one in said:
         for gram in one:
             counts[gram] = counts.get(gram, 0) + 1
-    names = sorted(gram for gram, count in counts.items() if count >= least)
+    names = sorted(gram for gram, count in counts.items() if count > 1)
     column = {gram: number for number, gram in enumerate(names)}
     return ones_at([sorted(column[gram] for gram in one if gram in column) for one in said], len(names)), names
 

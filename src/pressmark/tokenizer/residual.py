@@ -38,16 +38,15 @@ def lowest(distances: Tensor) -> Tensor:
     return torch.from_numpy(distances.numpy().argmin(axis=1))  # six times as fast as torch's, and the same
 
 
-def quantize(latents: Tensor, codebooks: Sequence[Tensor], start: int = 0) -> Tensor:
+def quantize(latents: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Greedy residual quantization.
 
     Args:
-        latents: (N, d) float; with `start` > 0, what the levels before it left over.
+        latents: (N, d) float.
         codebooks: One (K, d) float a level.
-        start: First level to code.
 
     Returns:
-        (N, L - start) int64 codes, coarse to fine.
+        (N, L) int64 codes, coarse to fine.
 
     >>> books = [torch.tensor([[0.0], [10.0]]), torch.tensor([[-1.0], [1.0]])]
     >>> quantize(torch.tensor([[9.2], [0.4]]), books).tolist()
@@ -55,10 +54,10 @@ def quantize(latents: Tensor, codebooks: Sequence[Tensor], start: int = 0) -> Te
     """
     codes = []
     residual = latents
-    for codebook in codebooks[start:]:
+    for codebook in codebooks:
         code = nearest(residual, codebook)
         codes.append(code)
-        if len(codes) < len(codebooks) - start:
+        if len(codes) < len(codebooks):
             residual = residual - codebook.index_select(0, code)
     return torch.stack(codes, dim=1)
 
