@@ -42,7 +42,7 @@ from pressmark.dual_tower.text import PAD, UNKNOWN, TextTower
 from pressmark.dual_tower.towers import DualTowerConfig
 from pressmark.evaluation.memory import peak_mib
 from pressmark.evaluation.record import record
-from pressmark.interactions.splits import read_split
+from pressmark.interactions.split_files import read_split
 
 TEMPERATURE = 0.05
 ENCODER = text.Config("scratch", length=100, num_layers=2, width=128, num_heads=4, dropout=0.0)

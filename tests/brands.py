@@ -13,7 +13,7 @@ from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.files import write_tensors
 from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.splits import write_split
+from pressmark.interactions.split_files import write_split
 
 BRANDS, EACH = 6, 8
 NUM_ITEMS = BRANDS * EACH

@@ -22,7 +22,7 @@ from pressmark.dual_tower.train import Config, DualTowerTask, new_learner, new_m
 from pressmark.files import read_json
 from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.splits import write_split
+from pressmark.interactions.split_files import write_split
 from pressmark.metrics import rank_of_target
 from pressmark.recommender import Requests
 from pressmark.training import loop

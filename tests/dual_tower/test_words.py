@@ -22,7 +22,7 @@ from pressmark.dual_tower.towers import with_words
 from pressmark.dual_tower.train import train
 from pressmark.files import read_json
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.splits import read_split, write_split
+from pressmark.interactions.split_files import read_split, write_split
 from pressmark.recommender import Requests
 from pressmark.training.word_bag import WordBag
 

@@ -13,7 +13,7 @@ from pressmark.catalog.items import Catalog
 from pressmark.evaluation.harness import Config, evaluate
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.splits import write_split
+from pressmark.interactions.split_files import write_split
 from pressmark.recommender import Recommendations, Requests, allowed_items, check_request, top_k
 
 NUM_ITEMS, NUM_CASES, NUM_COLD = 130, 240, 20

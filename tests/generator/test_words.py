@@ -19,7 +19,7 @@ from pressmark.files import read_json, read_tensors
 from pressmark.generator.recommend import load_generator
 from pressmark.generator.train import WORD_VECTORS, Config, train
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.splits import read_split, write_split
+from pressmark.interactions.split_files import read_split, write_split
 from pressmark.recommender import Requests
 from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import write_sids

@@ -14,7 +14,7 @@ from tests.interactions.same import assert_same
 from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.splits import read_split, write_split
+from pressmark.interactions.split_files import read_split, write_split
 
 NONE = np.full(5, "", object)
 CATALOG = Catalog(np.array(["a", "b", "c", "d", "é"], object), NONE, NONE, ((),) * 5)
@@ -158,7 +158,7 @@ sys.modules["polars"] = None  # importing it now fails
 from pathlib import Path
 from pressmark.catalog.items import read_catalog
 from pressmark.catalog.taxonomy import build_taxonomy
-from pressmark.interactions.splits import read_split
+from pressmark.interactions.split_files import read_split
 catalog = read_catalog(Path({str(tmp_path / "items.parquet")!r}))
 split = read_split(Path({str(tmp_path)!r}), catalog)
 print(len(split.train), build_taxonomy(catalog.category).num_nodes)

@@ -150,7 +150,7 @@ def load_bm25(run: Path) -> BM25:
     from pressmark.baselines.popularity import count_items
     from pressmark.catalog.embeddings import item_texts
     from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.splits import read_split
+    from pressmark.interactions.split_files import read_split
 
     config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")

@@ -127,7 +127,7 @@ def load_content_neighbours(run: Path) -> ContentNeighbours:
     """Content neighbours from a run folder's vectors, with the decay chosen on its validation cases."""
     from pressmark.catalog.embeddings import read_vectors
     from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.splits import read_split
+    from pressmark.interactions.split_files import read_split
 
     config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")

@@ -121,7 +121,7 @@ def _pairs(train: Histories, window: int) -> Iterator[tuple[np.ndarray, np.ndarr
 def load_cooccurrence(run: Path) -> Cooccurrence:
     """Co-occurrence in a run's training interactions, window and decay chosen on its validation cases."""
     from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.splits import read_split
+    from pressmark.interactions.split_files import read_split
 
     config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")

@@ -95,7 +95,7 @@ def recent_counts(item: np.ndarray, timestamp: np.ndarray, num_items: int, half_
 def load_popularity(run: Path) -> Popularity:
     """Popularity from the purchases that are past when the test asks, half-life chosen on validation cases."""
     from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.splits import read_split
+    from pressmark.interactions.split_files import read_split
 
     config = Config()
     catalog = read_catalog(run / "data" / "items.parquet")

@@ -318,7 +318,7 @@ def train(run: Path, config: Config, seed: int) -> None:
         ValueError: If there is nothing to train on.
     """
     from pressmark.catalog.items import read_catalog
-    from pressmark.interactions.splits import read_split
+    from pressmark.interactions.split_files import read_split
 
     catalog = read_catalog(run / "data" / "items.parquet")
     split = read_split(run / "data", catalog)

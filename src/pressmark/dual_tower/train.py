@@ -27,7 +27,7 @@ from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOut
 from pressmark.files import fingerprint, replacing, write_json
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
-from pressmark.interactions.splits import read_split
+from pressmark.interactions.split_files import read_split
 from pressmark.metrics import ndcg_at_k, recall_at_k
 from pressmark.training import loop
 

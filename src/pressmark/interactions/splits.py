@@ -12,9 +12,6 @@ import numpy as np
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.log import Log
-from pressmark.interactions.split_files import read_split, write_split
-
-__all__ = ["Config", "make_split", "read_split", "write_split"]
 
 _TRAIN, _VALID, _TEST, _UNUSED = 0, 1, 2, 3
 
