@@ -1,4 +1,4 @@
-"""The stages of a run in order, each done once: prepare, tokenizer, generator, dual tower, evaluation.
+"""The stages of a run, each done once: prepare, tokenizer, generator, dual tower, SASRec, hybrid, evaluation.
 
 A finished stage leaves a stamp with the fingerprint of all it was built on. The same stage asked for
 again is skipped; the same stage with other settings is refused, so nothing trained is overwritten. A stage
