@@ -49,7 +49,7 @@ COUNTED = 32
 """Batches whose operations are counted."""
 
 
-class Prefixes(Dataset):  # type: ignore[type-arg]
+class Prefixes(Dataset):
     """Prefix samples as the tutorials have them: a dict of lists for each."""
 
     def __init__(self, samples: Samples, tokens: torch.Tensor) -> None:

@@ -91,7 +91,7 @@ class CausalT5(T5ForConditionalGeneration):
         else:
             super()._init_weights(module)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,

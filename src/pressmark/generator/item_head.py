@@ -299,7 +299,7 @@ class _Scores(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         vectors: Tensor,
         queries: Tensor,
@@ -321,7 +321,7 @@ class _Scores(torch.autograd.Function):
         return root, most, few, score
 
     @staticmethod
-    def backward(ctx: Any, of_root: Tensor, _: Tensor, of_few: Tensor, of_score: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, of_root: Tensor, _: Tensor, of_few: Tensor, of_score: Tensor) -> Any:
         vectors, queries, mass, edge, place, own = ctx.saved_tensors
         # It comes transposed, and rows are taken several times faster where they are rows in memory.
         of_scores = of_root.contiguous().index_select(0, edge).mul_(mass)

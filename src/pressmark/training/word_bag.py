@@ -56,16 +56,14 @@ class _WeightedSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, rows: Tensor, index: Tensor, weight: Tensor, lengths: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor, lengths: Tensor) -> Tensor:
         """(V, d) rows, (m,) which and (m,) how much of each, (n,) how many a sum has -> (n, d)."""
         ctx.save_for_backward(index, weight, lengths)
         ctx.num_rows = len(rows)
         return F.embedding_bag(index, rows, _starts(lengths), mode="sum", per_sample_weights=weight)
 
     @staticmethod
-    def backward(ctx: Any, of_sums: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, of_sums: Tensor) -> Any:
         index, weight, lengths = ctx.saved_tensors
         order = index.argsort(stable=True)
         place = torch.arange(len(lengths), device=index.device).repeat_interleave(lengths)[order]
