@@ -27,12 +27,12 @@ def test_sids_come_in_the_order_of_the_catalog_and_may_be_shared(tmp_path: Path)
     ("rows", "message"),
     [
         ([("a", [0, 0]), ("c", [0, 0])], r"1 items of the catalog have no SID there, the first is 'b'"),
-        ([("a", [0, 0]), ("a", [0, 0])], r"row 1: item_id 'a' has a SID already"),
-        ([("a", [0])], r"row 0: the SID of item_id 'a' is \[0\]; .* asks for 2 codes"),
-        ([("a", [0, 2])], r"row 0: .* must lie below tokenizer\.level_sizes \(3, 2\)"),
-        ([("a", [-1, 0])], r"row 0: .* must lie below"),
-        ([("a", None), ("b", [0, 0])], r"row 0: the SID of item_id 'a' is None"),
-        ([("a", [0, None]), ("b", [0, 0])], r"row 0: the SID of item_id 'a' is \[0, None\]"),
+        ([("a", [0, 0]), ("a", [0, 0])], r"row 2: item_id 'a' has a SID already"),
+        ([("a", [0])], r"row 1: the SID of item_id 'a' is \[0\]; .* asks for 2 codes"),
+        ([("a", [0, 2])], r"row 1: .* must lie below tokenizer\.level_sizes \(3, 2\)"),
+        ([("a", [-1, 0])], r"row 1: .* must lie below"),
+        ([("a", None), ("b", [0, 0])], r"row 1: the SID of item_id 'a' is None"),
+        ([("a", [0, None]), ("b", [0, 0])], r"row 1: the SID of item_id 'a' is \[0, None\]"),
     ],
 )
 def test_what_is_no_sid_is_named(

@@ -35,7 +35,7 @@ def read_given(path: Path, item_id: np.ndarray, level_sizes: Sequence[int]) -> n
         raise ValueError(f"{path}: the column sid is of type {kind}; it must be a list of integers.")
     found: dict[str, list[int]] = {}
     columns = (table[name].to_pylist() for name in names)
-    for row, (one, sid) in enumerate(zip(*columns, strict=True)):
+    for row, (one, sid) in enumerate(zip(*columns, strict=True), 1):
         if str(one) in found:
             raise ValueError(f"{path}, row {row}: item_id {one!r} has a SID already.")
         if sid is None or len(sid) != len(level_sizes) or None in sid:
