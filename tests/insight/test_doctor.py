@@ -13,7 +13,6 @@ import pytest
 from tests.insight.conftest import with_catalog
 from tests.integration.tiny import tiny_arguments
 
-from pressmark import stages
 from pressmark.catalog.embeddings import read_vectors
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.cli import main
@@ -28,12 +27,9 @@ from pressmark.interactions.split_files import read_split, write_split
 from pressmark.tokenizer.train import train
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("tiny")
-    experiment, _ = parse(tiny_arguments(place))
-    stages.train_tokenizer(experiment)
-    return experiment.run
+@pytest.fixture
+def run(tiny_run: Path) -> Path:
+    return tiny_run
 
 
 def travelled(run: Path, place: Path) -> Path:
