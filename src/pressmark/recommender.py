@@ -219,6 +219,39 @@ def _parts(
     return found
 
 
+def grown_filters(
+    filters: Mapping[str, np.ndarray], num_items: int, num_new: int, passes: Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    """The filters with n new items behind those known.
+
+    Args:
+        filters: name -> (N,) bool.
+        num_items: N.
+        num_new: n.
+        passes: name -> (n,) bool; a new item passes no filter that is not named here.
+
+    Returns:
+        name -> (N + n,) bool.
+
+    Raises:
+        ValueError: If a name is unknown, or a mask is not one of as many items.
+    """
+    passes = {name: np.asarray(one) for name, one in (passes or {}).items()}
+    for name, one in passes.items():
+        if name not in filters:
+            known = ", ".join(sorted(filters)) or "none"
+            raise ValueError(f"filter {name!r} is not registered; known filters: {known}.")
+        if one.shape != (num_new,) or one.dtype != bool:
+            raise ValueError(
+                f"passes[{name!r}] has the shape {one.shape} and type {one.dtype}; it must be a bool for "
+                f"each of the {num_new} new products."
+            )
+    for name in filters:
+        filter_mask(filters, name, num_items)
+    none = np.zeros(num_new, bool)
+    return {name: np.concatenate([mask, passes.get(name, none)]) for name, mask in filters.items()}
+
+
 def allowed_items(filters: Mapping[str, np.ndarray], requests: Requests, num_items: int) -> np.ndarray:
     """Items each request may be answered with: (B, num_items) bool, from filter and history."""
     distinct, which = requests.by_filter()

@@ -122,6 +122,20 @@ def test_products_come_and_go_without_a_new_index() -> None:
     assert 4 in shop.recommend(everything, 99).item_index[0]
 
 
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [({"sum": np.ones(2, bool)}, "'sum' is not registered"), ({"some": np.ones(1, bool)}, "shape \\(1,\\)")],
+)
+def test_a_filter_that_does_not_fit_new_products_is_refused(
+    passes: dict[str, np.ndarray], message: str
+) -> None:
+    shop = recommender()
+    shop.filters["some"] = np.ones(NUM_ITEMS, bool)
+    with pytest.raises(ValueError, match=message):
+        shop.insert(content(3)[:2], passes)
+    assert len(shop.index) == len(shop.filters["some"]) == NUM_ITEMS
+
+
 @pytest.mark.parametrize("wrong", [np.zeros((2, 7)), np.full((2, 8), np.nan)])
 def test_new_products_of_another_kind_are_refused(wrong: np.ndarray) -> None:
     shop = recommender()

@@ -14,7 +14,14 @@ from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.text import tokens_of
 from pressmark.dual_tower.towers import DualTower
 from pressmark.interactions.histories import Histories
-from pressmark.recommender import Recommendations, Requests, check_request, filter_by_filter, filter_mask
+from pressmark.recommender import (
+    Recommendations,
+    Requests,
+    check_request,
+    filter_by_filter,
+    filter_mask,
+    grown_filters,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -68,8 +75,10 @@ class DualTowerRecommender:
             (n,) int64 their item_index, behind those known.
 
         Raises:
-            ValueError: For vectors of another width or not finite, or missing texts.
+            ValueError: For vectors of another width or not finite, missing texts, or a filter that is unknown
+                or of another shape; nothing is added then.
         """
+        grown = grown_filters(self.filters, self.num_items, len(vectors), passes)
         words = None
         if self.tokenizer is not None or self.lexicon is not None:
             if texts is None or len(texts) != len(vectors):
@@ -82,13 +91,11 @@ class DualTowerRecommender:
                 vectors = self._tokens_of(texts)
                 if len(self._tokens):
                     self._tokens = torch.cat([self._tokens, torch.from_numpy(vectors)])
-        found, passes = self.model.embed_new(vectors, words), passes or {}
+        found = self.model.embed_new(vectors, words)
         self.index.add(found.cpu().numpy())
         self._embeddings = torch.cat([self._embeddings, found])
-        none = np.zeros(len(found), bool)
-        self._gone = np.concatenate([self._gone, none])
-        for name, mask in self.filters.items():
-            self.filters[name] = np.concatenate([mask, passes.get(name, none)])
+        self._gone = np.concatenate([self._gone, np.zeros(len(found), bool)])
+        self.filters.update(grown)
         self.num_items += len(found)
         return np.arange(self.num_items - len(found), self.num_items)
 

@@ -38,7 +38,14 @@ from pressmark.generator.prompts import Asked, Prompts
 from pressmark.generator.saved_backbone import is_backbone, load_backbone
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.interactions.histories import Histories
-from pressmark.recommender import Recommendations, Requests, check_request, check_scores, filter_mask
+from pressmark.recommender import (
+    Recommendations,
+    Requests,
+    check_request,
+    check_scores,
+    filter_mask,
+    grown_filters,
+)
 from pressmark.sids.edge_mask import EdgeMask, dead_edges, edge_mask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.table import SidTable, read_sids
@@ -173,20 +180,9 @@ class GeneratorRecommender:
                 missing; nothing is added then.
         """
         sids = np.asarray(sids)
-        passes = {name: np.asarray(one) for name, one in (passes or {}).items()}
         if sids.ndim != 2 or sids.dtype.kind != "i":
             raise ValueError(f"sids are {sids.dtype} of the shape {sids.shape}; they must be (n, L) integers.")
-        for name, one in passes.items():
-            if name not in self.filters:
-                known = ", ".join(sorted(self.filters)) or "none"
-                raise ValueError(f"filter {name!r} is not registered; known filters: {known}.")
-            if one.shape != (len(sids),) or one.dtype != bool:
-                raise ValueError(
-                    f"passes[{name!r}] has the shape {one.shape} and type {one.dtype}; it must be a bool for "
-                    f"each of the {len(sids)} new products."
-                )
-        for name in self.filters:
-            filter_mask(self.filters, name, self.num_items)
+        grown = grown_filters(self.filters, self.num_items, len(sids), passes)
         content = None
         if self._head is not None and self._head.read is not None:
             if vectors is None or len(vectors) != len(sids):
@@ -197,9 +193,7 @@ class GeneratorRecommender:
         items = np.arange(self.num_items, self.num_items + len(sids))
         self.trie.insert(items, sids)
         self.num_items += len(sids)
-        none = np.zeros(len(sids), bool)
-        for name, mask in self.filters.items():
-            self.filters[name] = np.concatenate([mask, passes.get(name, none)])
+        self.filters.update(grown)
         if self.num_items > len(self._sids):
             room = self.num_items + max(self.num_items // 8, 1024)
             self._sids = np.concatenate(
