@@ -79,13 +79,13 @@ def sids_of(num_items: int, skewed: bool) -> np.ndarray:
     return found[np.sort(rng.choice(len(found), num_items, replace=False))]
 
 
-def model_of(history_length: int = HISTORY) -> T5ForConditionalGeneration:
+def model_of() -> T5ForConditionalGeneration:
     """TIGER's size, random weights whose scores are not flat."""
     torch.manual_seed(0)
     model = build_model(
         Config(history_input="tokens", normalizer="full"),
         SidTable(np.zeros((1, 4), np.int64), SIZES, "bench"),
-        history_length,
+        HISTORY,
     )
     for norm in (model.encoder.final_layer_norm, model.decoder.final_layer_norm):
         norm.weight.data.uniform_(1.0, 3.0)

@@ -59,13 +59,13 @@ def histories(number: int, num: int, num_items: int) -> Histories:
     return Histories(values, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def write_histories(folder: Path, num: int, num_items: int, item_id: np.ndarray | None = None) -> Path:
+def write_histories(folder: Path, num: int, num_items: int) -> Path:
     """Shards of 100,000 histories, which are not written again."""
     for number in range(-(-num // PER_SHARD)):
         path = folder / f"part-{number:04d}.parquet"
         if not path.exists():
             size = min(PER_SHARD, num - number * PER_SHARD)
-            write_shard(path, histories(number, size, num_items), item_id)
+            write_shard(path, histories(number, size, num_items))
     return folder
 
 
