@@ -252,6 +252,20 @@ def grown_filters(
     return {name: np.concatenate([mask, passes.get(name, none)]) for name, mask in filters.items()}
 
 
+def known_items(item_index: np.ndarray | Sequence[int], num_items: int) -> np.ndarray:
+    """(n,) int64 of items that there are.
+
+    Raises:
+        ValueError: If they are no (n,) integers, or one lies outside 0..num_items - 1.
+    """
+    items = np.asarray(item_index)
+    if items.ndim != 1 or (len(items) and items.dtype.kind not in "iu"):
+        raise ValueError(f"item_index is {items.dtype} of the shape {items.shape}; it must be (n,) integers.")
+    if len(items) and not 0 <= items.min() <= items.max() < num_items:
+        raise ValueError(f"item_index must lie in 0..{num_items - 1}; got {items.tolist()[:5]}.")
+    return items.astype(np.int64)
+
+
 def allowed_items(filters: Mapping[str, np.ndarray], requests: Requests, num_items: int) -> np.ndarray:
     """Items each request may be answered with: (B, num_items) bool, from filter and history."""
     distinct, which = requests.by_filter()

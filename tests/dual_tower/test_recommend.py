@@ -122,6 +122,15 @@ def test_products_come_and_go_without_a_new_index() -> None:
     assert 4 in shop.recommend(everything, 99).item_index[0]
 
 
+@pytest.mark.parametrize("unknown", [[-1], [NUM_ITEMS]])
+def test_an_unknown_item_is_not_withdrawn(unknown: list[int]) -> None:
+    shop = recommender()
+    with pytest.raises(ValueError, match="item_index must lie in"):
+        shop.withdraw(unknown)
+    with pytest.raises(ValueError, match="item_index must lie in"):
+        shop.restore(unknown)
+
+
 @pytest.mark.parametrize(
     ("passes", "message"),
     [({"sum": np.ones(2, bool)}, "'sum' is not registered"), ({"some": np.ones(1, bool)}, "shape \\(1,\\)")],

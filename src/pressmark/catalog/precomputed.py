@@ -109,10 +109,9 @@ def _read_npy_vectors(path: Path) -> tuple[list[str], np.ndarray]:
         )
     lines, table = path.with_suffix(".ids.txt"), path.with_suffix(".ids.parquet")
     if lines.exists():
-        try:
-            item_id = lines.read_text("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{lines}: not UTF-8 ({error}). Save the ids as UTF-8.") from error
+        item_id = files.read_lines(lines, "vectors: the ids")
+        if item_id[-1] == "":
+            item_id.pop()
     elif table.exists():
         frame = tables.read_table(table, {"item_id": "item_id"}, {})
         item_id = tables.read_ids(frame, "item_id", table, "item_id").to_list()

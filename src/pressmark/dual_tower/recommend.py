@@ -21,6 +21,7 @@ from pressmark.recommender import (
     filter_by_filter,
     filter_mask,
     grown_filters,
+    known_items,
 )
 
 if TYPE_CHECKING:
@@ -99,13 +100,17 @@ class DualTowerRecommender:
         self.num_items += len(found)
         return np.arange(self.num_items - len(found), self.num_items)
 
-    def withdraw(self, item_index: np.ndarray) -> None:
-        """Takes products out of every answer; histories may go on naming them."""
-        self._gone[item_index] = True
+    def withdraw(self, item_index: np.ndarray | Sequence[int]) -> None:
+        """Takes products out of every answer; histories may go on naming them.
 
-    def restore(self, item_index: np.ndarray) -> None:
-        """Brings withdrawn products back."""
-        self._gone[item_index] = False
+        Raises:
+            ValueError: If one is unknown; nothing is taken away then.
+        """
+        self._gone[known_items(item_index, self.num_items)] = True
+
+    def restore(self, item_index: np.ndarray | Sequence[int]) -> None:
+        """Brings withdrawn products back; errors as `withdraw`."""
+        self._gone[known_items(item_index, self.num_items)] = False
 
     def users(self, histories: Histories) -> np.ndarray:
         """(B, d) float32 of length 1."""

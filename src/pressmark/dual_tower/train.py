@@ -188,10 +188,10 @@ class DualTowerTask:
         self.start = np.repeat(train.offsets[:-1], train.lengths)
         place = np.arange(len(train.values))
         self.later, self.first = place[place > self.start], place[place == self.start]
-        if len(self.later) < 2:
+        if len(self.later) < (least := max(2, distributed.num_processes())):
             raise ValueError(
                 f"the training split holds {len(self.later)} purchases that follow another one; the dual tower "
-                "needs at least 2. Give more interactions, or users with more of them."
+                f"needs at least {least}. Give more interactions, or users with more of them."
             )
         self.num_first = min(round(config.empty_share * len(self.later)), len(self.first))
         self.log_q = log_shares(self._expected_draws())

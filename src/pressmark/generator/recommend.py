@@ -45,6 +45,7 @@ from pressmark.recommender import (
     check_scores,
     filter_mask,
     grown_filters,
+    known_items,
 )
 from pressmark.sids.edge_mask import EdgeMask, dead_edges, edge_mask
 from pressmark.sids.living_trie import LivingTrie
@@ -231,7 +232,7 @@ class GeneratorRecommender:
         Raises:
             ValueError: If one is unknown or withdrawn already; nothing is taken away then.
         """
-        items = self._known(item_index)
+        items = known_items(item_index, self.num_items)
         self.trie.withdraw(items, self._sids[items])
         self._show()
 
@@ -241,20 +242,9 @@ class GeneratorRecommender:
         Raises:
             ValueError: If one is unknown or was not withdrawn; nothing is brought back then.
         """
-        items = self._known(item_index)
+        items = known_items(item_index, self.num_items)
         self.trie.insert(items, self._sids[items])
         self._show()
-
-    def _known(self, item_index: np.ndarray | Sequence[int]) -> np.ndarray:
-        """(n,) int64 of items that there are."""
-        items = np.asarray(item_index)
-        if items.ndim != 1 or (len(items) and items.dtype.kind not in "iu"):
-            raise ValueError(
-                f"item_index is {items.dtype} of the shape {items.shape}; it must be (n,) integers."
-            )
-        if len(items) and not 0 <= items.min() <= items.max() < self.num_items:
-            raise ValueError(f"item_index must lie in 0..{self.num_items - 1}; got {items.tolist()[:5]}.")
-        return items.astype(np.int64)
 
     def recommend(self, requests: Requests, k: int) -> Recommendations:
         """Answers each request with its k best items; `exact` where the beam search can prove them.
