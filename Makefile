@@ -59,7 +59,9 @@ bench: setup
 	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model generator --epochs 4 --record true
 	$(BIN)/python eval/sids_compared.py --config configs/beauty.yaml --split.protocol leave_one_out --generator.training.num_epochs 4 --record true $(LETTER)
 	$(BIN)/python eval/sids_compared.py --config configs/beauty.yaml --split.protocol leave_one_out --generator.training.num_epochs 4 --seeds [0,1,2] --only rqkmeans,rqvae --record true
-	$(BIN)/python eval/tune.py --config configs/beauty.yaml --split.protocol leave_one_out --tune dual_tower,sasrec --trials 5 --seconds 400 --cold_share 0.05 --record true
+	$(BIN)/python eval/sids_compared.py --config configs/beauty.yaml --seeds [0] --only rqkmeans,rqvae_plain,rqvae --model hybrid --record true
+	$(BIN)/python eval/sids_compared.py --config configs/grocery.yaml --record true
+	$(BIN)/python eval/tune.py --config configs/beauty.yaml --split.protocol leave_one_out --generator.training.num_epochs 4 --tune generator,dual_tower,sasrec --trials 5 --seconds 450 --cold_share 0.05 --record true
 	$(BIN)/python eval/ablation.py --config configs/beauty.yaml --split.protocol leave_one_out --model dual_tower --cold_share 0.05 --record true
 	$(BIN)/python eval/bench_dual_tower.py --config configs/grocery.yaml --record true
 	$(BIN)/python eval/warm_start.py --config configs/beauty.yaml --seeds [0] --record true

@@ -110,14 +110,6 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         ("training_seconds", "seconds", ",.0f"),
         ("peak_gib", "peak GiB", ".2f"),
     ],
-    "sids_compared": [
-        ("recall_at_10", "R@10", ".4f"),
-        ("ndcg_at_10", "N@10", ".4f"),
-        ("difference", "R@10 over RQ-KMeans", "+.4f"),
-        ("difference_low", "at least", "+.4f"),
-        ("difference_high", "at most", "+.4f"),
-        ("items_sharing_a_sid", "items sharing their nearest SID", ".3f"),
-    ],
     "audit": [
         ("precision_at_recall_0.5", "precision at recall .5", ".3f"),
         ("precision_at_recall_0.7", "precision at recall .7", ".3f"),
@@ -184,8 +176,6 @@ NOTES = {
     "item-level hits, 20 beams; 95 % intervals over cases.",
     "dual_tower_ablation": "Validation with each shopper's last training item and some items' every purchase "
     "held back; history masked, item-level hits, full ranking; 95 % intervals over cases.",
-    "sids_compared": "The same generator and budget; test cases, history masked, item-level hits, 95 % "
-    "intervals.",
     "audit": "Labels moved on purpose among real ones, which hold mistakes too: precision is a lower bound. "
     "Least and greatest of the seeds in brackets.",
     "audit-grocery": "The store's own mistakes, all of them known; seeds are of the audit alone.",
@@ -214,9 +204,6 @@ def label(kind: str, row: dict[str, Any]) -> str:
         return f"{row['hidden']} hidden, {row['method']}"
     if kind in ("generator_ablation", "dual_tower_ablation"):
         return row["change"]
-    if kind == "sids_compared":
-        protocol = "" if row["protocol"] == "full" else f", {row['protocol'].replace('_', ' ')}"
-        return f"{row['tokenizer']}, {row['slice']}{protocol}"
     if kind == "backbones":
         return row["row"]
     if kind == "serving":
@@ -243,6 +230,8 @@ def table(name: str) -> str:
         return _paired_table(path.name, result)
     if name.startswith("scale-"):
         return _scale_table(name, result)
+    if name.startswith("sids_compared"):
+        return _sids_table(path.name, result)
     if "rows" in result:
         return _rows_table(name, result)
     columns = [
@@ -265,6 +254,34 @@ def table(name: str) -> str:
         source += f" Preparing and training took {sum(cost) / len(cost):.0f} minutes a seed."
     note = "95 % intervals in brackets; item-level hits, history masked."
     return "\n".join(lines) + f"\n\n<sub>{source} {note}</sub>"
+
+
+def _sids_table(file: str, result: dict[str, Any]) -> str:
+    """R@10 over each tokenizer's SIDs, and by how much it is above the first one's."""
+    rows = {(row["tokenizer"], row["slice"], row["protocol"]): row for row in result["rows"]}
+    names = list(dict.fromkeys(row["tokenizer"] for row in result["rows"]))
+    columns = [one for one in PAIRED if (names[0], *one[:2]) in rows]
+    titles = [one[-1] for one in columns] if len(columns) > 1 else ["R@10"]
+    titles = [titles[0], "N@10", *titles[1:], "items sharing their nearest SID"]
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for name in names:
+        cells = []
+        for one in columns:
+            row = rows[(name, *one[:2])]
+            low, high = row["difference_low"], row["difference_high"]
+            more = f" {_difference(row | {'low': low, 'high': high})}" if name != names[0] else ""
+            cells.append(short(row["recall_at_10"]) + more)
+        first = rows[(name, *columns[0][:2])]
+        cells = [cells[0], short(first["ndcg_at_10"]), *cells[1:], f"{first['items_sharing_a_sid']:.3f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    seeds = ", ".join(map(str, result["seeds"]))
+    counts = ", ".join(f"{rows[(names[0], *one[:2])]['cases']:,} {one[0]}" for one in columns[:2])
+    machine = f"{result['hardware']['cores']} cores of a {result['hardware']['cpu']}"
+    source = f"`eval/results/{file}`: {counts} cases, seed {seeds}, {machine}, {result['date'][:10]}."
+    note = f"R@10, and the difference from {names[0]}, bold where 95 % leave zero out."
+    return (
+        "\n".join(lines) + f"\n\n<sub>{source} {note} The same budget; item-level hits, history masked.</sub>"
+    )
 
 
 def _paired_table(file: str, result: dict[str, Any]) -> str:
