@@ -270,13 +270,15 @@ def _seen(experiment: Experiment) -> Iterator[str]:
 
 
 def _prepare(experiment: Experiment) -> None:
-    from pressmark.catalog.embeddings import embed, point_to_vectors
+    from pressmark.catalog.embeddings import check_columns, embed, point_to_vectors
     from pressmark.catalog.items import load_items, write_catalog
-    from pressmark.interactions.log import load_interactions, summary
+    from pressmark.interactions.log import load_interactions, strange_times, summary
     from pressmark.interactions.split_files import write_split
     from pressmark.interactions.splits import make_split
 
     data, run = experiment.data, experiment.run
+    if not experiment.vectors.path:
+        check_columns(experiment.vectors.columns, data.columns.text)
     folder = Path(data.path)
     catalog, item_counts = load_items(folder, data.columns)
     log, log_counts = load_interactions(folder, data.columns, catalog)
@@ -287,7 +289,7 @@ def _prepare(experiment: Experiment) -> None:
         write_split(partial, split, catalog)
         write_json(partial / "counts.json", {"items": item_counts, "interactions": log_counts})
     print(summary({**item_counts, **log_counts, **split.counts}))
-    for one in _doubts(experiment, split):
+    for one in [*strange_times(log.timestamp), *_doubts(experiment, split)]:
         print(f"mind: {one}")
     _, vectors_path = embed(catalog, experiment.vectors, experiment.vectors_cache, split.fitted_on)
     point_to_vectors(run, vectors_path)
@@ -363,6 +365,7 @@ def _train(experiment: Experiment, stage: str, train: Callable[[], None]) -> Non
     """Runs a training stage on every process, unless its stamp says that it is done."""
 
     def work(_: Experiment) -> None:
+        _begin(experiment, stage)
         train()
         if distributed.rank() == 0:
             _draw_curves(experiment.run, stage)
@@ -371,6 +374,25 @@ def _train(experiment: Experiment, stage: str, train: Callable[[], None]) -> Non
     distributed.barrier()
     if distributed.rank() == 0:
         _keep_logs(experiment.run, stage)
+
+
+def _begin(experiment: Experiment, stage: str) -> None:
+    """Writes down what a training is begun with, beside its checkpoints.
+
+    Raises:
+        ValueError: If it was begun with other settings, naming them, and there is a checkpoint of it.
+    """
+    place = experiment.run / "training" / stage
+    begun, settings = place / "settings.json", _settings(experiment, stage)
+    before = read_json(begun) if begun.is_file() and any(place.glob("step-*")) else settings
+    distributed.barrier()
+    if changed := _differences(before, settings):
+        raise ValueError(
+            f"{place}: the training of the {stage} that was cut off there had other settings: "
+            f"{', '.join(changed)}. Set them as they were to go on, or delete {place} to start again."
+        )
+    if distributed.rank() == 0:
+        write_json(begun, settings)
 
 
 def _draw_curves(run: Path, stage: str) -> None:

@@ -206,6 +206,13 @@ def test_a_text_column_that_the_file_lacks_stops_the_run(tmp_path: Path) -> None
     assert catalog.text["sumary"].tolist() == [""]
 
 
+def test_a_brand_that_was_mapped_must_be_there(tmp_path: Path) -> None:
+    folder = csv(tmp_path, "item_id,title,category,maker\n1,x,A,m\n")
+    assert load_items(folder, Columns())[0].brand.tolist() == [""]
+    with pytest.raises(ValueError, match=r"'makers', which data\.columns\.brand names.*Did you mean 'maker'"):
+        load_items(folder, Columns(brand="makers"))
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_columns_that_are_not_read_are_named(
     tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]

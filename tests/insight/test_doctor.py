@@ -69,7 +69,7 @@ def test_as_a_user_calls_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     said = {(one["key"], one["how"]) for verdict in found["verdicts"] for one in verdict["changes"]}
     assert len(dict(said)) == len(said) > 2
     assert sorted(re.findall(r"^-> (\S+): ", shown, re.MULTILINE)) == sorted(dict(said))
-    assert "[16,16,16,16]" in shown
+    assert "[16,16,16,16,16]" in shown
 
     # What training measured of the same codes.
     trained = read_json(run / "tokenizer" / "metrics.json")

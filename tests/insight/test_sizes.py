@@ -10,8 +10,10 @@ from pressmark.insight.sizes import LEAST_SIDS_PER_ITEM, suggest
 @pytest.mark.parametrize(
     ("num_items", "level_sizes"),
     [
-        (2, (2,) * 5),  # 2^4 = 16 SIDs are fewer than ten an item
-        (240, (16,) * 4),
+        (2, (2,) * 6),  # 2^6 = 64 SIDs are 32 an item
+        (60, (16,) * 4),  # 1,092 an item
+        (240, (16,) * 5),  # 4 levels would make 273, which the doctor calls bad
+        (2_460, (32,) * 5),  # 426
         (4_000, (64,) * 4),
         (12_101, (256,) * 4),
         (50_000, (1024,) * 4),

@@ -128,6 +128,19 @@ def test_a_stage_whose_folder_was_deleted_is_done_again(run: Path, tmp_path: Pat
         stages.train_generator(experiment)
 
 
+def test_what_was_cut_off_goes_on_with_the_settings_that_it_had(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "sasrec", ignore_errors=True)
+    begun = tmp_path / "run" / "training" / "sasrec" / "settings.json"
+    (begun.parent / "step-00000001").mkdir(parents=True)
+    files.write_json(begun, {"sasrec.dim": 8, "seed": 0})
+    experiment, _ = parse(tiny_arguments(run.parent, run_dir=tmp_path / "run"))
+    with pytest.raises(
+        ValueError, match=r"sasrec that was cut off there had other settings: .*sasrec\.dim was 8"
+    ):
+        stages.train_sasrec(experiment)
+
+
 def test_a_stage_is_not_done_twice_at_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "tokenizer")

@@ -102,20 +102,26 @@ def source_fingerprint(config: Config) -> str:
     return files.fingerprint([files.file_hash(one) for one in beside if one.is_file()])
 
 
-def texts_of(catalog: Catalog, columns: Sequence[str]) -> list[str]:
-    """One text an item: its columns joined by ". ", missing ones left out.
-
-    Raises:
-        ValueError: If the catalog has no such column.
-    """
-    category = [" > ".join(paths[-1]) if paths else "" for paths in catalog.category]
-    known = {"title": catalog.title, "brand": catalog.brand, "category": category, **catalog.text}
+def check_columns(columns: Sequence[str], text: Sequence[str]) -> None:
+    """Raises ValueError for a column that a catalog with these further text columns does not have."""
+    known = ("title", "brand", "category", *text)
     for name in columns:
         if name not in known:
             raise ValueError(
                 f"vectors.columns names {name!r}; the catalog has {', '.join(known)}. "
                 "Further text columns are read when data.columns.text names them."
             )
+
+
+def texts_of(catalog: Catalog, columns: Sequence[str]) -> list[str]:
+    """One text an item: its columns joined by ". ", missing ones left out.
+
+    Raises:
+        ValueError: If the catalog has no such column.
+    """
+    check_columns(columns, tuple(catalog.text))
+    category = [" > ".join(paths[-1]) if paths else "" for paths in catalog.category]
+    known = {"title": catalog.title, "brand": catalog.brand, "category": category, **catalog.text}
     rows = zip(*(known[name] for name in columns), strict=True)
     return [". ".join(str(part) for part in row if part) for row in rows]
 

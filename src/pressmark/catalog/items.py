@@ -48,9 +48,10 @@ class Columns:
 
     Attributes:
         item_id: Key of an item, in both files.
+        interaction_item_id: The same in `interactions`, where it is called otherwise there; "" = as item_id.
         title: Title of an item.
         category: List from root to leaf, a list of such lists, or one string: "Dairy > Milk | Vegan > Drinks".
-        brand: Brand; may be absent.
+        brand: Brand. The default may be absent; any other must be in the file.
         text: Further text columns. The default may be absent; any other must be in the file.
         user_id: Who acted.
         timestamp: Seconds since 1970 or ISO 8601; this or `position` must be there.
@@ -59,6 +60,7 @@ class Columns:
     """
 
     item_id: str = "item_id"
+    interaction_item_id: str = ""
     title: str = "title"
     category: str = "category"
     brand: str = "brand"
@@ -170,10 +172,11 @@ def load_items(folder: Path, columns: Columns) -> tuple[Catalog, dict[str, int]]
     """
     file = tables.find_table(folder, "items")
     catalog, counts, absent, unread = _read(file, columns)
-    if wrong := [name for name in absent if name not in Columns.text]:
-        near = difflib.get_close_matches(wrong[0], unread, n=1)
+    if wrong := [(key, name) for key, name in absent if name not in (*Columns.text, Columns.brand)]:
+        key, name = wrong[0]
+        near = difflib.get_close_matches(name, unread, n=1)
         raise ValueError(
-            f"{file}: no column {wrong[0]!r}, which data.columns.text names; not read so far: "
+            f"{file}: no column {name!r}, which data.columns.{key} names; not read so far: "
             f"{', '.join(map(repr, unread)) or 'none'}."
             + (f" Did you mean {near[0]!r}?" if near else " Take the name out.")
         )
@@ -196,8 +199,8 @@ def load_items_file(file: Path, columns: Columns) -> tuple[Catalog, dict[str, in
     return catalog, counts
 
 
-def _read(file: Path, columns: Columns) -> tuple[Catalog, dict[str, int], list[str], list[str]]:
-    """`load_items_file`; and text columns that the file lacks, and columns that were not read."""
+def _read(file: Path, columns: Columns) -> tuple[Catalog, dict[str, int], list[tuple[str, str]], list[str]]:
+    """`load_items_file`; and columns that the file lacks, with the key that names them; and those not read."""
     tables.check_format(file)
     required = {"item_id": columns.item_id, "title": columns.title, "category": columns.category}
     optional = {"brand": columns.brand, **{name: name for name in columns.text}}
@@ -213,7 +216,7 @@ def _read(file: Path, columns: Columns) -> tuple[Catalog, dict[str, int], list[s
     category = tuple(one.paths for one in parsed)
     empty = np.full(len(frame), "", object)
     text = {name: strings[name].to_numpy() if name in strings else empty for name in columns.text}
-    absent = [name for name in columns.text if name not in strings]
+    absent = [("text", name) for name in columns.text if name not in strings]
     brand = strings["brand"].to_numpy() if "brand" in strings else empty
     catalog = Catalog(frame["item_id"].to_numpy(), strings["title"].to_numpy(), brand, category, text)
     counts = {
@@ -229,6 +232,8 @@ def _read(file: Path, columns: Columns) -> tuple[Catalog, dict[str, int], list[s
         "items_absent_columns": len(absent),
         **_count_categories(parsed),
     }
+    if "brand" not in strings:
+        absent.append(("brand", columns.brand))
     return catalog, {rule: counts[rule] for rule in RULES}, absent, unread
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pressmark.insight.sizes import ENOUGH_SIDS_PER_ITEM, SIDS_PER_ITEM
+
 Grade = Literal["good", "watch", "bad"]
 GRADES: tuple[Grade, ...] = ("good", "watch", "bad")
 
@@ -122,8 +124,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "Room: SIDs an item",
         "sids_per_item",
-        100_000,
-        1_000,
+        SIDS_PER_ITEM,
+        ENOUGH_SIDS_PER_ITEM,
         "high",
         "Content is clumped, so room runs out locally long before it does in total; new products need room.",
         (BY_THUMB, _ADD_LEVEL),

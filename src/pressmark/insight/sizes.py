@@ -14,6 +14,9 @@ LEAST_CODES, MOST_CODES = 16, 4096
 # Beauty 4 x 256 5 % (350,000).
 SIDS_PER_ITEM = 100_000
 USUAL_LEVELS = 4
+# The doctor calls fewer bad: worth a level or two more, which cost a step of decoding each.
+ENOUGH_SIDS_PER_ITEM = 1_000
+MOST_LEVELS = 6
 # What may never be undercut: with fewer, relocation has nowhere to go and the catalog no room to grow.
 LEAST_SIDS_PER_ITEM = 10
 
@@ -47,8 +50,8 @@ def suggest(num_items: int, num_fitted: int | None = None) -> Suggestion:
 
     1. Codes a level: the largest power of two with at least 39 fitted items a code, within 16 and 4,096; fewer
        than 16 only where there are fewer fitted items than that.
-    2. Levels: the fewest, two at least, that make 100,000 SIDs an item; four at most, unless even ten SIDs an
-       item take more.
+    2. Levels: the fewest, two at least, that make 100,000 SIDs an item, but no more than four; then as many
+       as make a thousand, but no more than six; and as many as make ten in any case.
 
     Args:
         num_items: N >= 1.
@@ -67,8 +70,9 @@ def suggest(num_items: int, num_fitted: int | None = None) -> Suggestion:
     # No level may have more codes than fitted items; two, because one code says nothing.
     codes = max(2, _power_of_two(min(wanted, num_fitted)))
     levels = 2
-    while codes**levels < SIDS_PER_ITEM * num_items and levels < USUAL_LEVELS:
-        levels += 1
+    for wanted_sids, most in ((SIDS_PER_ITEM, USUAL_LEVELS), (ENOUGH_SIDS_PER_ITEM, MOST_LEVELS)):
+        while codes**levels < wanted_sids * num_items and levels < most:
+            levels += 1
     while codes**levels < LEAST_SIDS_PER_ITEM * num_items:
         levels += 1
     sizes = (codes,) * levels

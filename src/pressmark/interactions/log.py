@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import textwrap
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MOSTLY = 0.9
 """A larger share of unknown items, or of times that cannot be read, is a mistake and not a gap: it stops."""
 MANY = 0.1
-"""From this share of unknown items on, an example is shown."""
+"""From this share of unknown items on, an example is shown; from this share of rows dropped on, it is said."""
 
 # What is counted while reading interactions -> the rule. Rows are dropped in this order.
 RULES = {
@@ -40,6 +41,13 @@ RULES = {
     "users_with_two_interactions": "users with two interactions: they make no case, but as a session",
     "items_never_bought": "items without an interaction: they stay in the catalog",
 }
+
+DAY = 86_400
+EARLIEST = 631_152_000
+"""1990 in seconds: no shop has older purchases, but an empty clock stands at 1970."""
+
+SELDOM = ("interactions_without_user", "interactions_without_item", "interactions_without_order")
+"""Rules that take few rows away, or something is wrong."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ def load_interactions(folder: Path, columns: Columns, catalog: Catalog) -> tuple
             value, rule and what to do.
     """
     file = tables.find_table(folder, "interactions")
+    columns = replace(columns, item_id=columns.interaction_item_id or columns.item_id)
     required = {"user_id": columns.user_id, "item_id": columns.item_id}
     order = {"timestamp": columns.timestamp, "position": columns.position}
     raw = tables.read_table(file, required, {**order, "context": columns.context})
@@ -121,7 +130,30 @@ def load_interactions(folder: Path, columns: Columns, catalog: Catalog) -> tuple
         "users_with_two_interactions": int((per_user == 2).sum()),
         "items_never_bought": int((np.bincount(log.item_index, minlength=len(catalog)) == 0).sum()),
     }
+    for rule in SELDOM:
+        if counts[rule] >= MANY * len(raw):
+            print(f"mind: {counts[rule] / len(raw):.0%} of the interactions ({counts[rule]:,}): {RULES[rule]}.")
     return log, {rule: counts[rule] for rule in RULES}
+
+
+def strange_times(timestamp: np.ndarray) -> list[str]:
+    """What is to be minded of (M,) seconds since 1970, NaN where unknown: a wrong clock moves a cut in time."""
+    says = []
+    for strange, when in (
+        (timestamp > time.time() + DAY, "after today"),
+        (timestamp < EARLIEST, f"before {_date(EARLIEST)}"),
+    ):
+        if strange.any():
+            first = _date(timestamp[strange][0])
+            says.append(
+                f"{strange.sum():,} interactions are dated {when}, the first of them {first}: they count as "
+                "they say, in the order of a history and in every cut in time."
+            )
+    return says
+
+
+def _date(second: float) -> str:
+    return str(np.datetime64(int(second), "s").astype("datetime64[D]"))
 
 
 def summary(counts: Mapping[str, int | float | str | bool]) -> str:
