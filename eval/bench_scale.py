@@ -25,6 +25,7 @@ import torch
 from bench_tokenizer import measured, say
 from pressmark import files, stages
 from pressmark.cli import guarded, truth
+from pressmark.evaluation.memory import held_gib
 from pressmark.evaluation.record import commit, record
 from pressmark.experiment import parse
 from pressmark.generator.causal_t5 import CausalT5
@@ -190,7 +191,7 @@ def command(arguments: list[str], processes: int) -> Report:
 
     def watch() -> None:
         while not done.wait(0.1):
-            peak[0] = max([peak[0], *map(anonymous, descendants(process.pid))])
+            peak[0] = max(peak[0], *(held_gib("RssAnon", one) or 0.0 for one in descendants(process.pid)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -215,14 +216,6 @@ def descendants(pid: int) -> list[int]:
     except (OSError, ValueError):
         return [pid]
     return [pid, *(one for child in children for one in descendants(child))]
-
-
-def anonymous(pid: int) -> float:
-    """GiB of a process that no file stands behind."""
-    try:
-        return int(Path(f"/proc/{pid}/status").read_text().split("RssAnon:")[1].split()[0]) / 2**20
-    except (OSError, IndexError):
-        return 0.0
 
 
 def rounds(name: str, base: list[str], folder: Path, units: int, arguments: argparse.Namespace) -> list[Report]:

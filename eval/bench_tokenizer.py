@@ -24,6 +24,7 @@ import torch
 from pressmark import files
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
 from pressmark.cli import guarded, truth
+from pressmark.evaluation.memory import held_gib
 from pressmark.evaluation.record import record
 from pressmark.tokenizer import collisions, quality, sampler, train
 from pressmark.tokenizer.config import Config
@@ -113,11 +114,11 @@ def products_alone(model: RQVAE, num_rows: int) -> Callable[[], None]:
 def measured() -> Iterator[Report]:
     """Fills in `seconds`, `cpu_seconds` and `peak_gib`, by how much anonymous memory grew at most."""
     found: Report = {}
-    before, peak, done = _anonymous(), [0.0], threading.Event()
+    before, peak, done = held_gib("RssAnon") or 0.0, [0.0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.02):
-            peak[0] = max(peak[0], _anonymous())
+            peak[0] = max(peak[0], held_gib("RssAnon") or 0.0)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -130,15 +131,6 @@ def measured() -> Iterator[Report]:
         done.set()
         watcher.join()
     found["peak_gib"] = round(max(0.0, peak[0] - before), 3)
-
-
-def _anonymous() -> float:
-    """GiB of memory that no file stands behind; not a number where /proc does not say."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return float("nan")
-    return int(status.split("RssAnon:")[1].split()[0]) / 2**20
 
 
 def bench_encode(model: RQVAE, vectors: np.ndarray) -> Report:

@@ -16,7 +16,6 @@ has our faster dropout too, keeps its rate of 1e-3 and drops attention weights; 
 """
 
 import json
-import resource
 import shlex
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditio
 
 from pressmark import stages
 from pressmark.cli import guarded
+from pressmark.evaluation.memory import held_gib
 from pressmark.evaluation.record import record
 from pressmark.experiment import as_dict, parse
 from pressmark.files import read_json, write_json
@@ -231,7 +231,7 @@ def peak_mib() -> float:
     """The most memory that training held: the GPU's tensors, or all that the process has."""
     if ON_GPU:
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return 1024 * (held_gib("VmHWM") or 0.0)
 
 
 def summary(curve: Curve, num_samples: int) -> dict[str, Any]:

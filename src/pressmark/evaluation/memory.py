@@ -43,18 +43,23 @@ def grown_apart(call: Callable[..., object], *arguments: Any) -> float | None:
 
 
 def _grown(call: Callable[..., object], arguments: tuple[Any, ...]) -> float | None:
-    before = _resident("VmRSS")
+    before = held_gib("VmRSS")
     call(*arguments)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    peak = _resident("VmHWM")
+    peak = held_gib("VmHWM")
     return None if before is None or peak is None else peak - before
 
 
-def _resident(which: str) -> float | None:
-    """GiB: VmRSS now, VmHWM the most so far. getrusage would tell what the parent ever had."""
+def held_gib(which: str, pid: int | str = "self") -> float | None:
+    """GiB that a process holds; None where /proc does not say, as for one that has ended.
+
+    Args:
+        which: VmRSS, all of it; RssAnon, what no file stands behind; VmHWM, the most of VmRSS so far (getrusage
+            would tell the most that the parent ever had).
+        pid: The process.
+    """
     try:
-        status = Path("/proc/self/status").read_text("utf-8")
-    except OSError:
+        return int(Path(f"/proc/{pid}/status").read_text("utf-8").split(f"{which}:")[1].split()[0]) / 2**20
+    except (OSError, IndexError):
         return None
-    return int(status.split(f"{which}:")[1].split()[0]) / 2**20
