@@ -272,9 +272,10 @@ def _seen(experiment: Experiment) -> Iterator[str]:
 def _prepare(experiment: Experiment) -> None:
     from pressmark.catalog.embeddings import check_columns, embed, point_to_vectors
     from pressmark.catalog.items import load_items, write_catalog
-    from pressmark.interactions.log import load_interactions, strange_times, summary
+    from pressmark.interactions.log import load_interactions, summary
     from pressmark.interactions.split_files import write_split
     from pressmark.interactions.splits import make_split
+    from pressmark.interactions.times import strange_times
 
     data, run = experiment.data, experiment.run
     if not experiment.vectors.path:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pressmark.catalog.items import Catalog, Columns
-from pressmark.interactions.log import RULES, Log, load_interactions, strange_times, summary
+from pressmark.interactions.log import RULES, Log, load_interactions, summary
 
 COLUMNS = Columns()
 NONE = np.full(5, "", object)
@@ -163,15 +162,6 @@ def test_rows_that_are_lost_for_want_of_a_time_are_said(
         "mind: 33% of the interactions (1): neither position nor timestamp to place it among its user's: "
         "dropped.\n"
     )
-
-
-def test_times_that_a_shop_cannot_have_are_said() -> None:
-    later = time.time() + 2 * 86_400
-    assert strange_times(np.array([np.nan, 631_152_000.0, time.time()])) == []
-    after, before = strange_times(np.array([-5.0, later, 0.0, np.nan]))
-    day = datetime.datetime.fromtimestamp(later, datetime.UTC).date()
-    assert after.startswith(f"1 interactions are dated after today, the first of them {day}: ")
-    assert before.startswith("2 interactions are dated before 1990-01-01, the first of them 1969-12-31: ")
 
 
 def test_an_item_may_be_called_otherwise_here(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import datetime
+import time
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pressmark.interactions.times import parse_times
+from pressmark.interactions.times import parse_times, strange_times
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,12 @@ def test_what_python_writes_is_read(moment: datetime.datetime) -> None:
     assert parse_times(pl.Series("t", [moment.isoformat()])).item() == pytest.approx(
         moment.timestamp(), abs=1e-4
     )
+
+
+def test_times_that_a_shop_cannot_have_are_said() -> None:
+    later = time.time() + 2 * 86_400
+    assert strange_times(np.array([np.nan, 631_152_000.0, time.time()])) == []
+    after, before = strange_times(np.array([-5.0, later, 0.0, np.nan]))
+    day = datetime.datetime.fromtimestamp(later, datetime.UTC).date()
+    assert after.startswith(f"1 interactions are dated after today, the first of them {day}: ")
+    assert before.startswith("2 interactions are dated before 1990-01-01, the first of them 1969-12-31: ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,10 +40,6 @@ RULES = {
     "users_with_two_interactions": "users with two interactions: they make no case, but as a session",
     "items_never_bought": "items without an interaction: they stay in the catalog",
 }
-
-DAY = 86_400
-EARLIEST = 631_152_000
-"""1990 in seconds: no shop has older purchases, but an empty clock stands at 1970."""
 
 SELDOM = ("interactions_without_user", "interactions_without_item", "interactions_without_order")
 """Rules that take few rows away, or something is wrong."""
@@ -134,26 +129,6 @@ def load_interactions(folder: Path, columns: Columns, catalog: Catalog) -> tuple
         if counts[rule] >= MANY * len(raw):
             print(f"mind: {counts[rule] / len(raw):.0%} of the interactions ({counts[rule]:,}): {RULES[rule]}.")
     return log, {rule: counts[rule] for rule in RULES}
-
-
-def strange_times(timestamp: np.ndarray) -> list[str]:
-    """What is to be minded of (M,) seconds since 1970, NaN where unknown: a wrong clock moves a cut in time."""
-    says = []
-    for strange, when in (
-        (timestamp > time.time() + DAY, "after today"),
-        (timestamp < EARLIEST, f"before {_date(EARLIEST)}"),
-    ):
-        if strange.any():
-            first = _date(timestamp[strange][0])
-            says.append(
-                f"{strange.sum():,} interactions are dated {when}, the first of them {first}: they count as "
-                "they say, in the order of a history and in every cut in time."
-            )
-    return says
-
-
-def _date(second: float) -> str:
-    return str(np.datetime64(int(second), "s").astype("datetime64[D]"))
 
 
 def summary(counts: Mapping[str, int | float | str | bool]) -> str:

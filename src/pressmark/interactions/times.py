@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import polars as pl
@@ -14,6 +17,9 @@ _ISO = (
 )
 # The year 5138 in seconds, 1973 in milliseconds: a larger number is not in seconds.
 LATEST = 1e11
+# 1990 in seconds: no shop has older purchases, but a clock that was never set stands at 1970.
+EARLIEST = 631_152_000
+DAY = 86_400
 
 
 def parse_times(column: pl.Series) -> pl.Series:
@@ -51,6 +57,26 @@ def looks_like_dates(seconds: pl.Series) -> bool:
         return False
     dates = known.unique().cast(pl.Int64).cast(pl.String).str.to_date("%Y%m%d", strict=False)
     return dates.null_count() == 0
+
+
+def strange_times(timestamp: np.ndarray) -> list[str]:
+    """What is to be minded of (M,) seconds since 1970, NaN where unknown: a wrong clock moves a cut in time."""
+    says = []
+    for strange, when in (
+        (timestamp > time.time() + DAY, "after today"),
+        (timestamp < EARLIEST, f"before {_date(EARLIEST)}"),
+    ):
+        if strange.any():
+            first = _date(timestamp[strange][0])
+            says.append(
+                f"{strange.sum():,} interactions are dated {when}, the first of them {first}: they count as "
+                "they say, in the order of a history and in every cut in time."
+            )
+    return says
+
+
+def _date(second: float) -> str:
+    return str(np.datetime64(int(second), "s").astype("datetime64[D]"))
 
 
 def _iso_seconds(text: pl.Series) -> pl.Series:
