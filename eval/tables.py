@@ -35,12 +35,8 @@ COLUMNS = {
 COLUMNS["temporal"] = COLUMNS["cold_start"]
 
 PAIRED = [
-    ("all", "full", "recall_at_10", "all"),
-    ("warm", "full", "recall_at_10", "warm"),
-    ("cold", "full", "recall_at_10", "cold"),
-    ("cold", "quota_0.1", "recall_at_10", "cold, quota 0.1"),
-    ("cold", "quota_0.3", "recall_at_10", "cold, quota 0.3"),
-    ("cold", "cold_only", "recall_at_10", "cold only"),
+    ("all", "full", "recall_at_10", "R@10"),
+    *(one for one in COLUMNS["cold_start"] if one[2] == "recall_at_10"),
 ]
 """Columns of a table of differences, whose name ends in -paired; a split without cold cases has the first."""
 OTHER_PAIRS = [("generator", "dual_tower"), ("dual_tower", "content_neighbours")]
@@ -261,18 +257,17 @@ def _sids_table(file: str, result: dict[str, Any]) -> str:
     rows = {(row["tokenizer"], row["slice"], row["protocol"]): row for row in result["rows"]}
     names = list(dict.fromkeys(row["tokenizer"] for row in result["rows"]))
     columns = [one for one in PAIRED if (names[0], *one[:2]) in rows]
-    titles = [one[-1] for one in columns] if len(columns) > 1 else ["R@10"]
-    titles = [titles[0], "N@10", *titles[1:], "items sharing their nearest SID"]
+    first, *others = (one[-1] for one in columns)
+    titles = [first, "N@10", *others, "items sharing their nearest SID"]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for name in names:
         cells = []
         for one in columns:
             row = rows[(name, *one[:2])]
-            low, high = row["difference_low"], row["difference_high"]
-            more = f" {_difference(row | {'low': low, 'high': high})}" if name != names[0] else ""
-            cells.append(short(row["recall_at_10"]) + more)
-        first = rows[(name, *columns[0][:2])]
-        cells = [cells[0], short(first["ndcg_at_10"]), *cells[1:], f"{first['items_sharing_a_sid']:.3f}"]
+            more = _difference(*(row[key] for key in ("difference", "difference_low", "difference_high")))
+            cells.append(short(row["recall_at_10"]) + (f" {more}" if name != names[0] else ""))
+        row = rows[(name, *columns[0][:2])]
+        cells = [cells[0], short(row["ndcg_at_10"]), *cells[1:], f"{row['items_sharing_a_sid']:.3f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     seeds = ", ".join(map(str, result["seeds"]))
     counts = ", ".join(f"{rows[(names[0], *one[:2])]['cases']:,} {one[0]}" for one in columns[:2])
@@ -287,7 +282,10 @@ def _sids_table(file: str, result: dict[str, Any]) -> str:
 def _paired_table(file: str, result: dict[str, Any]) -> str:
     """What one model has more than another over the same cases; bold where the interval leaves zero out."""
     found = {
-        (one["a"], one["b"], one["slice"], one["protocol"], one["metric"]): one for one in result["paired"]
+        (one["a"], one["b"], one["slice"], one["protocol"], one["metric"]): _difference(
+            one["difference"], one["low"], one["high"]
+        )
+        for one in result["paired"]
     }
     pairs = [
         key
@@ -295,21 +293,18 @@ def _paired_table(file: str, result: dict[str, Any]) -> str:
         if key[0] == "hybrid" or key in OTHER_PAIRS
     ]
     columns = PAIRED if result["num_cases"].get("cold") else PAIRED[:1]
-    lines = ["| R@10 | " + " | ".join(one[-1] for one in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = ["| | " + " | ".join(one[-1] for one in columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for a, b in pairs:
-        cells = [_difference(found.get((a, b, *one[:3]))) for one in columns]
+        cells = [found.get((a, b, *one[:3]), "") for one in columns]
         lines.append(f"| {a} - {b} | " + " | ".join(cells) + " |")
     return (
         "\n".join(lines) + f"\n\n<sub>`eval/results/{file}`: same cases; bold where 95 % leave zero out.</sub>"
     )
 
 
-def _difference(one: dict[str, Any] | None) -> str:
-    if one is None:
-        return ""
-    mean, low, high = (format(one[key], "+.4f").replace("0.", ".", 1) for key in ("difference", "low", "high"))
-    mean = f"**{mean}**" if one["low"] > 0 or one["high"] < 0 else mean
-    return f"{mean} <sub>[{low}, {high}]</sub>"
+def _difference(mean: float, low: float, high: float) -> str:
+    shown, *limits = (format(one, "+.4f").replace("0.", ".", 1) for one in (mean, low, high))
+    return f"{f'**{shown}**' if low > 0 or high < 0 else shown} <sub>[{', '.join(limits)}]</sub>"
 
 
 def _rows_table(name: str, result: dict[str, Any]) -> str:
