@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 ROUNDS = 50
-"""Products timed either way: a tenth of a second."""
+"""Products timed either way: less than a fifth of a second."""
 
 
 def choose_precision(requested: str, device: torch.device) -> str:
