@@ -37,7 +37,7 @@ from pressmark.generator.recommend import load_generator
 from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.load import LOADERS
 from pressmark.recommender import Recommender, Requests
-from pressmark.training.loop import decisive
+from pressmark.training.config import decisive
 
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "generator": {

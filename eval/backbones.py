@@ -24,8 +24,8 @@ from pressmark.cli import guarded
 from pressmark.evaluation.record import record
 from pressmark.experiment import Experiment, as_dict, parse, with_keys
 from pressmark.files import read_json, write_json
+from pressmark.generator.config import Config
 from pressmark.generator.recommend import load_generator
-from pressmark.generator.train import Config
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.split_files import read_split
 from pressmark.load import quiet_libraries

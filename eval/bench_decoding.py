@@ -49,8 +49,9 @@ from pressmark.cli import guarded, truth
 from pressmark.evaluation.memory import peak_mib
 from pressmark.evaluation.record import record
 from pressmark.generator.beam_search import Beams, Masks, SearchTrie, search
+from pressmark.generator.config import ModelConfig
 from pressmark.generator.hf_generate import TrieLogitsProcessor
-from pressmark.generator.model import Config, build_model, history_tokens, item_tokens
+from pressmark.generator.model import build_model, history_tokens, item_tokens
 from pressmark.generator.t5_decoder import T5Decoder
 from pressmark.sids.edge_mask import edge_mask
 from pressmark.sids.living_trie import LivingTrie
@@ -83,7 +84,7 @@ def model_of() -> T5ForConditionalGeneration:
     """TIGER's size, random weights whose scores are not flat."""
     torch.manual_seed(0)
     model = build_model(
-        Config(history_input="tokens", normalizer="full"),
+        ModelConfig(history_input="tokens", normalizer="full"),
         SidTable(np.zeros((1, 4), np.int64), SIZES, "bench"),
         HISTORY,
     )

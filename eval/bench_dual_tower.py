@@ -37,6 +37,7 @@ from pressmark.catalog.embeddings import item_texts
 from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded, truth
 from pressmark.dual_tower import text
+from pressmark.dual_tower.config import TextConfig
 from pressmark.dual_tower.loss import gather_candidates, info_nce
 from pressmark.dual_tower.text import PAD, UNKNOWN, TextTower
 from pressmark.dual_tower.towers import DualTowerConfig
@@ -45,7 +46,7 @@ from pressmark.evaluation.record import record
 from pressmark.interactions.split_files import read_split
 
 TEMPERATURE = 0.05
-ENCODER = text.Config("scratch", length=100, num_layers=2, width=128, num_heads=4, dropout=0.0)
+ENCODER = TextConfig("scratch", length=100, num_layers=2, width=128, num_heads=4, dropout=0.0)
 """Small enough for two cores: the ratio is one of texts, not of sizes. Without dropout both loops are alike."""
 Row = dict[str, Any]
 
@@ -61,7 +62,7 @@ def pairs_of(run: Path, num_items: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(pairs[pairs[:, 0] != pairs[:, 1]])
 
 
-def tower_of(config: text.Config, tokenizer: Tokenizer) -> TextTower:
+def tower_of(config: TextConfig, tokenizer: Tokenizer) -> TextTower:
     """An encoder with random weights."""
     torch.manual_seed(0)
     shape = DualTowerConfig(

@@ -29,16 +29,17 @@ from pressmark.evaluation.memory import held_gib
 from pressmark.evaluation.record import commit, record
 from pressmark.experiment import parse
 from pressmark.generator.causal_t5 import CausalT5
-from pressmark.generator.model import Config as ModelConfig
+from pressmark.generator.config import Config, ModelConfig
 from pressmark.generator.model import build_model
 from pressmark.generator.samples import Collator, Windows, windows
 from pressmark.generator.stream import StreamedSamples, open_stream
-from pressmark.generator.train import Config, GeneratorTask
+from pressmark.generator.train import GeneratorTask
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.history_shards import write_shard
 from pressmark.sids.table import SidTable
 from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
 Report = dict[str, Any]
 PER_SHARD = 100_000
@@ -138,7 +139,7 @@ def bench_train(arguments: argparse.Namespace) -> list[Report]:
     table, item_id = sid_table(num_items), names(num_items)
     folder = write_histories(arguments.folder / "histories_train", num, num_items)
     in_memory = SPELL(Histories.join([histories(number, PER_SHARD, num_items) for number in (0, 1)]))
-    training = loop.Config(
+    training = TrainingConfig(
         batch_size=2048,
         num_epochs=1,
         max_steps=arguments.steps,

@@ -37,9 +37,10 @@ from pressmark.evaluation.memory import held_gib
 from pressmark.evaluation.record import record
 from pressmark.experiment import as_dict, parse
 from pressmark.files import read_json, write_json
+from pressmark.generator.config import Config
 from pressmark.generator.model import item_tokens
 from pressmark.generator.samples import Samples
-from pressmark.generator.train import Config, GeneratorTask, assemble
+from pressmark.generator.train import GeneratorTask, assemble
 from pressmark.sids.vocabulary import EOS, PAD
 from pressmark.training import loop
 

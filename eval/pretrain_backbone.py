@@ -25,6 +25,7 @@ from pressmark.catalog.items import Columns, load_items
 from pressmark.files import fingerprint, replacing, write_json
 from pressmark.load import quiet_libraries
 from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 NUM_SENTINELS = 20
@@ -159,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config.decoder_start_token_id = 0
     model = T5ForConditionalGeneration(config)
     _save(options.out / "fresh", model, text_tokenizer, {})
-    training = loop.Config(
+    training = TrainingConfig(
         learning_rate=2e-3, warmup_steps=100, batch_size=128, num_epochs=1000, max_seconds=options.seconds,
         schedule="constant", log_with="",
     )  # fmt: skip

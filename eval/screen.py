@@ -21,11 +21,11 @@ from pressmark.catalog.items import read_catalog
 from pressmark.cli import guarded, truth
 from pressmark.evaluation.record import record
 from pressmark.files import read_json
-from pressmark.generator import model as sizes
 from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.config import Config, ModelConfig
 from pressmark.generator.model import load_facts, load_model, normalizer_of
 from pressmark.generator.samples import Samples, Windows, windows
-from pressmark.generator.train import Config, GeneratorTask, choose_cases
+from pressmark.generator.train import GeneratorTask, choose_cases
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split
 from pressmark.sids.table import read_sids
@@ -39,7 +39,7 @@ def surprise(run: Path, num_cases: int) -> np.ndarray:
     table = read_sids(run / "tokenizer" / "sids.parquet", catalog.item_id)
     model = load_model(run / "generator", table)
     cases = choose_cases(read_split(run / "data", catalog).valid, Config(num_valid_cases=num_cases), 0)
-    shape = sizes.Config(
+    shape = ModelConfig(
         history_input=model.config.history_input,
         normalizer=normalizer_of(model),
         popularity_prior=getattr(model.config, "popularity_prior", 0.0),

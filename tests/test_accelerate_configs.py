@@ -60,6 +60,8 @@ def test_it_says_when_to_use_it_and_who_has_run_it(name: str) -> None:
 def test_entry_points_take_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As each process would see it: with the variables that the launcher sets, and no group that answers."""
     arguments = launched(name, monkeypatch)
+    # Its port may be another test's just now.
+    monkeypatch.setattr("accelerate.utils.launch.is_port_in_use", lambda _: False)
     if name == "one_gpu":
         _, said = prepare_simple_launcher_cmd_env(arguments)
     else:

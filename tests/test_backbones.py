@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.scripts import load_script
 
-from pressmark.generator.train import Config
+from pressmark.generator.config import Config
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 

@@ -80,7 +80,16 @@ def test_a_file_that_cannot_be_opened_ends_in_one_line(
         guarded(unnamed)
 
 
-def test_help_waits_for_no_library() -> None:
-    slow = "import sys; from pressmark.cli import main; main(['--help']); print('torch' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", slow], check=True, capture_output=True, text=True)
-    assert told.stdout.splitlines()[-1] == "False"
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "--splitt.protocol", "temporal"]])
+def test_help_and_typing_errors_wait_for_no_library(arguments: list[str]) -> None:
+    told = f"""
+import sys
+from pressmark.cli import main
+try:
+    main({arguments})
+except SystemExit:
+    pass
+print('torch' in sys.modules, 'transformers' in sys.modules)
+"""
+    heard = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True)
+    assert heard.stdout.splitlines()[-1] == "False False"

@@ -10,12 +10,12 @@ import pytest
 from pressmark import stages
 from pressmark.catalog import embeddings
 from pressmark.experiment import Experiment
-from pressmark.generator import alignment, backbone
-from pressmark.generator import train as generator
+from pressmark.generator import config as generator
+from pressmark.generator.config import AlignmentConfig, FinetuneConfig
 from pressmark.tokenizer import train as tokenizer
 
-ALIGNED = backbone.Config(alignment=alignment.Config(content_to_sid=1.0, cold_items=True))
-NOT_MIXED_IN = backbone.Config(alignment=alignment.Config(cold_items=True))
+ALIGNED = FinetuneConfig(alignment=AlignmentConfig(content_to_sid=1.0, cold_items=True))
+NOT_MIXED_IN = FinetuneConfig(alignment=AlignmentConfig(cold_items=True))
 TEMPORAL = dataclasses.replace(Experiment().split, protocol="temporal")
 SENTENCES = {
     "tokenizer.given": "The SIDs, those of cold items too, are given (sids.parquet)",

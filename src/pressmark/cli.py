@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from pressmark.files import DiskFull
 
@@ -74,44 +74,53 @@ def guarded(command: Any, *arguments: Any) -> None:
     Ctrl-C ends with status 130, as shells have it.
     """
     try:
+        command(*arguments)
+    except (ValueError, FloatingPointError, DiskFull) as error:
+        _refuse(error, str(error))
+    except OSError as error:
+        # Without a file's name it is none of the user's files.
+        if error.filename is None:
+            raise
+        _refuse(error, f"{error.filename}: {error.strerror}.")
+    except RuntimeError as error:
         from pressmark.distributed import LostProcess, noticing
 
         try:
             with noticing(_AGAIN):
-                command(*arguments)
-        except (ValueError, FloatingPointError, DiskFull, LostProcess) as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            raise SystemExit(2) from error
-        except OSError as error:
-            # Without a file's name it is none of the user's files.
-            if error.filename is None:
                 raise
-            print(f"error: {error.filename}: {error.strerror}.", file=sys.stderr, flush=True)
-            raise SystemExit(2) from error
+        except LostProcess as lost:
+            _refuse(error, str(lost))
     except KeyboardInterrupt:
         print(f"\nstopped. {_AGAIN}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+
+
+def _refuse(error: Exception, why: str) -> NoReturn:
+    print(f"error: {why}", file=sys.stderr, flush=True)
+    raise SystemExit(2) from error
 
 
 # Each command imports what it needs: torch and transformers take seconds.
 
 
 def _prepare(arguments: list[str]) -> None:
-    from pressmark import stages
     from pressmark.experiment import parse
 
     experiment, _ = parse(arguments, prog="pressmark prepare")
+    from pressmark import stages
+
     if stages.is_done(experiment, "prepare"):
         print(f"{experiment.run}: prepared before")
     stages.prepare(experiment)
 
 
 def _run(arguments: list[str]) -> None:
-    from pressmark import stages
-    from pressmark.evaluation.report import terminal_table
     from pressmark.experiment import parse
 
     experiment, _ = parse(arguments, prog="pressmark run")
+    from pressmark import stages
+    from pressmark.evaluation.report import terminal_table
+
     report = stages.evaluate(experiment)
     print(terminal_table(report))
     print(f"\nreport: {experiment.run / 'evaluation' / 'report.html'}")

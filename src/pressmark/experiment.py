@@ -15,15 +15,15 @@ from typing import Any, Literal, NoReturn
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from pressmark.baselines import sasrec
+from pressmark.baselines import sasrec_config as sasrec
 from pressmark.catalog import embeddings, grocery, items
-from pressmark.dual_tower import train as dual_tower
-from pressmark.evaluation import harness as evaluation
-from pressmark.generator import train as generator
-from pressmark.hybrid import train as hybrid
+from pressmark.dual_tower import config as dual_tower
+from pressmark.evaluation import config as evaluation
+from pressmark.generator import config as generator
+from pressmark.hybrid import config as hybrid
 from pressmark.interactions import splits
 from pressmark.load import LOADERS, TRAINED_AS
-from pressmark.tokenizer import train as tokenizer
+from pressmark.tokenizer import config as tokenizer
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,10 @@ from pressmark import distributed
 from pressmark.evaluation.record import commit
 from pressmark.experiment import Experiment, as_dict, plain
 from pressmark.files import file_hash, fingerprint, holding, read_json, replacing, write_json
-from pressmark.generator.backbone import SCRATCH
-from pressmark.generator.hf_folder import fingerprint_of
+from pressmark.generator.config import SCRATCH
 from pressmark.load import LOADERS, TRAINED, TRAINED_AS, quiet_libraries
 from pressmark.recommender import Recommender
-from pressmark.training.loop import decisive
+from pressmark.training.config import decisive
 
 if TYPE_CHECKING:
     from pressmark.interactions.cases import Split
@@ -441,7 +440,11 @@ def _contents(given: Path) -> Any:
     if given.is_file():
         return file_hash(given)
     shards = [[one.name, one.stat().st_size] for one in sorted(given.glob("*.parquet"))]
-    return shards or fingerprint_of(given)
+    if shards:
+        return shards
+    from pressmark.generator.hf_folder import fingerprint_of
+
+    return fingerprint_of(given)
 
 
 def _model_fingerprint(experiment: Experiment, model: str) -> str:

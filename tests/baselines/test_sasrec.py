@@ -11,7 +11,6 @@ from tests.contract.recommender_contract import check_recommender
 
 from pressmark.baselines.content_neighbours import ContentNeighbours
 from pressmark.baselines.sasrec import (
-    Config,
     SASRec,
     SASRecRecommender,
     SASRecTask,
@@ -19,10 +18,12 @@ from pressmark.baselines.sasrec import (
     load_sasrec,
     new_model,
 )
+from pressmark.baselines.sasrec_config import Config
 from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests
 from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ SMALL = Config(
     num_heads=2,
     dropout=0.0,
     history_length=4,
-    training=loop.Config(
+    training=TrainingConfig(
         learning_rate=1e-2, batch_size=8, num_epochs=30, patience=0, mixed_precision="no", log_with=""
     ),
 )

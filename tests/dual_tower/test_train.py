@@ -15,17 +15,18 @@ from pressmark.baselines.content_neighbours import load_content_neighbours
 from pressmark.baselines.popularity import load_popularity
 from pressmark.catalog.embeddings import point_to_vectors
 from pressmark.catalog.items import Catalog, write_catalog
+from pressmark.dual_tower.config import Config
 from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.learner import Learner
 from pressmark.dual_tower.recommend import DualTowerRecommender, load_dual_tower
-from pressmark.dual_tower.train import Config, DualTowerTask, new_learner, new_model, ranks, train
+from pressmark.dual_tower.train import DualTowerTask, new_learner, new_model, ranks, train
 from pressmark.files import read_json
 from pressmark.interactions.cases import Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split
 from pressmark.metrics import rank_of_target
 from pressmark.recommender import Requests
-from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
 # Tensors this small only wait for each other on several threads.
 torch.set_num_threads(1)
@@ -40,7 +41,7 @@ def content(num_items: int = NUM_ITEMS) -> np.ndarray:
 
 
 def config(**changes: object) -> Config:
-    training = loop.Config(
+    training = TrainingConfig(
         learning_rate=5e-3, batch_size=16, num_epochs=12, patience=0, mixed_precision="no", log_with=""
     )
     small = {
@@ -64,7 +65,7 @@ def task(lists: list[list[int]], **changes: object) -> DualTowerTask:
     return DualTowerTask(Histories.from_lists(lists), cases([], []), content(), config(**changes), seed=0)
 
 
-def batches_of(size: int) -> loop.Config:
+def batches_of(size: int) -> TrainingConfig:
     return dataclasses.replace(config().training, batch_size=size)
 
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from pressmark.catalog.embeddings import item_texts, point_to_vectors
 from pressmark.catalog.items import read_catalog, write_catalog
-from pressmark.dual_tower.auxiliary import Config as Auxiliary
 from pressmark.dual_tower.auxiliary import without_some
+from pressmark.dual_tower.config import AuxiliaryConfig as Auxiliary
 from pressmark.dual_tower.recommend import load_dual_tower
 from pressmark.dual_tower.towers import with_words
 from pressmark.dual_tower.train import train

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pressmark.catalog.items import Catalog
-from pressmark.evaluation.harness import Config, evaluate
+from pressmark.evaluation.config import Config
+from pressmark.evaluation.harness import evaluate
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pressmark.evaluation.combine import combine
+from pressmark.evaluation.config import Config
 from pressmark.evaluation.figures import PER_LIST
-from pressmark.evaluation.harness import Config, evaluate
+from pressmark.evaluation.harness import evaluate
 from pressmark.evaluation.report import terminal_table, write
 from pressmark.files import read_json
 from pressmark.interactions.split_files import write_split

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pressmark import files, metrics
+from pressmark.evaluation.config import Config
 from pressmark.evaluation.figures import BEYOND, FINE_METRICS, PAIRED_METRICS
-from pressmark.evaluation.harness import Config, evaluate
+from pressmark.evaluation.harness import evaluate
 from pressmark.evaluation.slices import MAIN
 
 PROTOCOLS = ("full", "quota_0.1", "quota_0.3", "cold_only")

@@ -11,19 +11,12 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.generator.causal_t5 import CausalT5
-from pressmark.generator.model import (
-    Config,
-    HistoryInput,
-    ItemFacts,
-    build_model,
-    encoder_arguments,
-    history_tokens,
-    item_tokens,
-)
+from pressmark.generator.config import HistoryInput, ModelConfig
+from pressmark.generator.model import ItemFacts, build_model, encoder_arguments, history_tokens, item_tokens
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import Vocabulary
 
-TINY = Config(
+TINY = ModelConfig(
     num_layers=2,
     num_heads=2,
     d_kv=4,
@@ -49,7 +42,7 @@ def random_table(
 def random_model(
     seed: int,
     table: SidTable,
-    config: Config = TINY,
+    config: ModelConfig = TINY,
     history_length: int = 6,
     vectors: np.ndarray | None = None,
 ) -> T5ForConditionalGeneration:

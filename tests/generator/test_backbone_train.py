@@ -16,10 +16,11 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from pressmark import distributed
 from pressmark.catalog.items import Catalog, write_catalog
 from pressmark.files import read_json
-from pressmark.generator import alignment, backbone_train, prompts
-from pressmark.generator.backbone import Config as Finetune
+from pressmark.generator import alignment, backbone_train
+from pressmark.generator.config import AlignmentConfig, Config, PromptConfig
+from pressmark.generator.config import FinetuneConfig as Finetune
 from pressmark.generator.recommend import load_generator
-from pressmark.generator.train import Config, train
+from pressmark.generator.train import train
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split
@@ -28,6 +29,7 @@ from pressmark.recommender import Requests
 from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, write_sids
 from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
 NUM_ITEMS = 24
 COLD = (22, 23)
@@ -105,7 +107,7 @@ def quick(run: Path, family: str = "t5", finetune: Finetune | None = None, **cha
     if not base.is_dir():
         save_folder(base, family)
     epochs, rate = changes.pop("num_epochs", 1), changes.pop("learning_rate", 2e-2)
-    training = loop.Config(
+    training = TrainingConfig(
         learning_rate=rate,
         batch_size=64,
         num_epochs=epochs,
@@ -246,7 +248,7 @@ def test_checkpointing_has_the_same_gradients(run: Path, family: str, finetune: 
         torch.testing.assert_close(again[name], one, msg=name)
 
 
-ALIGNED = alignment.Config(content_to_sid=1.0, sid_to_content=0.5, share=0.5, text_tokens=3)
+ALIGNED = AlignmentConfig(content_to_sid=1.0, sid_to_content=0.5, share=0.5, text_tokens=3)
 
 
 @pytest.mark.parametrize("cold_items", [False, True])
@@ -295,7 +297,7 @@ def test_alignment_tells_sids_from_texts_and_texts_from_sids(run: Path) -> None:
 
 
 def test_a_cart_is_read_where_training_drew_some(run: Path) -> None:
-    carts = Finetune(prompt=prompts.Config(cart_share=0.5, titled_items=1, title_tokens=2))
+    carts = Finetune(prompt=PromptConfig(cart_share=0.5, titled_items=1, title_tokens=2))
     train(run, quick(run, "t5", carts), seed=0)
     loaded = load_generator(run, device="cpu")
     histories = Histories.from_lists([[1, 6], [2]])
@@ -314,7 +316,7 @@ def test_a_cart_is_read_where_training_drew_some(run: Path) -> None:
 
 
 def test_a_killed_training_ends_where_it_would_have(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    align = Finetune(alignment=ALIGNED, prompt=prompts.Config(cart_share=0.5), tuning="lora")
+    align = Finetune(alignment=ALIGNED, prompt=PromptConfig(cart_share=0.5), tuning="lora")
     config = quick(run, "flan", align, num_epochs=3)
     train(run, config, seed=0)
     whole = losses_of(run)
@@ -451,7 +453,7 @@ def test_a_backbone_is_not_divided(run: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_new_products_are_spelled_too(run: Path) -> None:
-    titled = Finetune(prompt=prompts.Config(titled_items=2, title_tokens=2))
+    titled = Finetune(prompt=PromptConfig(titled_items=2, title_tokens=2))
     train(run, quick(run, "t5", titled), seed=0)
     loaded = load_generator(run, device="cpu")
     taken = {tuple(one) for one in table().sids.tolist()}
@@ -467,7 +469,7 @@ def test_new_products_are_spelled_too(run: Path) -> None:
 def test_the_command_answers_with_contexts_and_carts(run: Path, tmp_path: Path) -> None:
     from pressmark.cli import main
 
-    train(run, quick(run, "bart", Finetune(prompt=prompts.Config(cart_share=0.5))), seed=0)
+    train(run, quick(run, "bart", Finetune(prompt=PromptConfig(cart_share=0.5))), seed=0)
     asked = tmp_path / "h.jsonl"
     lines = [
         {"user_id": "a", "history": ["item01"], "context": "north", "cart": ["item06", "gone"]},

@@ -12,8 +12,9 @@ from tests.generator.test_backbone_train import ALIGNED, losses_of, quick, write
 from tests.processes import begun, ended, pair, status
 
 from pressmark.distributed import barrier, start
-from pressmark.generator.backbone import Config as Finetune
-from pressmark.generator.train import Config, train
+from pressmark.generator.config import Config
+from pressmark.generator.config import FinetuneConfig as Finetune
+from pressmark.generator.train import train
 
 WAYS = {"flan": Finetune(alignment=ALIGNED), "bart": Finetune(tuning="lora", alignment=ALIGNED)}
 

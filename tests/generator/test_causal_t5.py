@@ -10,12 +10,13 @@ from tests.generator.models import TINY, encode_lists, random_model, random_tabl
 from torch.nn import functional as F
 
 from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.config import Config
 from pressmark.generator.losses import CodeLoss
 from pressmark.generator.model import build_model, embed, encoder_arguments, item_tokens
 from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.generator.rms_norm import rms_norm
 from pressmark.generator.samples import Collator, windows
-from pressmark.generator.train import Config, GeneratorTask
+from pressmark.generator.train import GeneratorTask
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Requests

@@ -9,8 +9,9 @@ from tests.generator.backbones import FAMILIES, save_folder
 from tests.generator.models import random_table
 from torch import Tensor
 
-from pressmark.generator.backbone import BuiltFor, Config, build_backbone
+from pressmark.generator.backbone import BuiltFor, build_backbone
 from pressmark.generator.beam_search import SearchTrie, search
+from pressmark.generator.config import FinetuneConfig
 from pressmark.generator.hf_decoder import HfDecoder, Renumbered, decoder_of
 from pressmark.generator.hf_generate import TrieBeamSearch
 from pressmark.generator.model import item_tokens
@@ -33,8 +34,8 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     base = save_folder(folder / "base", request.param)
     torch.manual_seed(1)
     built = BuiltFor(TABLE, 6, "full", BEAM, ("north", "south"))
-    model, words, _ = build_backbone(base, Config(), built, BOOKS)
-    save_backbone(folder / "saved", model, words, Config(), base)
+    model, words, _ = build_backbone(base, FinetuneConfig(), built, BOOKS)
+    save_backbone(folder / "saved", model, words, FinetuneConfig(), base)
     loaded, prompts, _ = load_backbone(folder / "saved", TABLE)
     for (name, one), other in zip(loaded.state_dict().items(), model.eval().state_dict().values(), strict=True):
         torch.testing.assert_close(one, other, msg=name)

@@ -9,8 +9,8 @@ import torch
 from tests.generator.models import TINY, encode_lists, random_model, random_table
 
 from pressmark.files import read_json, write_json
+from pressmark.generator.config import ModelConfig
 from pressmark.generator.model import (
-    Config,
     ItemFacts,
     build_model,
     embed,
@@ -26,7 +26,7 @@ TABLE = random_table(0, 9, (3, 4))
 
 
 def test_the_default_is_tigers_size() -> None:
-    model = build_model(Config(), random_table(0, 50, (256,) * 4), history_length=20)
+    model = build_model(ModelConfig(), random_table(0, 50, (256,) * 4), history_length=20)
     config = model.config
     assert (config.num_layers, config.num_decoder_layers, config.num_heads, config.d_kv) == (4, 4, 6, 64)
     assert (config.d_model, config.d_ff, config.dropout_rate, config.vocab_size) == (128, 1024, 0.1, 1026)
@@ -176,7 +176,7 @@ def test_a_generator_of_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_what_no_model_can_be() -> None:
     with pytest.raises(ValueError, match=r"identity_dropout is 1\.5; it must be from 0 to 1"):
-        Config(identity_dropout=1.5)
+        ModelConfig(identity_dropout=1.5)
     for wrong in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"popularity_prior is .*; it must be 0 or above"):
-            Config(popularity_prior=wrong)
+            ModelConfig(popularity_prior=wrong)

@@ -13,13 +13,15 @@ from tests.generator.test_train import NUM_ITEMS, SMALL, cycle, quick, run  # no
 from pressmark import distributed, stages
 from pressmark.catalog.items import read_catalog
 from pressmark.files import read_json, read_tensors
+from pressmark.generator.config import Config
 from pressmark.generator.samples import Samples, prefix_samples, windows
 from pressmark.generator.stream import StreamedSamples, open_stream
-from pressmark.generator.train import Config, train
+from pressmark.generator.train import train
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.history_shards import write_shard
 from pressmark.interactions.split_files import read_split, write_split
 from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 from pressmark.training.own import Own
 
 ITEM_ID = np.array([f"item{number:02d}" for number in range(NUM_ITEMS)], object)
@@ -163,7 +165,7 @@ def configured(folder: Path, history_input: str, **training: object) -> Config:
     values = {"learning_rate": 1e-2, "batch_size": 128, "num_epochs": 3, "validate_every": 3, **training}
     return quick(
         model=dataclasses.replace(SMALL, history_input=history_input, dropout=0.2),
-        training=loop.Config(mixed_precision="no", log_with="", **values),  # type: ignore[arg-type]
+        training=TrainingConfig(mixed_precision="no", log_with="", **values),  # type: ignore[arg-type]
         stream=str(folder),
         stream_buffer=64,
     )

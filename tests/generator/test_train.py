@@ -16,17 +16,18 @@ from pressmark import distributed
 from pressmark.catalog.embeddings import point_to_vectors
 from pressmark.catalog.items import Catalog, read_catalog, write_catalog
 from pressmark.files import read_json, read_tensors, write_tensors
+from pressmark.generator.config import Config
 from pressmark.generator.model import encoder_arguments, item_tokens, load_facts, load_model
 from pressmark.generator.recommend import GeneratorRecommender, load_generator
 from pressmark.generator.samples import Collator, prefix_samples
-from pressmark.generator.train import IDENTITIES, Config, GeneratorTask, assemble, choose_cases, train
+from pressmark.generator.train import IDENTITIES, GeneratorTask, assemble, choose_cases, train
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split, write_split
 from pressmark.recommender import Requests
 from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import SidTable, write_sids
-from pressmark.training import loop
+from pressmark.training.config import TrainingConfig, decisive
 
 NUM_ITEMS = 24
 SMALL = dataclasses.replace(TINY, num_layers=1, d_model=32, d_kv=8, d_ff=64, dropout=0.0)
@@ -88,7 +89,7 @@ def random_sids() -> SidTable:
 
 
 def quick(**changes: object) -> Config:
-    training = loop.Config(
+    training = TrainingConfig(
         learning_rate=1e-2, batch_size=64, num_epochs=9, validate_every=9, mixed_precision="no", log_with=""
     )
     return dataclasses.replace(
@@ -119,7 +120,7 @@ def test_it_learns_what_comes_next(run: Path, history_input: str) -> None:
 def test_mixed_precision_takes_the_same_way(run: Path, history_input: str) -> None:
     losses = []
     for precision in ("no", "bf16", "bf16_products"):
-        training = loop.Config(
+        training = TrainingConfig(
             num_epochs=1, batch_size=64, learning_rate=1e-3, mixed_precision=precision, log_with=""
         )
         model = dataclasses.replace(SMALL, history_input=history_input, normalizer="trie")
@@ -132,7 +133,7 @@ def test_mixed_precision_takes_the_same_way(run: Path, history_input: str) -> No
 
 def test_training_starts_from_the_codebooks_unless_told_otherwise(run: Path) -> None:
     def learnt(token_start: str) -> np.ndarray:
-        still = loop.Config(num_epochs=1, max_steps=1, learning_rate=1e-9, mixed_precision="no", log_with="")
+        still = TrainingConfig(num_epochs=1, max_steps=1, learning_rate=1e-9, mixed_precision="no", log_with="")
         train(run, quick(model=dataclasses.replace(SMALL, token_start=token_start), training=still), seed=0)
         shutil.rmtree(run / "training")
         weights = read_tensors(run / "generator" / "model.safetensors")
@@ -154,7 +155,7 @@ def test_it_goes_on_from_an_earlier_generator(run: Path, tmp_path: Path, history
     blank = np.full(NUM_ITEMS, "", object)
     write_catalog(yesterday / "data" / "items.parquet", Catalog(names, blank, blank, ((),) * NUM_ITEMS, {}))
     shutil.rmtree(run / "training")
-    still = loop.Config(num_epochs=1, max_steps=1, learning_rate=1e-9, mixed_precision="no", log_with="")
+    still = TrainingConfig(num_epochs=1, max_steps=1, learning_rate=1e-9, mixed_precision="no", log_with="")
     train(run, quick(model=model, training=still, init_from=str(yesterday)), seed=1)
     before, now = (read_tensors(one / "generator" / "model.safetensors") for one in (yesterday, run))
     if history_input == "causal":
@@ -192,7 +193,7 @@ def test_it_does_not_go_on_from_a_generator_that_saw_what_is_hidden(
     catalog = read_catalog(run / "data" / "items.parquet")
     yesterday = tmp_path / "yesterday"
     shutil.copytree(run / "data", yesterday / "data")
-    config = quick(training=loop.Config(max_steps=1, mixed_precision="no", log_with=""))
+    config = quick(training=TrainingConfig(max_steps=1, mixed_precision="no", log_with=""))
     train(run, config, seed=0)
     shutil.copytree(run / "generator", yesterday / "generator")
     shutil.rmtree(run / "training")
@@ -229,7 +230,7 @@ def test_it_does_not_go_on_from_a_generator_that_saw_what_is_hidden(
 
 
 def test_the_same_seed_gives_the_same_model(run: Path) -> None:
-    config = quick(training=loop.Config(num_epochs=1, batch_size=128, mixed_precision="no", log_with=""))
+    config = quick(training=TrainingConfig(num_epochs=1, batch_size=128, mixed_precision="no", log_with=""))
     weights = []
     for seed in (0, 0, 1):
         train(run, config, seed)
@@ -424,9 +425,9 @@ def test_checkpointing_has_the_same_gradients(run: Path, history_input: str) -> 
 
 
 def test_keys_that_came_later_say_nothing_at_their_defaults() -> None:
-    usual = loop.decisive(Config())
+    usual = decisive(Config())
     assert not set(Config.LATER) & usual.keys()
     assert "checkpoint_every" not in usual["training"]
     for changed in (Config(stream="shards"), Config(backbone="folder"), Config(checkpointing=True)):
-        (key,) = loop.decisive(changed).keys() - usual.keys()
+        (key,) = decisive(changed).keys() - usual.keys()
         assert getattr(changed, key) != getattr(Config(), key)

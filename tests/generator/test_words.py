@@ -16,14 +16,15 @@ from pressmark.catalog.embeddings import item_texts
 from pressmark.catalog.items import write_catalog
 from pressmark.catalog.lexicon import Lexicon
 from pressmark.files import read_json, read_tensors
+from pressmark.generator.config import Config
 from pressmark.generator.recommend import load_generator
-from pressmark.generator.train import WORD_VECTORS, Config, train
+from pressmark.generator.train import WORD_VECTORS, train
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split, write_split
 from pressmark.recommender import Requests
 from pressmark.sids.codebooks import codebook_fingerprint, write_codebooks
 from pressmark.sids.table import write_sids
-from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
 torch.set_num_threads(1)
 
@@ -44,7 +45,7 @@ def config(**changes: object) -> Config:
         words=3,
         word_dropout=0.0,
     )
-    training = loop.Config(
+    training = TrainingConfig(
         learning_rate=1e-2, num_epochs=12, batch_size=64, patience=0, mixed_precision="no", log_with=""
     )
     return Config(**{"model": model, "history_length": 4, "beam": 20, "training": training, **changes})

@@ -12,9 +12,10 @@ from pressmark import stages
 from pressmark.experiment import Experiment, parse
 from pressmark.files import read_json, write_json
 from pressmark.hybrid import train
+from pressmark.hybrid.config import Config
 from pressmark.hybrid.fusion import from_json
 from pressmark.hybrid.recommend import load_hybrid
-from pressmark.hybrid.train import FEWEST, STANDARD, Config, _drawn
+from pressmark.hybrid.train import FEWEST, STANDARD, _drawn
 from pressmark.interactions.cases import Cases
 from pressmark.interactions.histories import Histories
 from pressmark.load import load

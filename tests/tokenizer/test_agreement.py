@@ -8,17 +8,17 @@ from torch import Tensor
 
 from pressmark.tokenizer.agreement import (
     LEAST,
-    Config,
     agreement_loss,
     content_weights,
     log_agreement,
     soft_codes,
     unevenness,
 )
+from pressmark.tokenizer.config import AgreementConfig
 from pressmark.tokenizer.residual import squared_distances
 
 # Of the soft assignments: one mean nearest distance.
-PLAIN = Config(temperature=20.0)
+PLAIN = AgreementConfig(temperature=20.0)
 FAR = 1 + math.log(3)
 # Soft codes (3/4, 1/4), (1/4, 3/4) and (1/2, 1/2) at PLAIN's temperature: the nearest distances are 1.
 DISTANCES = torch.tensor([[1.0, FAR], [FAR, 1.0], [1.0, 1.0]])
@@ -56,11 +56,11 @@ def test_a_hopeless_pair_has_no_gradient() -> None:
 def test_content_weights_by_hand() -> None:
     # Cosines 1, 0.8 and 0.6 with item 0; item 3 has no text.
     units = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 0.0]])
-    found = content_weights(units, Config(twin_cosine=0.9, sharpness=20.0, min_cosine=0.65))
+    found = content_weights(units, AgreementConfig(twin_cosine=0.9, sharpness=20.0, min_cosine=0.65))
     torch.testing.assert_close(found[0], torch.tensor([1.0, math.exp(-2), 0.0, 0.0]))
     assert found[3].tolist() == [0.0] * 4
     torch.testing.assert_close(found, found.T)
-    assert content_weights(units, Config(twin_cosine=0.7, sharpness=20.0, min_cosine=0.59))[
+    assert content_weights(units, AgreementConfig(twin_cosine=0.7, sharpness=20.0, min_cosine=0.59))[
         0
     ].tolist() == pytest.approx([1.0, 1.0, math.exp(-2), 0.0], rel=1e-4)
 
@@ -72,9 +72,9 @@ def test_agreement_loss_by_hand() -> None:
     level_0 = torch.tensor([2 * one + other, 2 * one, other]) / 2
     # Up to level 1 the logarithm doubles, and weighs half: the same once more.
     for num_levels, factor in ((1, 1.0), (2, 2.0)):
-        shape = Config(num_levels=num_levels, temperature=20.0, level_decay=0.5)
+        shape = AgreementConfig(num_levels=num_levels, temperature=20.0, level_decay=0.5)
         torch.testing.assert_close(agreement_loss([DISTANCES] * 3, weights, shape), factor * level_0)
-    shape = Config(num_levels=2, temperature=20.0, level_decay=0.25)
+    shape = AgreementConfig(num_levels=2, temperature=20.0, level_decay=0.25)
     torch.testing.assert_close(agreement_loss([DISTANCES] * 2, weights, shape), 1.5 * level_0)
 
 
@@ -83,7 +83,9 @@ def force(places: list[float], num_levels: int = 1) -> Tensor:
     rows = torch.tensor(places).unsqueeze(1).requires_grad_()
     distances = squared_distances(rows, torch.tensor([[-1.0], [1.0]]))
     weights = torch.ones(2, 2) - torch.eye(2)
-    agreement_loss([distances], weights, Config(num_levels=num_levels, temperature=6.0)).sum().backward()
+    agreement_loss(
+        [distances], weights, AgreementConfig(num_levels=num_levels, temperature=6.0)
+    ).sum().backward()
     assert rows.grad is not None
     return rows.grad.squeeze(1)
 
@@ -121,7 +123,9 @@ def test_unevenness_draws_items_to_the_idle_code() -> None:
 
 def test_unevenness_of_a_code_that_nobody_leans_to_is_finite_and_so_is_its_gradient() -> None:
     rows = torch.tensor([[0.0], [0.1]], requires_grad=True)
-    loss = unevenness([squared_distances(rows, torch.tensor([[0.0], [0.05], [1e4]]))], Config(num_levels=1))
+    loss = unevenness(
+        [squared_distances(rows, torch.tensor([[0.0], [0.05], [1e4]]))], AgreementConfig(num_levels=1)
+    )
     loss.sum().backward()
     assert loss.isfinite().all()
     assert rows.grad is not None
@@ -142,4 +146,4 @@ def test_unevenness_of_a_code_that_nobody_leans_to_is_finite_and_so_is_its_gradi
 )
 def test_wrong_options_are_refused(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"tokenizer.agreement.*{option} \({value}\)"):
-        Config(**{option: value})
+        AgreementConfig(**{option: value})

@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pressmark.tokenizer import contrastive
-from pressmark.tokenizer.contrastive import Config, code_similarities, level_weights, pair_targets
+from pressmark.tokenizer.config import ContrastiveConfig
+from pressmark.tokenizer.contrastive import code_similarities, level_weights, pair_targets
 from pressmark.tokenizer.residual import squared_distances
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig, RQVAEOutput
 
 NAN = float("nan")
 FORMS = ["kernel", "cosine", "agreement"]
 # In these the temperatures of the forms are 1: no factor to carry through the arithmetic.
-COSINE = Config(form="cosine", temperature=5.0)
-AGREEMENT = Config(form="agreement", temperature=20.0)
+COSINE = ContrastiveConfig(form="cosine", temperature=5.0)
+AGREEMENT = ContrastiveConfig(form="agreement", temperature=20.0)
 
 
-def contrastive_loss(output: RQVAEOutput, targets: Tensor, valid: Tensor, config: Config) -> Tensor:
+def contrastive_loss(output: RQVAEOutput, targets: Tensor, valid: Tensor, config: ContrastiveConfig) -> Tensor:
     return contrastive.contrastive_loss(code_similarities(output, config), targets, valid, config)
 
 
@@ -88,7 +89,7 @@ def three_items() -> tuple[Tensor, Tensor]:
     return pair_targets(similarity, torch.arange(3))
 
 
-def loss_of(entries: list, config: Config, error: Sequence[float] = (1.0, 0.0)) -> Tensor:
+def loss_of(entries: list, config: ContrastiveConfig, error: Sequence[float] = (1.0, 0.0)) -> Tensor:
     """Of three items that chose (3, L, 2) `entries`; all latents lie `error` beside the sum of theirs."""
     levels = torch.tensor(entries, dtype=torch.float32).unbind(1)
     return contrastive_loss(output_of(sum(levels) + torch.tensor(error), levels), *three_items(), config)
@@ -112,7 +113,9 @@ def test_cosine_levels_are_cumulative_and_weighted() -> None:
 
 def test_kernel_by_hand() -> None:
     # Squared distances of sums: 0-1 4, 0-2 1, 1-2 5; each item leaves 1 + 1 = 2 over; temperature 0.5.
-    loss = loss_of([[[0.0, 0.0]], [[2.0, 0.0]], [[0.0, 1.0]]], Config(temperature=0.5), error=(1.0, 1.0))
+    loss = loss_of(
+        [[[0.0, 0.0]], [[2.0, 0.0]], [[0.0, 1.0]]], ContrastiveConfig(temperature=0.5), error=(1.0, 1.0)
+    )
     expected = [math.log(math.exp(-4) + math.exp(-1)) + 4, math.log(math.exp(-4) + math.exp(-5)) + 4, 0.0]
     torch.testing.assert_close(loss, torch.tensor(expected) * 3 / 2)
 
@@ -120,7 +123,9 @@ def test_kernel_by_hand() -> None:
 def test_kernel_measures_each_levels_sums_by_what_that_level_leaves_over() -> None:
     entries = torch.tensor([[[0.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [0.0, 0.5]], [[4.0, 0.0], [1.0, 1.0]]])
     latents = entries.sum(dim=1) + torch.tensor([[0.1, 0.0], [0.0, 0.2], [0.3, 0.0]])
-    found = contrastive_loss(output_of(latents, entries.unbind(1)), *three_items(), Config(level_decay=0.25))
+    found = contrastive_loss(
+        output_of(latents, entries.unbind(1)), *three_items(), ContrastiveConfig(level_decay=0.25)
+    )
     expected = [0.0, 0.0, 0.0]
     for level, weight in ((0, 0.8), (1, 0.2)):
         sums = entries[:, : level + 1].sum(dim=1).tolist()
@@ -142,8 +147,8 @@ def test_agreement_by_hand() -> None:
     torch.testing.assert_close(contrastive_loss(output, *three_items(), AGREEMENT), expected)
 
 
-@pytest.mark.parametrize("config", [Config(), COSINE, AGREEMENT], ids=FORMS)
-def test_the_loss_is_zero_where_codes_mirror_equal_targets(config: Config) -> None:
+@pytest.mark.parametrize("config", [ContrastiveConfig(), COSINE, AGREEMENT], ids=FORMS)
+def test_the_loss_is_zero_where_codes_mirror_equal_targets(config: ContrastiveConfig) -> None:
     similarity = torch.tensor([[1.0, 0.5, 0.5], [0.5, 1.0, 0.5], [0.5, 0.5, 1.0]])
     loss = contrastive_loss(
         output_of(torch.eye(3) + 0.5, [torch.eye(3)]), *pair_targets(similarity, torch.arange(3)), config
@@ -157,12 +162,15 @@ def test_kernel_is_zero_where_distances_mirror_a_graded_tree() -> None:
     place = torch.tensor([[0.0, 0.0], [0.0, 0.0], [math.sqrt(math.log(2)), 0.0]])
     output = output_of(place + torch.tensor([0.0, 1.0]), [place])
     targets, valid = pair_targets(similarity, torch.arange(3), power=1.0)
-    loss = contrastive_loss(output, targets, valid, Config())
+    loss = contrastive_loss(output, targets, valid, ContrastiveConfig())
     torch.testing.assert_close(loss, torch.zeros(3), atol=1e-6, rtol=0)
 
 
 def test_an_unrelated_product_costs_the_kernel_nothing_once_it_is_far() -> None:
-    values = [float(loss_of([[[0.0, 0.0]], [[0.0, 0.0]], [[away, 0.0]]], Config()).sum()) for away in (1, 2, 9)]
+    values = [
+        float(loss_of([[[0.0, 0.0]], [[0.0, 0.0]], [[away, 0.0]]], ContrastiveConfig()).sum())
+        for away in (1, 2, 9)
+    ]
     assert values[0] > values[1] > 0.01
     assert values[2] < 1e-6
     # The cosine cannot do that: angles end at 180 degrees.
@@ -177,12 +185,12 @@ def test_the_loss_is_a_divergence_and_never_below_zero(seed: int, form: str) -> 
     similarity[torch.rand(6, 6, generator=generator) < 0.2] = NAN
     entries = [torch.randn(6, 3, generator=generator) for _ in range(2)]
     output = output_of(torch.randn(6, 3, generator=generator), entries)
-    loss = contrastive_loss(output, *pair_targets(similarity, torch.arange(6)), Config(form=form))
+    loss = contrastive_loss(output, *pair_targets(similarity, torch.arange(6)), ContrastiveConfig(form=form))
     assert (loss > -1e-4).all()
 
 
-@pytest.mark.parametrize("config", [Config(), COSINE], ids=["kernel", "cosine"])
-def test_pulling_relatives_together_lowers_it(config: Config) -> None:
+@pytest.mark.parametrize("config", [ContrastiveConfig(), COSINE], ids=["kernel", "cosine"])
+def test_pulling_relatives_together_lowers_it(config: ContrastiveConfig) -> None:
     apart = loss_of([[[1.0, 0.0]], [[0.0, 1.0]], [[-1.0, 0.0]]], config).sum()
     close = loss_of([[[1.0, 0.0]], [[0.9, 0.4]], [[-1.0, 0.0]]], config).sum()
     assert close < apart
@@ -203,7 +211,7 @@ def test_pairs_of_unknown_category_and_duplicates_are_left_out(form: str) -> Non
         output = output._replace(residuals=(latents + changed,), quantized=(entries + changed,))
         if form == "agreement":
             output = output._replace(distances=(distances + changed[:, :1] * torch.arange(4),))
-        return contrastive_loss(output, targets, valid, Config(form=form, temperature=temperature))
+        return contrastive_loss(output, targets, valid, ContrastiveConfig(form=form, temperature=temperature))
 
     still, moved = torch.zeros(5, 3), torch.zeros(5, 3)
     moved[4] = 2.0
@@ -218,7 +226,9 @@ def test_pairs_of_unknown_category_and_duplicates_are_left_out(form: str) -> Non
 def kernel_force(places: list, offsets: list) -> Tensor:
     """Gradient at the latents of three items whose quantized sums stand at `places`."""
     latents = (torch.tensor(places) + torch.tensor(offsets)).requires_grad_()
-    contrastive_loss(output_of(latents, [torch.tensor(places)]), *three_items(), Config()).sum().backward()
+    contrastive_loss(
+        output_of(latents, [torch.tensor(places)]), *three_items(), ContrastiveConfig()
+    ).sum().backward()
     assert latents.grad is not None
     return latents.grad
 
@@ -244,7 +254,7 @@ def test_gradient_reaches_entries_of_every_level_and_the_latents(form: str) -> N
     generator = torch.Generator().manual_seed(0)
     entries = [torch.randn(3, 4, generator=generator).requires_grad_() for _ in range(2)]
     latents = torch.randn(3, 4, generator=generator).requires_grad_()
-    contrastive_loss(output_of(latents, entries), *three_items(), Config(form=form)).sum().backward()
+    contrastive_loss(output_of(latents, entries), *three_items(), ContrastiveConfig(form=form)).sum().backward()
     # Item 2 has no relative, yet it is pushed: it stands among the pairs of 0 and 1.
     for tensor in (latents, *entries):
         assert tensor.grad is not None
@@ -261,7 +271,7 @@ def model_gradients(form: str, by_gradient: bool) -> tuple[RQVAE, RQVAEOutput]:
             book.copy_(torch.randn(book.shape))
     model.books.requires_grad_(by_gradient)
     output = model(torch.randn(3, 4))
-    contrastive_loss(output, *three_items(), Config(form=form, temperature=20.0)).sum().backward()
+    contrastive_loss(output, *three_items(), ContrastiveConfig(form=form, temperature=20.0)).sum().backward()
     return model, output
 
 
@@ -287,7 +297,7 @@ def test_the_encoder_learns_and_the_entries_where_they_are_trained(form: str, by
 def test_a_batch_without_relatives_costs_nothing(similarity: float, form: str) -> None:
     targets, valid = pair_targets(torch.full((4, 4), similarity), torch.arange(4))
     latents, entries = torch.randn(4, 3).requires_grad_(), torch.randn(4, 3).requires_grad_()
-    loss = contrastive_loss(output_of(latents, [entries]), targets, valid, Config(form=form))
+    loss = contrastive_loss(output_of(latents, [entries]), targets, valid, ContrastiveConfig(form=form))
     loss.sum().backward()
     assert loss.tolist() == [0.0] * 4
     for tensor in (latents, entries):
@@ -299,7 +309,7 @@ def test_items_that_equal_their_codes_give_finite_gradients(form: str) -> None:
     # Nothing is left over: the unit of kernel and soft assignments would be 0.
     place = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     latents = place.clone().requires_grad_()
-    loss = contrastive_loss(output_of(latents, [place]), *three_items(), Config(form=form))
+    loss = contrastive_loss(output_of(latents, [place]), *three_items(), ContrastiveConfig(form=form))
     loss.sum().backward()
     assert loss.isfinite().all()
     assert latents.grad is not None
@@ -312,4 +322,4 @@ def test_items_that_equal_their_codes_give_finite_gradients(form: str) -> None:
 )
 def test_wrong_options_are_refused(option: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"tokenizer.contrastive.*{option} \({value}\)"):
-        Config(**{option: value})
+        ContrastiveConfig(**{option: value})

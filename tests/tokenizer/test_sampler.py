@@ -12,8 +12,9 @@ from pressmark.catalog import grocery
 from pressmark.catalog.grocery_products import fill_shelves
 from pressmark.catalog.taxonomy import COUSIN, SIBLING, UNRELATED, Taxonomy, build_taxonomy
 from pressmark.interactions.histories import Histories
+from pressmark.tokenizer.config import SamplerConfig
 from pressmark.tokenizer.pairs import LeafGroups, pair_counts
-from pressmark.tokenizer.sampler import Config, HierarchicalSampler, equal_shares
+from pressmark.tokenizer.sampler import HierarchicalSampler, equal_shares
 
 BEAUTY = Path(__file__).parents[3] / "shared/data/amazon2014-beauty/items.parquet"
 
@@ -38,7 +39,7 @@ def sampler(
     taxonomy: Taxonomy, batch_size: int = 32, seed: int = 0, **options: float | str
 ) -> HierarchicalSampler:
     items = np.arange(len(taxonomy.item_leaf))
-    return HierarchicalSampler(taxonomy, items, batch_size, replace(Config(), **options), seed)  # type: ignore[arg-type]
+    return HierarchicalSampler(taxonomy, items, batch_size, replace(SamplerConfig(), **options), seed)  # type: ignore[arg-type]
 
 
 def test_every_batch_holds_all_three_pair_classes() -> None:
@@ -121,7 +122,7 @@ def test_leaf_size_power_tames_huge_leaves() -> None:
 def test_only_the_given_items_are_drawn() -> None:
     taxonomy = shop()
     items = np.arange(0, len(taxonomy.item_leaf), 2)
-    plan = HierarchicalSampler(taxonomy, items, 32, Config(), 0).plan(0)
+    plan = HierarchicalSampler(taxonomy, items, 32, SamplerConfig(), 0).plan(0)
     assert np.unique(np.concatenate(plan)).tolist() == items.tolist()
 
 
@@ -291,7 +292,7 @@ def test_shares_are_equal_for_every_number_of_processes() -> None:
 
 def test_no_item_is_an_error() -> None:
     with pytest.raises(ValueError, match="no item to train"):
-        HierarchicalSampler(shop(), np.empty(0, np.int64), 8, Config(), 0)
+        HierarchicalSampler(shop(), np.empty(0, np.int64), 8, SamplerConfig(), 0)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_no_item_is_an_error() -> None:
 )
 def test_wrong_options_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
-        replace(Config(), **options)
+        replace(SamplerConfig(), **options)
 
 
 def with_companions(
@@ -316,7 +317,7 @@ def with_companions(
     taxonomy = shop()
     items = np.arange(len(taxonomy.item_leaf))
     packed = [Histories.from_lists(one) for one in lists]
-    return HierarchicalSampler(taxonomy, items, batch_size, replace(Config(), **options), seed, packed)  # type: ignore[arg-type]
+    return HierarchicalSampler(taxonomy, items, batch_size, replace(SamplerConfig(), **options), seed, packed)  # type: ignore[arg-type]
 
 
 def ring(step: int) -> list[list[int]]:
@@ -386,7 +387,9 @@ def test_share_zero_and_no_lists_are_the_batches_without_companions() -> None:
 
 def test_companions_come_without_a_tree_too() -> None:
     lists = Histories.from_lists([[(one + 7) % 40] for one in range(40)])
-    plan = HierarchicalSampler(build_taxonomy([()] * 40), np.arange(40), 16, Config(), 0, [lists]).plan(0)
+    plan = HierarchicalSampler(build_taxonomy([()] * 40), np.arange(40), 16, SamplerConfig(), 0, [lists]).plan(
+        0
+    )
     for batch in plan:
         assert len(np.unique(batch)) == len(batch) == 16
         assert set((batch[:4] + 7) % 40) <= set(batch)
@@ -411,7 +414,7 @@ def test_companions_on_any_tree_give_full_batches_and_every_item(
         Histories.from_lists([rng.integers(120, size=rng.integers(0, 4)) for _ in range(120)])
         for _ in range(num_kinds)
     ]
-    shape = Config(companion_share=share)
+    shape = SamplerConfig(companion_share=share)
     plan = HierarchicalSampler(ragged(seed), np.arange(120), batch_size, shape, seed, kinds).plan(0)
     assert {len(batch) for batch in plan} == {batch_size}
     assert all(len(np.unique(batch)) == batch_size for batch in plan)

@@ -17,12 +17,12 @@ from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import write_split
 from pressmark.sids.table import read_sids
-from pressmark.tokenizer import agreement, contrastive, task
-from pressmark.tokenizer.config import Config
+from pressmark.tokenizer import task
+from pressmark.tokenizer.config import AgreementConfig, Config, ContrastiveConfig
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig
 from pressmark.tokenizer.task import RQVAETask, revive
 from pressmark.tokenizer.train import fit_quantizer, load_quantizer, train
-from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
 # Tensors this small only wait for each other on several threads.
 torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def content(seed: int = 0) -> np.ndarray:
 
 
 def config(**changes: object) -> Config:
-    training = loop.Config(
+    training = TrainingConfig(
         learning_rate=5e-3, batch_size=24, num_epochs=3, validate_every=3, mixed_precision="no", log_with=""
     )
     small = {"level_sizes": (6, 6, 6), "hidden_sizes": (16,), "latent_dim": 4, "training": training}
@@ -158,7 +158,7 @@ def test_training_lowers_the_loss_and_moves_codebooks_by_seed(tmp_path: Path) ->
     [
         {},
         {"masking": 0.5, "behaviour_weight": 1.0, "gradient": "rotation", "polish_iterations": 2},
-        {"codebooks": "gradient", "entropy_weight": 0.1, "contrastive": contrastive.Config(form="agreement")},
+        {"codebooks": "gradient", "entropy_weight": 0.1, "contrastive": ContrastiveConfig(form="agreement")},
     ],
     ids=["default", "masking and behaviour", "by gradient"],
 )
@@ -283,7 +283,7 @@ def small_task(histories: Histories | None = None, **changes: object) -> tuple[R
 )
 def test_every_term_reaches_codebooks_and_encoder(weight: str) -> None:
     off: dict[str, Any] = {"contrastive_weight": 0.0, "neighbour_weight": 0.0, "codebooks": "gradient"}
-    off["agreement"] = agreement.Config(3, temperature=10.0)
+    off["agreement"] = AgreementConfig(3, temperature=10.0)
 
     def gradients(value: float) -> list[torch.Tensor]:
         torch.manual_seed(0)
@@ -306,7 +306,7 @@ def test_running_means_leave_no_gradient_on_the_codebooks(tmp_path: Path) -> Non
 
 def test_weights_of_close_pairs_by_hand() -> None:
     histories = Histories.from_lists([[3, 0, 9], [9, 3]])
-    shape = agreement.Config(twin_cosine=0.95, sharpness=4.0, min_cosine=0.1)
+    shape = AgreementConfig(twin_cosine=0.95, sharpness=4.0, min_cosine=0.1)
     one, _ = small_task(histories, neighbour_weight=2.0, behaviour_weight=5.0, agreement=shape)
     # Items 0 and 1 are equal. 3-0, 0-9 and 9-3 follow each other.
     items = torch.tensor([0, 1, 3, 9, 40])

@@ -18,19 +18,18 @@ from tests.tokenizer.test_train import NUM_ITEMS, PAIRS, config, content, tree
 from pressmark.catalog.taxonomy import Taxonomy, build_taxonomy
 from pressmark.distributed import all_reduce_sum, barrier, num_processes, rank, start
 from pressmark.interactions.histories import Histories
-from pressmark.tokenizer import agreement, contrastive
-from pressmark.tokenizer.config import Config
+from pressmark.tokenizer.config import AgreementConfig, Config, ContrastiveConfig
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig
 from pressmark.tokenizer.task import RQVAETask
 from pressmark.tokenizer.train import fit_quantizer
-from pressmark.training import loop
+from pressmark.training.config import TrainingConfig
 
-SOFT = agreement.Config(num_levels=3, temperature=10.0)
+SOFT = AgreementConfig(num_levels=3, temperature=10.0)
 ALL = {"contrastive_weight": 1.0, "neighbour_weight": 1.0, "behaviour_weight": 1.0, "entropy_weight": 1.0}
 LOSSES: dict[str, dict[str, Any]] = {
     form: {
         "codebooks": "gradient", "agreement": SOFT, **ALL,
-        "contrastive": contrastive.Config(form=form, temperature=5.0),  # type: ignore[arg-type]
+        "contrastive": ContrastiveConfig(form=form, temperature=5.0),  # type: ignore[arg-type]
     }
     for form in ("kernel", "cosine", "agreement")
 }  # fmt: skip
@@ -73,7 +72,7 @@ def store() -> tuple[np.ndarray, Taxonomy, Histories]:
 def trained(options: dict[str, Any], folder: Path) -> tuple[dict[str, np.ndarray], list[float]]:
     """State and codes of a quantizer of some 60 steps, and its losses."""
     vectors, taxonomy, histories = store()
-    training = loop.Config(
+    training = TrainingConfig(
         learning_rate=1e-3, batch_size=64, num_epochs=9, validate_every=9, max_steps=60, mixed_precision="no",
         log_with="",
     )  # fmt: skip

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pressmark.files import DiskFull
 from pressmark.training import checkpoint
-from pressmark.training.loop import Config, fit, learning_rate
+from pressmark.training.config import TrainingConfig
+from pressmark.training.loop import fit, learning_rate
 
 
 class Line:
@@ -51,9 +52,9 @@ def new_model() -> nn.Module:
     return nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def quick(**changes: object) -> Config:
+def quick(**changes: object) -> TrainingConfig:
     values = {"learning_rate": 0.05, "num_epochs": 6, "mixed_precision": "no", "log_with": "", **changes}
-    return Config(**values)  # type: ignore[arg-type]
+    return TrainingConfig(**values)  # type: ignore[arg-type]
 
 
 def test_it_learns_and_keeps_the_best_weights(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_limits_on_steps_and_seconds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("schedule", "middle"), [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)])
 def test_schedules(schedule: str, middle: float) -> None:
-    config = Config(learning_rate=1.0, warmup_steps=10, schedule=schedule)  # type: ignore[arg-type]
+    config = TrainingConfig(learning_rate=1.0, warmup_steps=10, schedule=schedule)  # type: ignore[arg-type]
     assert learning_rate(config, 0, 110) == pytest.approx(0.1)
     assert learning_rate(config, 60, 110) == pytest.approx(middle)
 

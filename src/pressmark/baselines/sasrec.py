@@ -22,11 +22,13 @@ from pressmark import distributed
 from pressmark.baselines.content_neighbours import ContentNeighbours, load_content_neighbours
 from pressmark.baselines.dense import recommend_by_scores
 from pressmark.baselines.popularity import count_items
+from pressmark.baselines.sasrec_config import Config
 from pressmark.files import fingerprint, replacing, write_json
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 from pressmark.training import loop
+from pressmark.training.config import decisive
 from pressmark.training.validation import validated
 
 TARGETS = 64
@@ -34,39 +36,6 @@ TARGETS = 64
 
 BATCHES_A_POOL = 16
 """Batches whose windows are sorted by length together: little padding, and still well mixed."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """SASRec and its training.
-
-    Attributes:
-        dim: Width of items and states.
-        num_layers: Transformer layers.
-        num_heads: Attention heads a layer; they divide dim.
-        dropout: Everywhere.
-        history_length: Newest items of a history that it reads.
-        training: Length and speed; a sample is a window of at most history_length + 1 targets.
-    """
-
-    dim: int = 96
-    num_layers: int = 1
-    num_heads: int = 4
-    dropout: float = 0.4
-    history_length: int = 50
-    training: loop.Config = field(
-        default_factory=lambda: loop.Config(
-            learning_rate=4e-3, batch_size=64, num_epochs=10, patience=4, weight_decay=0.05
-        )
-    )
-
-    def __post_init__(self) -> None:
-        if self.num_heads < 1 or self.dim < 1 or self.dim % self.num_heads:
-            raise ValueError(f"sasrec.num_heads is {self.num_heads}; it must divide sasrec.dim ({self.dim}).")
-        if self.history_length < 1:
-            raise ValueError(f"sasrec.history_length is {self.history_length}; it must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"sasrec.dropout is {self.dropout}; it must be from 0 to below 1.")
 
 
 class SASRecConfig(PreTrainedConfig):
@@ -366,4 +335,4 @@ def _fingerprint(split: Split, config: Config, seed: int) -> str:
         cases.histories.values,
         cases.histories.offsets,
     )
-    return fingerprint("sasrec", loop.decisive(config), seed, len(split.cold), *arrays)
+    return fingerprint("sasrec", decisive(config), seed, len(split.cold), *arrays)

@@ -16,9 +16,6 @@ Recommendation".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix, diags
@@ -26,50 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pressmark import distributed
+from pressmark.dual_tower.config import View
 from pressmark.interactions.histories import Histories
-
-View = Literal["edges", "nodes", "walk"]
-
-
-@dataclass(frozen=True)
-class Config:
-    """Weights of the auxiliary losses; 0 leaves one out.
-
-    Attributes:
-        item_views: Of two views of each target of a batch.
-        user_views: Of two views of each history.
-        prototypes: Of the assignment of items to prototypes.
-        graph: Of two views of each target through the graph.
-        masked: Share of an item's features, or of a history's items, that a view leaves out.
-        num_prototypes: How many there are.
-        graph_view: What a view of the graph leaves out: "edges", "nodes", or other edges on each step ("walk").
-        graph_layers: Steps to neighbours of neighbours.
-        temperature: Divides cosines here.
-    """
-
-    item_views: float = 0.0
-    user_views: float = 0.0
-    prototypes: float = 0.0
-    graph: float = 0.0
-    masked: float = 0.2
-    num_prototypes: int = 256
-    graph_view: View = "edges"
-    graph_layers: int = 2
-    temperature: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name in ("item_views", "user_views", "prototypes", "graph"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(
-                    f"dual_tower.auxiliary.{name} is {getattr(self, name)}; it must be 0 or above."
-                )
-        if not 0 <= self.masked < 1:
-            raise ValueError(f"dual_tower.auxiliary.masked is {self.masked}; it must be from 0 to below 1.")
-        if self.num_prototypes < 2 or self.graph_layers < 1 or not self.temperature > 0:
-            raise ValueError(
-                f"dual_tower.auxiliary: num_prototypes ({self.num_prototypes}) must be at least 2, "
-                f"graph_layers ({self.graph_layers}) at least 1, temperature ({self.temperature}) above 0."
-            )
 
 
 def twins(first: Tensor, second: Tensor, key: Tensor, temperature: float) -> Tensor:

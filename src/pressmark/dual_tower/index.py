@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from pressmark.dual_tower.config import Kind
 from pressmark.files import replacing
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations
@@ -28,8 +29,6 @@ def _faiss() -> Any:
 
     return faiss
 
-
-Kind = Literal["auto", "flat", "ivf", "hnsw"]
 
 FLAT_ITEMS = 200_000
 """Catalogs up to here are searched whole: a fraction of a millisecond a shopper."""

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from pressmark import distributed
 from pressmark.dual_tower.auxiliary import (
-    Config,
     ItemGraph,
     part_of,
     swapped_assignments,
     twins,
     without_some,
 )
+from pressmark.dual_tower.config import AuxiliaryConfig
 from pressmark.dual_tower.loss import Candidates, more_candidates
 from pressmark.dual_tower.towers import ROWS_AT_ONCE, DualTower, DualTowerOutput
 
@@ -61,7 +61,7 @@ class Learner(nn.Module):
     def __init__(
         self,
         tower: DualTower,
-        auxiliary: Config,
+        auxiliary: AuxiliaryConfig,
         graph: ItemGraph | None = None,
         temperature: float = 0.1,
         learn_temperature: bool = False,

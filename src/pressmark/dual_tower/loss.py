@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pressmark import distributed
+from pressmark.dual_tower.config import check_temperature
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,6 @@ def info_nce(
     false_negative[torch.arange(len(users), device=users.device), candidates.target] = False
     logits = logits.masked_fill(false_negative, -torch.inf)
     return torch.nn.functional.cross_entropy(logits, candidates.target, reduction="none")
-
-
-def check_temperature(temperature: float | Tensor) -> None:
-    """Raises ValueError unless the temperature is above 0."""
-    if not temperature > 0:
-        raise ValueError(
-            f"dual_tower.temperature is {temperature}; it must be above 0 (0.1 is a good start): "
-            "cosines are divided by it."
-        )
 
 
 def log_shares(weights: np.ndarray) -> Tensor:

@@ -10,9 +10,8 @@ et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, BertConfig
 
+from pressmark.dual_tower.config import TextConfig
 from pressmark.dual_tower.identity import Identity
 
 if TYPE_CHECKING:
@@ -36,56 +36,7 @@ GROUPS = 4
 """Of like length that a batch of texts is read in: padding costs as much as words."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """The text encoder.
-
-    Attributes:
-        encoder: "" reads content vectors instead; "scratch" trains one on the catalog; else the path of a local
-            Hugging Face folder, an encoder with safetensors weights and a tokenizer.json ("minilm": the
-            package's).
-        users: What a shopper is read as: "items", the embeddings of the history; or "text", the items' texts
-            one after the other, the newest first, through the same encoder.
-        length: Tokens of an item's text, or of a query, that are read.
-        user_length: Tokens of a history as text.
-        vocab_size: Of a tokenizer trained here.
-        num_layers, width, num_heads, dropout: Of an encoder trained from scratch.
-        rows_at_once: Texts whose activations are held at a time; the others are computed again on the way back
-            (gradient caching). 0 holds all.
-        checkpointing: Holds one layer's activations at a time.
-    """
-
-    encoder: str = ""
-    users: Literal["items", "text"] = "items"
-    length: int = 100
-    user_length: int = 100
-    vocab_size: int = 8000
-    num_layers: int = 6
-    width: int = 512
-    num_heads: int = 8
-    dropout: float = 0.1
-    rows_at_once: int = 0
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("length", "user_length", "vocab_size", "num_layers", "width", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"dual_tower.text.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"dual_tower.text.num_heads is {self.num_heads}; it must divide width ({self.width})."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dual_tower.text.dropout is {self.dropout}; it must be from 0 to below 1.")
-        if self.rows_at_once < 0:
-            raise ValueError(f"dual_tower.text.rows_at_once is {self.rows_at_once}; it must be 0 or above.")
-        if self.users == "text" and not self.encoder:
-            raise ValueError(
-                "dual_tower.text.users is 'text', but nothing reads text: set dual_tower.text.encoder."
-            )
-
-
-def tokenizer_of(config: Config, texts: Sequence[str]) -> Tokenizer:
+def tokenizer_of(config: TextConfig, texts: Sequence[str]) -> Tokenizer:
     """The tokenizer of a pretrained folder, or one of byte pairs trained on texts.
 
     Raises:
@@ -135,7 +86,7 @@ def tokens_of(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.nda
     return rows
 
 
-def encoder_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+def encoder_config(config: TextConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """What `DualTowerConfig.encoder` holds of it.
 
     Raises:
@@ -172,7 +123,7 @@ def encoder_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     return dict(made.to_dict())
 
 
-def _folder(config: Config) -> Path:
+def _folder(config: TextConfig) -> Path:
     from pressmark.catalog.text_models import model_folder
 
     return model_folder(config.encoder)

@@ -56,8 +56,8 @@ class DualTowerConfig(PreTrainedConfig):
         encoder: A Hugging Face encoder's configuration where the item tower reads text; see `text`.
         pad: The tokenizer's padding.
         user_length: Tokens of a history where shoppers are read as text; 0 where they are not.
-        rows_at_once: See `text.Config`.
-        checkpointing: See `text.Config`.
+        rows_at_once: See `config.TextConfig`.
+        checkpointing: See `config.TextConfig`.
     """
 
     model_type = "pressmark_dual_tower"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ from pressmark.catalog.embeddings import item_texts, read_vectors
 from pressmark.catalog.items import Catalog, read_catalog
 from pressmark.catalog.lexicon import Lexicon, read_words
 from pressmark.catalog.text_models import model_folder
-from pressmark.dual_tower import auxiliary, text
+from pressmark.dual_tower import text
 from pressmark.dual_tower.auxiliary import ItemGraph
+from pressmark.dual_tower.config import Config, Kind, TextConfig
 from pressmark.dual_tower.geometry import alignment, uniformity
-from pressmark.dual_tower.index import ItemIndex, Kind, faiss_installed
+from pressmark.dual_tower.index import ItemIndex, faiss_installed
 from pressmark.dual_tower.learner import Learner
-from pressmark.dual_tower.loss import check_temperature, gather_candidates, info_nce, log_shares
+from pressmark.dual_tower.loss import gather_candidates, info_nce, log_shares
 from pressmark.dual_tower.towers import DualTower, DualTowerConfig, DualTowerOutput, ItemTower, with_words
 from pressmark.files import fingerprint, replacing, write_json
 from pressmark.interactions.cases import Cases, Split
@@ -30,6 +31,7 @@ from pressmark.interactions.histories import Histories
 from pressmark.interactions.split_files import read_split
 from pressmark.metrics import ndcg_at_k, recall_at_k
 from pressmark.training import loop
+from pressmark.training.config import decisive
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,101 +44,6 @@ EVENLY = 2000
 
 BATCHES_A_POOL = 16
 """Batches that are sorted by history length together: little padding, and still well mixed."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """The dual tower and its training.
-
-    Attributes:
-        dim: Width of the shared space.
-        hidden_dim: Hidden units of the item tower's MLP; 0 leaves it linear.
-        user_dim: Width of the user tower's transformer.
-        num_layers: Its layers.
-        num_heads: Its attention heads.
-        identity_dropout: How often an item goes without its identity in training, 0 to 1: more helps products
-            that nobody has bought yet. 1 = items are their text and nothing else.
-        item_dropout: Dropout in the item tower's MLP.
-        dropout: Dropout in the user tower.
-        history_length: Newest items of a history that the user tower reads.
-        words: Words of an item's text that are read beside its vector, each with a vector to learn; 0 = none.
-        word_dropout: How often one of them is passed over in training.
-        word_rate: How much faster words learn than what is beside them.
-        temperature: Divides cosines.
-        learn_temperature: Start there and learn it. Constant by default: a learned one shrinks and hurts.
-        logq: Strength of the popularity correction of in-batch negatives, 0 to 1. More helps products that
-            sell, less helps those that nobody has bought yet.
-        history_negatives: Items of a user's own history count as negatives of that user.
-        empty_share: First purchases, which have an empty history, for each other training sample.
-        queue: Past targets kept as further negatives, as a slow copy of the item tower embeds them (MoCo).
-        momentum: How much of itself the slow copy keeps a step.
-        hard_negatives: Nearest wrong items of each user that are looked up as further negatives; a step then
-            scores the whole catalog.
-        refresh_every: Steps between two embeddings of the catalog for that.
-        text: A text encoder in place of the content vectors, see `text`.
-        auxiliary: Losses beside the main one.
-        index: What FAISS searches with, see `index.ItemIndex`.
-        training: The loop. `batch_size` is also the number of negatives; with `micro_batch_size`, that is.
-    """
-
-    dim: int = 256
-    hidden_dim: int = 0
-    user_dim: int = 64
-    num_layers: int = 2
-    num_heads: int = 2
-    identity_dropout: float = 0.15
-    item_dropout: float = 0.2
-    dropout: float = 0.3
-    history_length: int = 20
-    words: int = 32
-    word_dropout: float = 0.5
-    word_rate: float = 4.0
-    temperature: float = 0.05
-    learn_temperature: bool = False
-    logq: float = 1.0
-    history_negatives: bool = True
-    empty_share: float = 0.02
-    queue: int = 0
-    momentum: float = 0.995
-    hard_negatives: int = 0
-    refresh_every: int = 100
-    text: text.Config = field(default_factory=text.Config)
-    auxiliary: auxiliary.Config = field(default_factory=auxiliary.Config)
-    index: Kind = "auto"
-    training: loop.Config = field(
-        default_factory=lambda: loop.Config(learning_rate=5.5e-4, num_epochs=8, patience=2, weight_decay=0.01)
-    )
-
-    def __post_init__(self) -> None:
-        check_temperature(self.temperature)
-        for name in ("logq", "empty_share", "identity_dropout", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to 1.")
-        for name in ("item_dropout", "dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to below 1.")
-        if not 0 < self.word_rate < math.inf:
-            raise ValueError(f"dual_tower.word_rate is {self.word_rate}; it must be above 0.")
-        if self.text.encoder and self.auxiliary.graph:
-            raise ValueError(
-                "dual_tower.auxiliary.graph embeds the whole catalog at every step; a text encoder is too slow "
-                "for that: set one of dual_tower.auxiliary.graph and dual_tower.text.encoder."
-            )
-        if self.num_heads < 1 or self.user_dim % self.num_heads:
-            raise ValueError(
-                f"dual_tower.num_heads is {self.num_heads}; it must divide user_dim ({self.user_dim})."
-            )
-        for name, least in (
-            ("dim", 1),
-            ("user_dim", 1),
-            ("history_length", 1),
-            ("refresh_every", 1),
-            ("words", 0),
-            ("queue", 0),
-            ("hard_negatives", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be at least {least}.")
 
 
 @dataclass(frozen=True)
@@ -433,7 +340,7 @@ def train(run: Path, config: Config, seed: int) -> None:
         save(run / "dual_tower", model.cpu(), content, record, config.index, tokenizer, lexicon)
 
 
-def _read_texts(catalog: Catalog, fitted_on: np.ndarray, config: text.Config) -> tuple[Tokenizer, np.ndarray]:
+def _read_texts(catalog: Catalog, fitted_on: np.ndarray, config: TextConfig) -> tuple[Tokenizer, np.ndarray]:
     """A tokenizer of the texts that may be fitted on, the same on every process, and all items' tokens."""
     from tokenizers import Tokenizer
 
@@ -498,7 +405,7 @@ def _fingerprint(split: Split, vectors: np.ndarray, config: Config, seed: int) -
     cases = split.valid
     return fingerprint(
         "dual_tower",
-        loop.decisive(config),
+        decisive(config),
         seed,
         vectors,
         split.train.values,

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pressmark import files
+from pressmark.evaluation.config import Config
 from pressmark.evaluation.figures import BEYOND, Judged, measure
-from pressmark.evaluation.harness import Config
 from pressmark.evaluation.lists import read_ranks
 from pressmark.evaluation.protocols import TWIN
 from pressmark.evaluation.report import intervals

@@ -12,7 +12,7 @@ from pressmark.evaluation.slices import DESCRIPTIONS, MAIN, UNBOUGHT, Facts
 from pressmark.interactions.cases import Cases, Split
 
 if TYPE_CHECKING:
-    from pressmark.evaluation.harness import Config
+    from pressmark.evaluation.config import Config
 
 DASH = "\N{EN DASH}"
 """Stands where there is no figure."""

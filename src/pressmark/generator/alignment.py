@@ -13,48 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pressmark.generator.config import AlignmentConfig
 from pressmark.generator.prompts import CONTENT, NOTHING, SPELLED, Prompts
 
 TO_SID, TO_CONTENT = 0, 1
-
-
-@dataclass(frozen=True)
-class Config:
-    """What is mixed in.
-
-    Attributes:
-        content_to_sid: Weight of a product's SID told from its text, beside a target told from its history; 0
-            leaves the task out.
-        sid_to_content: Weight of its text told from its SID; a whole text weighs as much as a whole SID.
-        share: Products of each task in a batch, as a share of its samples.
-        text_tokens: Text tokens of a product that are read or told.
-        cold_items: Whether products that nobody may have bought in training take part, with their text and SID;
-            the run's metrics.json says so. What they are bought after stays hidden.
-    """
-
-    content_to_sid: float = 0.0
-    sid_to_content: float = 0.0
-    share: float = 0.25
-    text_tokens: int = 24
-    cold_items: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("content_to_sid", "sid_to_content"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(
-                    f"generator.finetune.alignment.{name} is {getattr(self, name)}; it must be 0 or above."
-                )
-        if not 0 < self.share <= 1 or self.text_tokens < 1:
-            raise ValueError(
-                f"generator.finetune.alignment: share is {self.share} (above 0, up to 1), text_tokens "
-                f"{self.text_tokens} (at least 1)."
-            )
-
-    @property
-    def kinds(self) -> list[int]:
-        """The tasks that are mixed in."""
-        weights = {TO_SID: self.content_to_sid, TO_CONTENT: self.sid_to_content}
-        return [kind for kind, weight in weights.items() if weight]
 
 
 @dataclass(frozen=True)
@@ -83,7 +45,7 @@ class Mixed:
 
 def mixed_in(
     batches: list[np.ndarray],
-    config: Config,
+    config: AlignmentConfig,
     items: np.ndarray,
     num_samples: int,
     num_items: int,

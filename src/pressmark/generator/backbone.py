@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from pressmark.generator import alignment, lora, prompts
-from pressmark.generator.beam_search import Normalizer
+from pressmark.generator import lora
+from pressmark.generator.config import FinetuneConfig, Normalizer, PromptConfig
 from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.hf_folder import read_model, read_text_tokenizer
 from pressmark.generator.model import PROMPT
@@ -20,7 +20,6 @@ from pressmark.generator.new_rows import axes_for, drawn_rows, rows_of_codebooks
 from pressmark.generator.prompts import CART, CONTENT, HISTORY, SPELLED, Prompts, Words
 from pressmark.sids.table import SidTable
 
-SCRATCH = "scratch"
 BUILT_FOR = (
     "history_input",
     "history_length",
@@ -35,32 +34,6 @@ BUILT_FOR = (
 """What a saved backbone's config.json says of it beside what transformers wants to know."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """How a backbone is fitted to SIDs; read where `generator.backbone` names a folder.
-
-    Attributes:
-        tuning: "full" trains every weight; "lora" small matrices beside them and the new tokens' rows.
-        lora: Its size.
-        save: "merged" writes whole weights, "adapter" what LoRA learnt alone: the base must stay where it is.
-        token_start: "codebooks" starts a sid_token's row from its codebook entry, in the scale of the rows that
-            are there; "random" draws it in that scale.
-        prompt: What the model reads beside the SIDs of a history.
-        alignment: Products' texts to SIDs and back, mixed in.
-    """
-
-    tuning: Literal["full", "lora"] = "full"
-    lora: lora.Config = field(default_factory=lora.Config)
-    save: Literal["merged", "adapter"] = "merged"
-    token_start: Literal["codebooks", "random"] = "codebooks"
-    prompt: prompts.Config = field(default_factory=prompts.Config)
-    alignment: alignment.Config = field(default_factory=alignment.Config)
-
-    def __post_init__(self) -> None:
-        if self.save == "adapter" and self.tuning != "lora":
-            raise ValueError("generator.finetune.save is 'adapter'; only tuning 'lora' learns one.")
-
-
 def sid_token_names(level_sizes: Sequence[int]) -> list[str]:
     """What sid_tokens are called in a text tokenizer, level after level.
 
@@ -72,7 +45,7 @@ def sid_token_names(level_sizes: Sequence[int]) -> list[str]:
 
 @dataclass(frozen=True)
 class BuiltFor:
-    """What a backbone is made for, see `train.Config`."""
+    """What a backbone is made for, see `config.Config`."""
 
     table: SidTable
     history_length: int
@@ -82,7 +55,7 @@ class BuiltFor:
 
 
 def build_backbone(
-    folder: Path, config: Config, built: BuiltFor, codebooks: Sequence[np.ndarray]
+    folder: Path, config: FinetuneConfig, built: BuiltFor, codebooks: Sequence[np.ndarray]
 ) -> tuple[Any, Any, Words]:
     """A model that spells the SIDs of a table, from a folder; and its text tokenizer and words.
 
@@ -169,7 +142,7 @@ def words_of(text_tokenizer: Any, level_sizes: Sequence[int], contexts: Sequence
     )
 
 
-def _describe(model: Any, config: Config, built: BuiltFor, words: Words) -> None:
+def _describe(model: Any, config: FinetuneConfig, built: BuiltFor, words: Words) -> None:
     """Puts into the configuration what the model was built for, and overrides how it would generate."""
     table, start = built.table, _start_token(model)
     values = (
@@ -209,7 +182,7 @@ def _start_token(model: Any) -> int:
     return int(next(one for one in found if one is not None))
 
 
-def _check_length(found: Any, words: Words, prompt: prompts.Config, built: BuiltFor) -> None:
+def _check_length(found: Any, words: Words, prompt: PromptConfig, built: BuiltFor) -> None:
     most = getattr(found, "max_position_embeddings", None)
     longest = Prompts(words, prompt).longest(built.history_length, built.table.num_levels)
     if most is not None and longest > most:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from pressmark.catalog.embeddings import texts_of
 from pressmark.catalog.items import Catalog
 from pressmark.generator import alignment
+from pressmark.generator.config import AlignmentConfig
 from pressmark.generator.model import item_tokens
 from pressmark.generator.prompts import Asked, Prompts, text_rows, with_drawn_carts
 from pressmark.generator.samples import Samples, stretches
@@ -53,7 +54,7 @@ class Data:
         table: SidTable,
         prompts: Prompts,
         text_tokenizer: Any,
-        align: alignment.Config,
+        align: AlignmentConfig,
     ) -> Data:
         """Reads texts and contexts.
 

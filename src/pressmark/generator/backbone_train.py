@@ -30,10 +30,11 @@ from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import read_sids
 from pressmark.sids.vocabulary import NUM_SPECIAL
 from pressmark.training import loop
+from pressmark.training.config import decisive
 from pressmark.training.validation import validated
 
 if TYPE_CHECKING:
-    from pressmark.generator.train import Config
+    from pressmark.generator.config import Config
 
 
 def train(run: Path, config: Config, seed: int) -> None:
@@ -54,7 +55,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     data = task.data
     built_on = files.fingerprint(
         "backbone",
-        loop.decisive(config) | {"backbone": fingerprint_of(Path(config.backbone))},
+        decisive(config) | {"backbone": fingerprint_of(Path(config.backbone))},
         seed,
         *vars(task.samples).values(),
         task.valid.case_id,

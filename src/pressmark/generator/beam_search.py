@@ -14,18 +14,17 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pressmark.generator.config import Normalizer
 from pressmark.sids.edge_mask import DeadEdges, EdgeMask
 from pressmark.sids.living_trie import LivingTrie
 from pressmark.sids.trie import Trie
 from pressmark.sids.vocabulary import PAD, Vocabulary
-
-Normalizer = Literal["full", "level", "trie"]
 
 
 class Decoder(Protocol):

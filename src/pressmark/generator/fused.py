@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from transformers import T5ForConditionalGeneration
 
 from pressmark.generator import kernels
-from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, check_search
+from pressmark.generator.beam_search import Beams, Masks, SearchTrie, check_search
 from pressmark.generator.beam_search import search as plain_search
+from pressmark.generator.config import Normalizer
 from pressmark.generator.model import embed
 from pressmark.generator.t5_decoder import T5Decoder, recency_bias
 from pressmark.sids.edge_mask import DeadEdges

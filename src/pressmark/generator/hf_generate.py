@@ -67,7 +67,7 @@ class _Shown:
 class TrieBeamSearch:
     """A decoding loop for `generate(custom_generate=...)`: exact beam search over the SIDs of a trie.
 
-    Scores by what the model was trained by, see `model.Config.normalizer`. Reads `num_beams`,
+    Scores by what the model was trained by, see `config.ModelConfig.normalizer`. Reads `num_beams`,
     `num_return_sequences`, `length_penalty` and `return_dict_in_generate`; processors, sampling and stopping
     rules have no say. Where a user has fewer SIDs than were asked for, the rest of the sequences are padding
     with a score of -inf.

@@ -10,45 +10,24 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from pressmark.generator.config import LoraConfig
+
 ADAPTER = "adapter_model.safetensors"
 
 
-@dataclass(frozen=True)
-class Config:
-    """LoRA's size.
-
-    Attributes:
-        rank: Of the matrices beside each linear layer but the output head.
-        alpha: Their product is scaled by alpha / rank.
-        dropout: On what goes into them.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"generator.finetune.lora: rank is {self.rank} (at least 1), alpha {self.alpha} (above 0), "
-                f"dropout {self.dropout} (from 0 to below 1)."
-            )
-
-
-def with_lora(model: Any, config: Config, new_rows: list[int]) -> Any:
+def with_lora(model: Any, config: LoraConfig, new_rows: list[int]) -> Any:
     """A `PeftModel` around a backbone: LoRA everywhere, `new_rows` of its vocabulary trained whole."""
-    from peft import LoraConfig, get_peft_model
+    import peft
 
     rows = {_name(model, model.get_input_embeddings()): new_rows}
     if not is_tied(model):
         rows[_name(model, model.get_output_embeddings())] = new_rows
-    settings = LoraConfig(
+    settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
@@ -57,7 +36,7 @@ def with_lora(model: Any, config: Config, new_rows: list[int]) -> Any:
         task_type="SEQ_2_SEQ_LM",
     )
     with _ties_shown(model):
-        return get_peft_model(model, settings)
+        return peft.get_peft_model(model, settings)
 
 
 def with_adapter(model: Any, folder: Path) -> Any:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pressmark.generator.beam_search import Normalizer, SearchTrie
+from pressmark.generator.beam_search import SearchTrie
+from pressmark.generator.config import Normalizer
 from pressmark.generator.item_head import ItemHead, PathPrior
 from pressmark.sids.table import SidTable
 from pressmark.sids.trie import build_trie

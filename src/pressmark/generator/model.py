@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 
 from pressmark.catalog.lexicon import Lexicon
 from pressmark.files import read_tensors, write_tensors
-from pressmark.generator.beam_search import Normalizer
 from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.config import HistoryInput, ModelConfig, Normalizer
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import EOS, PAD, Vocabulary
 
@@ -26,85 +26,13 @@ ITEMS = "items.safetensors"
 FORMAT = 2
 """Goes up when saved weights come to mean something else: in 2 the item head's scores are cosines."""
 
-HistoryInput = Literal["tokens", "items", "causal"]
 
 PROMPT = "prompt"
 """The `history_input` that a saved backbone has in place of those."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Size of the model; the defaults are TIGER's (about 4.6 M parameters with 4 x 256 codes).
-
-    Attributes:
-        num_layers: Encoder layers.
-        num_decoder_layers: Decoder layers; 0 means as many as the encoder has.
-        num_heads: Attention heads.
-        d_kv: Width of one head.
-        d_model: Width of the residual stream and of a sid_token's vector.
-        d_ff: Inner width of the feed-forward layers.
-        feed_forward: "relu" is T5's feed-forward layer, "gated-gelu" that of T5 1.1.
-        dropout: T5's dropout, everywhere that T5 has it; "causal" drops no attention weights.
-        history_input: "causal" gives an item one encoder position, the sum of its tokens' vectors, and lets it
-            look back only: every next item of a sequence is trained in one pass, see `causal_t5`. "items" has
-            a plain T5 read such positions, and "tokens" L positions an item, as TIGER does.
-        token_start: "codebooks" starts a sid_token's vector from its codebook entry, so that near codes are
-            near from the first step; "random" draws it, as TIGER does.
-        content: Read the items' content vectors beside their codes; with history_input "causal" alone.
-        identity_dropout: How often an item goes without its identity in training, 0 to 1: the vector of its own
-            that it has beside its text and its codes. More helps products that nobody has bought yet; 1 = items
-            are their text and codes and nothing else, which saves d_model numbers an item. With content alone.
-        words: Words of an item's text that are read beside its vector, each with a vector to learn; 0 = none.
-            With content alone.
-        word_dropout: How often one of them is passed over in training.
-        word_rate: How much faster words learn than what is beside them.
-        popularity_prior: What an item's score in the item head gains in training for each e-fold of its
-            interactions: vectors then need not say what sells anyway, and say more of what sells little.
-            Answers take back as much of it as pays, see `train.Config.popularity_discounts`.
-        guided: Let the decoder start from what the item head says of the whole catalog, see `item_head`; with
-            history_input "causal" and normalizer "trie" alone. Every product is scored for every shopper, as
-            a dual tower without an index does it; turn it off where that is too much.
-        normalizer: What a code competes with, in training and in answers: "trie" those that lead to an item,
-            "level" its level's, "full" the whole vocabulary, as TIGER and HF have it. See `losses.CodeLoss`.
-    """
-
-    num_layers: int = 4
-    num_decoder_layers: int = 0
-    num_heads: int = 6
-    d_kv: int = 64
-    d_model: int = 128
-    d_ff: int = 1024
-    feed_forward: Literal["relu", "gated-gelu"] = "relu"
-    dropout: float = 0.1
-    history_input: HistoryInput = "causal"
-    token_start: Literal["codebooks", "random"] = "codebooks"
-    content: bool = True
-    identity_dropout: float = 0.3
-    words: int = 32
-    word_dropout: float = 0.3
-    word_rate: float = 2.0
-    popularity_prior: float = 0.3
-    guided: bool = True
-    normalizer: Normalizer = "trie"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.popularity_prior < float("inf"):
-            raise ValueError(
-                f"generator.model.popularity_prior is {self.popularity_prior}; it must be 0 or above."
-            )
-        if not 0 <= self.identity_dropout <= 1:
-            raise ValueError(
-                f"generator.model.identity_dropout is {self.identity_dropout}; it must be from 0 to 1."
-            )
-        if self.words < 0 or not 0 <= self.word_dropout < 1 or not 0 < self.word_rate < float("inf"):
-            raise ValueError(
-                f"generator.model.words is {self.words}, word_dropout {self.word_dropout} and word_rate "
-                f"{self.word_rate}; they must be 0 or above, from 0 to below 1, and above 0."
-            )
-
-
 def build_model(
-    config: Config,
+    config: ModelConfig,
     table: SidTable,
     history_length: int,
     beam: int = 50,
@@ -189,7 +117,7 @@ def build_model(
     return model.train()
 
 
-def reads_content(config: Config) -> bool:
+def reads_content(config: ModelConfig) -> bool:
     """Whether a model of this configuration wants content vectors."""
     return config.content and config.history_input == "causal"
 

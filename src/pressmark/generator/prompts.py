@@ -16,40 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pressmark.generator.config import PromptConfig
 from pressmark.sids.vocabulary import NUM_SPECIAL
 
 HISTORY, CART, CONTENT, SPELLED = "history:", "cart:", "product:", "title of"
 """The words in front of a history, of a cart, of a product's text and of its SID."""
 NOTHING = -1
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a prompt shows beside the SIDs of a history.
-
-    Attributes:
-        titled_items: Newest items of the history whose titles follow their SIDs; 0 shows SIDs alone.
-        title_tokens: Text tokens of such a title.
-        cart_share: How often, 0 to 1, training shows the newest of a history as a current cart instead, one
-            item or several; drawn like dropout. A model trained at 0 answers no request with a cart.
-        cart_length: Items of a cart that are read: the newest ones.
-    """
-
-    titled_items: int = 0
-    title_tokens: int = 12
-    cart_share: float = 0.0
-    cart_length: int = 5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.cart_share <= 1:
-            raise ValueError(
-                f"generator.finetune.prompt.cart_share is {self.cart_share}; it must be from 0 to 1."
-            )
-        for name, least in (("titled_items", 0), ("title_tokens", 1), ("cart_length", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"generator.finetune.prompt.{name} is {getattr(self, name)}; it must be at least {least}."
-                )
 
 
 @dataclass(frozen=True)
@@ -118,7 +90,7 @@ class Prompts:
     """
 
     words: Words
-    config: Config
+    config: PromptConfig
     titles: Tensor | None = None
 
     @property
@@ -205,7 +177,7 @@ def text_rows(text_tokenizer: Any, texts: Sequence[str], length: int) -> Tensor:
     return rows
 
 
-def with_drawn_carts(asked: Asked, config: Config) -> Asked:
+def with_drawn_carts(asked: Asked, config: PromptConfig) -> Asked:
     """Shows, for `cart_share` of the shoppers, the newest items of the history as the cart."""
     if not config.cart_share or not asked.items.shape[1]:
         return asked

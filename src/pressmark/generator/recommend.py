@@ -19,8 +19,9 @@ from transformers import T5ForConditionalGeneration
 from pressmark.catalog.lexicon import Lexicon
 from pressmark.files import check_weights
 from pressmark.generator.backbone_data import with_titles
-from pressmark.generator.beam_search import Beams, Masks, Normalizer, SearchTrie, search
+from pressmark.generator.beam_search import Beams, Masks, SearchTrie, search
 from pressmark.generator.causal_t5 import CausalT5
+from pressmark.generator.config import Normalizer
 from pressmark.generator.hf_decoder import Renumbered, decoder_of
 from pressmark.generator.item_head import TriePrior
 from pressmark.generator.model import (
@@ -78,7 +79,7 @@ class GeneratorRecommender:
         max_beam: How far `Requests.certify` may widen the beam for a user whose answer is not yet proven.
         facts: What the model knows of the N items beside their SIDs, where it asks for that.
         popularity_discount: What an item's score loses for each unit of `ItemFacts.log_count`; None is what the
-            model was saved with, see `train.Config.popularity_discounts`.
+            model was saved with, see `config.Config.popularity_discounts`.
         prompts: How a backbone is asked; it then reads contexts and carts too, where it was trained on some.
         lexicon: Of the words that the model reads; products can be added to such a model with it alone.
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pressmark.generator.model import HistoryInput, history_tokens, item_tokens
+from pressmark.generator.config import HistoryInput
+from pressmark.generator.model import history_tokens, item_tokens
 from pressmark.interactions.histories import Histories
 from pressmark.sids.table import SidTable
 from pressmark.sids.vocabulary import Vocabulary

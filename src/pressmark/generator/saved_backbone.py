@@ -13,15 +13,16 @@ from torch import nn
 from transformers import GenerationConfig
 
 from pressmark import files
-from pressmark.generator import lora, prompts
-from pressmark.generator.backbone import BUILT_FOR, Config, check_codebooks, words_of
+from pressmark.generator import lora
+from pressmark.generator.backbone import BUILT_FOR, check_codebooks, words_of
+from pressmark.generator.config import FinetuneConfig, PromptConfig
 from pressmark.generator.hf_folder import config_of, fingerprint_of, read_model, read_text_tokenizer
 from pressmark.generator.model import PROMPT
 from pressmark.generator.prompts import Prompts
 from pressmark.sids.table import SidTable
 
 
-def save_backbone(folder: Path, model: Any, text_tokenizer: Any, config: Config, base: Path) -> None:
+def save_backbone(folder: Path, model: Any, text_tokenizer: Any, config: FinetuneConfig, base: Path) -> None:
     """Writes weights or adapter, configuration and text tokenizer into a folder."""
     nn.Module.to(model, "cpu")
     if config.save == "adapter":
@@ -62,7 +63,7 @@ def load_backbone(folder: Path, table: SidTable) -> tuple[Any, Prompts, Any]:
         )
     adapted = (folder / "adapter_config.json").is_file()
     model = _with_base(folder, config, len(text_tokenizer)) if adapted else read_model(folder)
-    return model.eval(), Prompts(words, prompts.Config(**config.prompt)), text_tokenizer
+    return model.eval(), Prompts(words, PromptConfig(**config.prompt)), text_tokenizer
 
 
 def _with_base(folder: Path, saved: Any, num_tokens: int) -> Any:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,9 @@ from transformers import T5ForConditionalGeneration
 
 from pressmark import distributed, files
 from pressmark.catalog.lexicon import FILE, Lexicon, read_words
-from pressmark.generator import backbone as backbones
-from pressmark.generator import model as sizes
-from pressmark.generator.backbone import SCRATCH
 from pressmark.generator.causal_t5 import CausalT5
 from pressmark.generator.checkpointing import checkpoint_activations
+from pressmark.generator.config import SCRATCH, Config
 from pressmark.generator.dropout import quicken_dropout
 from pressmark.generator.item_head import ItemHead
 from pressmark.generator.losses import CodeLoss, ItemLoss
@@ -41,6 +38,7 @@ from pressmark.interactions.split_files import read_split
 from pressmark.sids.codebooks import read_codebooks
 from pressmark.sids.table import SidTable, read_sids
 from pressmark.training import loop
+from pressmark.training.config import decisive
 from pressmark.training.own import Own
 from pressmark.training.validation import validated
 
@@ -51,108 +49,6 @@ IDENTITIES = "item_head.identity.weight"
 """The weights that belong to items and not to the model."""
 WORD_VECTORS, RARITY = "item_head.words.vectors.weight", "item_head.words.rarity"
 """Those that belong to words."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What the generator is and how it learns.
-
-    Attributes:
-        model: Its size.
-        training: Length, speed and precision of training.
-        stream: Folder of parquet shards with the histories to train on, where they are larger than memory: a
-            column `history` with a list of item ids (or item_index) a row, see `history_shards`. They take the
-            place of data/train.parquet. Empty trains on the latter. What the split hides must not be there,
-            which is checked; nor must the targets of validation and test cases, which is not.
-        stream_buffer: Histories of a stream that are shuffled and bucketed by length together, on each process.
-        backbone: "scratch" trains the T5 that `model` describes; else a local Hugging Face folder of an
-            encoder-decoder (T5, mT5, BART, ...), whose vocabulary gains the sid_tokens. Of `model` it reads the
-            normalizer alone, and it has no item head, so that there is no hybrid.
-        finetune: How a backbone is fitted; read where there is one.
-        checkpointing: Hold one layer's activations at a time and compute the others again on the way back.
-        init_from: Run folder whose generator it goes on from, over the same codebooks: for nightly retraining,
-            or a catalog that has grown; its data/items.parquet says whose the identities are. The vectors must
-            be of the same embedding, and its data/train.parquet must hold nothing that this split hides; what
-            that run streamed, or itself went on from, is not checked. Empty starts afresh.
-        history_length: Items of history that it reads: the newest ones.
-        item_loss: Weight of the item head's loss of a target beside the sum of its codes'; 0 leaves it out. It
-            needs an encoder state in front of each target: history_input "causal" alone has them.
-        item_loss_others: Items that it compares a target with, drawn at each step, where the decoder is not
-            guided by the head (a guided one scores all); 0 takes all.
-        empty_histories: Train on each user's first item too, behind an empty history.
-        repeat_targets: Train on items that the user had before; false saves time where the history is
-            masked from the answers anyway.
-        popularity_discounts: How much of an item's popularity in training answers take back: its score loses so
-            much for each e-fold of interactions. Of these the best in validation is saved with the model, where
-            it is `model.guided`: what sells next is less what sold most than a model trained on the past says.
-            Validation during training takes nothing back.
-        beam: Beams a user when recommending.
-        valid_beam: Beams a user in validation during training.
-        num_valid_cases: Validation cases looked at during training, drawn by seed; 0 takes all.
-        mask_history: Validate with the history's items removed from the answers, and without the cases
-            whose target is among them.
-    """
-
-    model: sizes.Config = field(default_factory=sizes.Config)
-    training: loop.Config = field(
-        default_factory=lambda: loop.Config(learning_rate=1e-3, warmup_steps=200, num_epochs=20, patience=5)
-    )
-    stream: str = ""
-    stream_buffer: int = 65_536
-    backbone: str = SCRATCH
-    finetune: backbones.Config = field(default_factory=backbones.Config)
-    checkpointing: bool = False
-    init_from: str = ""
-    history_length: int = 20
-    item_loss: float = 2.0
-    item_loss_others: int = 2048
-    empty_histories: bool = True
-    repeat_targets: bool = True
-    popularity_discounts: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
-    beam: int = 50
-    valid_beam: int = 20
-    num_valid_cases: int = 2000
-    mask_history: bool = True
-
-    LATER: ClassVar[tuple[str, ...]] = ("stream", "stream_buffer", "backbone", "finetune", "checkpointing")
-    """See `training.loop.decisive`."""
-
-    def __post_init__(self) -> None:
-        if self.backbone != SCRATCH and self.init_from:
-            raise ValueError(
-                f"generator.init_from is {self.init_from!r} and generator.backbone {self.backbone!r}: to go on "
-                "from a backbone that was trained here, give its run's generator folder as generator.backbone."
-            )
-        if not self.backbone:
-            raise ValueError(
-                "generator.backbone is empty; it must be 'scratch' or a local Hugging Face folder."
-            )
-        if self.backbone == SCRATCH and self.finetune != backbones.Config():
-            raise ValueError(
-                "generator.finetune is how a backbone is fitted, and generator.backbone is 'scratch': name a "
-                "backbone's folder, or leave generator.finetune out."
-            )
-        if not self.stream and self.stream_buffer != Config.stream_buffer:
-            raise ValueError(
-                f"generator.stream_buffer is {self.stream_buffer} and there is no generator.stream: name the "
-                "folder of the shards, or leave it out."
-            )
-        if self.backbone != SCRATCH and self.stream:
-            raise ValueError(
-                f"generator.stream is {self.stream!r} and generator.backbone {self.backbone!r}: a backbone "
-                "trains on data/train.parquet alone."
-            )
-        for name in ("history_length", "beam", "valid_beam", "stream_buffer"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be at least 1.")
-        if not self.popularity_discounts or min(self.popularity_discounts) < 0:
-            raise ValueError(
-                f"generator.popularity_discounts is {self.popularity_discounts}; it must hold numbers from 0 "
-                "on, [0.0] for none."
-            )
-        for name in ("item_loss", "item_loss_others"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be 0 or more.")
 
 
 def train(run: Path, config: Config, seed: int) -> None:
@@ -176,7 +72,7 @@ def train(run: Path, config: Config, seed: int) -> None:
     model, task = assemble(run, config, seed)
     built_on = files.fingerprint(
         "generator",
-        loop.decisive(config),
+        decisive(config),
         seed,
         *task.samples.contents(),
         task.valid.case_id,

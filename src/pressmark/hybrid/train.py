@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from pressmark.catalog.items import read_catalog
 from pressmark.dual_tower import train as dual_tower
 from pressmark.files import fingerprint, read_json, replacing, write_json
 from pressmark.generator import train as generator
+from pressmark.hybrid.config import Config
 from pressmark.hybrid.experts import PARTS, SOLD
 from pressmark.hybrid.fusion import KINDS, Fusion, as_json, fit
 from pressmark.hybrid.recommend import HybridRecommender, experts_of, parts_of
@@ -32,44 +32,13 @@ from pressmark.interactions.cases import Cases
 from pressmark.interactions.split_files import hold_back, read_split
 from pressmark.metrics import ndcg_at_k, rank_of_target, recall_at_k
 from pressmark.recommender import Requests
-from pressmark.training import loop
+from pressmark.training.config import TrainingConfig, decisive
 
 FEWEST = 20
 """Cases of either kind that weights are fitted on, at least."""
 
 STANDARD = Fusion((0.4, 0.0, 1.2, 0.05, 0.1, -0.3), (0.2, 0.25, 0.7, -0.1, 0.35, 0.1), (0.6, 0.45, -0.48))
 """For a shop with fewer: the mean, rounded, of what Beauty and the synthetic grocery store come to."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """How the hybrid is fitted.
-
-    Attributes:
-        cold_share: Of the distinct validation targets, hidden as cold items are.
-        given_up: How much of the NDCG@10 of targets that sell may be given up, as a share, so that new products
-            are seen more; 0 shows as many as shoppers take.
-        generator_epochs: Of the generator that is trained for it, as a share of the configured ones; the dual
-            tower is trained as configured.
-        num_cases: Cases of either kind of target that are looked at, at most, drawn.
-    """
-
-    cold_share: float = 0.05
-    given_up: float = 0.02
-    generator_epochs: float = 0.5
-    num_cases: int = 4000
-
-    def __post_init__(self) -> None:
-        if not 0 < self.cold_share < 1:
-            raise ValueError(f"hybrid.cold_share is {self.cold_share}; it must lie between 0 and 1.")
-        if not 0 <= self.given_up < 1:
-            raise ValueError(f"hybrid.given_up is {self.given_up}; it must be from 0 to below 1.")
-        if not 0 < self.generator_epochs <= 1:
-            raise ValueError(
-                f"hybrid.generator_epochs is {self.generator_epochs}; it must be above 0, and 1 at most."
-            )
-        if self.num_cases < 1:
-            raise ValueError(f"hybrid.num_cases is {self.num_cases}; it must be at least 1.")
 
 
 def train(
@@ -84,7 +53,7 @@ def train(
     """
     inner = run / "training" / "hybrid"
     built_on = parts_of(run)
-    settings = [loop.decisive(one) for one in (of_generator, of_tower)]
+    settings = [decisive(one) for one in (of_generator, of_tower)]
     made = fingerprint(config.cold_share, config.generator_epochs, *settings, seed, built_on)
     if distributed.rank() == 0:
         mark = inner / "made.json"
@@ -116,7 +85,7 @@ def train(
     distributed.barrier()
 
 
-def _shorter(training: loop.Config, share: float) -> loop.Config:
+def _shorter(training: TrainingConfig, share: float) -> TrainingConfig:
     """The same with a share of its epochs."""
     return dataclasses.replace(training, num_epochs=max(1, round(share * training.num_epochs)))
 

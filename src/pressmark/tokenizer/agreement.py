@@ -19,54 +19,17 @@ drew a catalog into a few codes (eval/LOG.md), so those have the contrastive los
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pressmark.distributed import all_reduce_sum, gather_rows, num_processes
+from pressmark.tokenizer.config import AgreementConfig
 
 # Of soft assignments, in mean nearest distances of the level: an item leans to its few nearest codes.
 TEMPERATURE = 0.05
 # Keeps the logarithm of a hopeless pair finite; its gradient is then 0.
 LEAST = 1e-6
-
-
-@dataclass(frozen=True)
-class Config:
-    """Which pairs must agree, and on how many codes."""
-
-    num_levels: int = 2
-    """First codes that pairs are asked to share."""
-    level_decay: float = 0.5
-    """Each longer prefix weighs this times the one before."""
-    twin_cosine: float = 0.9
-    """Pairs of content vectors at this cosine or above weigh 1."""
-    sharpness: float = 30.0
-    """A pair below it weighs exp(sharpness * (cosine - twin_cosine))."""
-    min_cosine: float = 0.65
-    """Pairs below it weigh nothing."""
-    num_neighbours: int = 5
-    """A companion in a batch is drawn from this many nearest items."""
-    temperature: float = 1.0
-    """Of the soft assignments, in units of 0.05 mean nearest distances."""
-
-    def __post_init__(self) -> None:
-        if self.num_levels < 1 or self.num_neighbours < 1:
-            raise ValueError(
-                f"tokenizer.agreement: num_levels ({self.num_levels}) and num_neighbours "
-                f"({self.num_neighbours}) must be at least 1."
-            )
-        if not 0 < self.min_cosine <= 1 or not 0 < self.twin_cosine <= 1:
-            raise ValueError(
-                f"tokenizer.agreement: min_cosine ({self.min_cosine}) and twin_cosine ({self.twin_cosine}) "
-                "must be above 0 and at most 1."
-            )
-        if self.temperature <= 0 or self.sharpness < 0 or not 0 < self.level_decay <= 1:
-            raise ValueError(
-                f"tokenizer.agreement: temperature ({self.temperature}) must be above 0, sharpness "
-                f"({self.sharpness}) 0 or above and level_decay ({self.level_decay}) above 0 and at most 1."
-            )
 
 
 def soft_codes(distances: Tensor, temperature: float) -> Tensor:
@@ -89,14 +52,14 @@ def log_agreement(codes: Tensor, others: Tensor) -> Tensor:
     return (codes @ others.T).clamp_min(LEAST).log()
 
 
-def content_weights(units: Tensor, config: Config) -> Tensor:
+def content_weights(units: Tensor, config: AgreementConfig) -> Tensor:
     """Weights of pairs by content: (B, D) vectors of length 1, or 0 for no text -> (B, B) float32 in [0, 1]."""
     cosine = units @ units.T
     weights = (config.sharpness * (cosine - config.twin_cosine).clamp_max(0)).exp()
     return torch.where(cosine >= config.min_cosine, weights, 0.0)
 
 
-def agreement_loss(distances: Sequence[Tensor], weights: Tensor, config: Config) -> Tensor:
+def agreement_loss(distances: Sequence[Tensor], weights: Tensor, config: AgreementConfig) -> Tensor:
     """(b,) float32: each anchor's weighted disagreement with the batch of all processes; a pair counts once.
 
     Args:
@@ -113,7 +76,7 @@ def agreement_loss(distances: Sequence[Tensor], weights: Tensor, config: Config)
     return loss
 
 
-def unevenness(distances: Sequence[Tensor], config: Config) -> Tensor:
+def unevenness(distances: Sequence[Tensor], config: AgreementConfig) -> Tensor:
     """(b,) float32, the same for every row: how far the batch's soft assignments are from even use.
 
     The Kullback-Leibler divergence of their mean, over all processes, from the uniform distribution, summed

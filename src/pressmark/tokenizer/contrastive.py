@@ -36,39 +36,16 @@ open; the softmax over a batch is the soft-target InfoNCE of supervised contrast
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pressmark.distributed import all_reduce_sum, gather_rows, num_processes, rank
 from pressmark.tokenizer.agreement import TEMPERATURE, log_agreement, soft_codes
+from pressmark.tokenizer.config import ContrastiveConfig
 from pressmark.tokenizer.rqvae import RQVAEOutput
 
 COSINE_TEMPERATURE = 0.2
-
-
-@dataclass(frozen=True)
-class Config:
-    """Shape of the loss; its weight in the whole is `tokenizer.contrastive_weight`."""
-
-    form: Literal["kernel", "cosine", "agreement"] = "kernel"
-    """What similarity of codes means: see the module."""
-    temperature: float = 1.0
-    """Of the softmax, in the form's own unit. Lower looks at the nearest relatives only."""
-    grade_power: float = 2.0
-    """The graded label is (shared depth / longer path) ** this: 1 as it is, more favours the same leaf, 0
-    counts every pair with a common ancestor alike."""
-    level_decay: float = 0.5
-    """Each level weighs this times the one before; the weights sum to 1."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.grade_power < 0 or not 0 < self.level_decay <= 1:
-            raise ValueError(
-                f"tokenizer.contrastive: temperature ({self.temperature}) must be above 0, grade_power "
-                f"({self.grade_power}) 0 or above and level_decay ({self.level_decay}) above 0 and at most 1."
-            )
 
 
 def level_weights(num_levels: int, decay: float) -> list[float]:
@@ -99,12 +76,14 @@ def pair_targets(similarity: Tensor, items: Tensor, power: float = 1.0) -> tuple
     return graded / total.clamp_min(torch.finfo(graded.dtype).tiny), valid
 
 
-def code_similarities(output: RQVAEOutput, config: Config) -> list[Tensor]:
+def code_similarities(output: RQVAEOutput, config: ContrastiveConfig) -> list[Tensor]:
     """L of (b, B) float32: q_l of this process's b rows with the whole batch, in the form asked for."""
     return {"kernel": _kernel, "cosine": _cosine, "agreement": _agreement}[config.form](output, config)
 
 
-def contrastive_loss(similarities: Sequence[Tensor], targets: Tensor, valid: Tensor, config: Config) -> Tensor:
+def contrastive_loss(
+    similarities: Sequence[Tensor], targets: Tensor, valid: Tensor, config: ContrastiveConfig
+) -> Tensor:
     """(b,) float32: the loss of this process's anchors against the batch of all processes.
 
     Scaled so that the sum over all processes, divided by the B rows, is the mean over the anchors that have
@@ -141,7 +120,7 @@ def _level_sums(output: RQVAEOutput) -> list[Tensor]:
     return sums
 
 
-def _kernel(output: RQVAEOutput, config: Config) -> list[Tensor]:
+def _kernel(output: RQVAEOutput, config: ContrastiveConfig) -> list[Tensor]:
     left_over = [*output.residuals[1:], output.error]
     found = []
     for sums, residual in zip(_level_sums(output), left_over, strict=True):
@@ -153,12 +132,12 @@ def _kernel(output: RQVAEOutput, config: Config) -> list[Tensor]:
     return found
 
 
-def _cosine(output: RQVAEOutput, config: Config) -> list[Tensor]:
+def _cosine(output: RQVAEOutput, config: ContrastiveConfig) -> list[Tensor]:
     units = [nn.functional.normalize(sums, dim=1) for sums in _level_sums(output)]
     return [unit @ gather_rows(unit).T / (COSINE_TEMPERATURE * config.temperature) for unit in units]
 
 
-def _agreement(output: RQVAEOutput, config: Config) -> list[Tensor]:
+def _agreement(output: RQVAEOutput, config: ContrastiveConfig) -> list[Tensor]:
     soft = [soft_codes(one, TEMPERATURE * config.temperature) for one in output.distances]
     found: list[Tensor] = []
     for codes in soft:

@@ -23,64 +23,12 @@ which shows every item, those without category too, once an epoch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from pressmark.catalog.taxonomy import Taxonomy
 from pressmark.interactions.histories import Histories
-
-
-@dataclass(frozen=True)
-class Config:
-    """How a batch is put together."""
-
-    sibling_share: float = 0.5
-    """Share of a batch drawn from the child leaves of parent categories."""
-    uniform_share: float = 0.25
-    """Share drawn by a plain shuffle of all items. An epoch lasts until that shuffle has shown every item once.
-    What is left of the batch are the negatives. 1 gives ordinary shuffling."""
-    companion_share: float = 0.25
-    """Share drawn from the companions of the shuffled items, for each kind that the losses ask for: neighbours
-    in content, products bought together. Taken from the negatives first, then from the siblings."""
-    products_per_slot: int = 4
-    """Products taken from one leaf: more make more same-leaf pairs and fewer different leaves."""
-    slots_per_parent: int = 8
-    """Leaves taken from one parent; further parents are drawn until the share is filled."""
-    parent_size_power: float = 0.5
-    """A parent is drawn with weight size ** power: 0 draws all parents alike, which shows rare ones often; 1 by
-    their number of products; between is tempered."""
-    leaf_size_power: float = 0.5
-    """The same for leaves, among those of a parent and among negatives, so that huge leaves do not make all
-    the same-leaf pairs."""
-    negatives: Literal["far", "near", "any"] = "far"
-    """Where a parent's negatives come from: "far", other top levels; "near", cousins: leaves of the same
-    top level that are no siblings (far ones where there are none); "any", all but siblings."""
-    single_child: Literal["skip", "climb"] = "skip"
-    """A leaf without siblings: "skip" draws no parent for it, "climb" counts it to the nearest category above
-    that has two leaves."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.sibling_share <= 1 and 0 < self.uniform_share <= 1):
-            raise ValueError(
-                f"tokenizer.sampler: sibling_share ({self.sibling_share}) must lie in 0..1 and uniform_share "
-                f"({self.uniform_share}) above 0 and up to 1."
-            )
-        if self.sibling_share + self.uniform_share > 1 and self.uniform_share < 1:
-            raise ValueError(
-                f"tokenizer.sampler: sibling_share ({self.sibling_share}) + uniform_share "
-                f"({self.uniform_share}) is above 1; a batch cannot hold more."
-            )
-        if not 0 <= self.companion_share <= 0.5:
-            raise ValueError(
-                f"tokenizer.sampler.companion_share is {self.companion_share}; it must lie in 0..0.5."
-            )
-        if self.products_per_slot < 2 or self.slots_per_parent < 2:
-            raise ValueError(
-                f"tokenizer.sampler: products_per_slot ({self.products_per_slot}) and slots_per_parent "
-                f"({self.slots_per_parent}) must be at least 2, else there are no positive pairs."
-            )
+from pressmark.tokenizer.config import SamplerConfig
 
 
 class HierarchicalSampler:
@@ -103,7 +51,7 @@ class HierarchicalSampler:
         taxonomy: Taxonomy,
         items: np.ndarray,
         batch_size: int,
-        config: Config,
+        config: SamplerConfig,
         seed: int,
         companions: Sequence[Histories] = (),
     ) -> None:

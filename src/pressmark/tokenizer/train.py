@@ -27,6 +27,7 @@ from pressmark.tokenizer.rqkmeans import RQKMeans, RQKMeansConfig
 from pressmark.tokenizer.rqvae import RQVAE, RQVAEConfig
 from pressmark.tokenizer.task import RQVAETask
 from pressmark.training import loop
+from pressmark.training.config import decisive
 
 
 def fit_quantizer(
@@ -80,8 +81,8 @@ def fit_quantizer(
     model.books.requires_grad_(config.codebooks == "gradient")
     task = RQVAETask(vectors, taxonomy, items, config, seed, histories)
     behaviour = (histories.values, histories.offsets) if histories and config.behaviour_weight else ()
-    decisive = loop.decisive(config)
-    fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, decisive, seed, *behaviour)
+    settings = decisive(config)
+    fingerprint = files.fingerprint(vectors, items, taxonomy.item_leaf, settings, seed, *behaviour)
     record = loop.fit(model, task, config.training, folder, seed, fingerprint)
     if rank() == 0:
         model.fix_scale(fitted)
