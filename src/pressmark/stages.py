@@ -141,6 +141,7 @@ def _names(experiment: Experiment) -> list[str]:
 
 def models_of(experiment: Experiment) -> dict[str, Recommender]:
     """The recommenders to be judged, by name; the synthetic store's oracle too."""
+    quiet_libraries()
     run = experiment.run
     models = {name: LOADERS[name](run) for name in _names(experiment)}
     if experiment.data.source == "grocery":
