@@ -15,7 +15,7 @@ from pressmark.interactions.histories import Histories
 
 NUM_ITEMS = 60
 UNBOUGHT = np.arange(NUM_ITEMS) % 4 == 0
-TRUE = Fusion((1.0, 0.0, 0.5, 0.2, 0.0, 0.3), (0.3, 0.8, 0.0, 0.4, 0.2, 0.1), (-2.5, 0.4, -0.2))
+TRUE = Fusion((1.0, 0.0, 0.5, 0.2, 0.4, 0.0, 0.3), (0.3, 0.8, 0.0, 0.4, 0.5, 0.2, 0.1), (-2.5, 0.4, -0.2))
 
 
 class World:
@@ -123,7 +123,7 @@ def test_a_weight_counts_cases() -> None:
     one = world.fit(world.cases, weight, chunk=100)
     other = world.fit(world.cases.take(twice), np.ones(450), chunk=100)
     np.testing.assert_allclose(one.sold, other.sold, atol=1e-4)
-    np.testing.assert_allclose(one.route, other.route, atol=1e-2)
+    np.testing.assert_allclose(one.route, other.route, atol=2e-2)
 
 
 def test_what_is_absent_counts_for_nothing() -> None:
@@ -137,7 +137,7 @@ def test_what_is_absent_counts_for_nothing() -> None:
     world.table = loud
     other = world.fit(kept, np.ones(len(kept)), 200, absent)
     np.testing.assert_allclose(one.sold, other.sold, atol=1e-4)
-    np.testing.assert_allclose(one.route, other.route, atol=1e-2)
+    np.testing.assert_allclose(one.route, other.route, atol=2e-2)
 
 
 def test_new_products_are_pushed_as_far_as_it_costs_what_may_be_given_up() -> None:

@@ -18,6 +18,7 @@ from pressmark.generator.recommend import GeneratorRecommender
 from pressmark.hybrid.experts import Experts, nearest_that_sell
 from pressmark.hybrid.fusion import Fusion, hidden_items
 from pressmark.hybrid.recommend import HybridRecommender, parts_of
+from pressmark.hybrid.transitions import count_transitions
 from pressmark.interactions.histories import Histories
 from pressmark.load import LOADERS
 from pressmark.recommender import Requests
@@ -27,13 +28,15 @@ pytest.importorskip("faiss")
 TABLE = random_table(13, 40, (4, 5, 3))
 NUM_ITEMS = len(TABLE)
 UNBOUGHT = np.arange(NUM_ITEMS) % 5 == 0
-FUSION = Fusion((1.0, 0.1, 0.5, 0.3, 0.2, -0.4), (0.2, 0.6, 0.3, 0.4, 0.3, 0.2), (-2.0, 0.3, -0.3))
+FUSION = Fusion((1.0, 0.1, 0.5, 0.3, 0.6, 0.2, -0.4), (0.2, 0.6, 0.3, 0.4, 0.5, 0.3, 0.2), (-2.0, 0.3, -0.3))
 
 
 def vectors() -> np.ndarray:
     return np.random.default_rng(1).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
 
 
+SOLD = np.flatnonzero(~UNBOUGHT)
+TRAIN = Histories.from_lists([*np.random.default_rng(4).choice(SOLD, (60, 5)), SOLD])
 TRENDS = np.random.default_rng(3).normal(size=(2, NUM_ITEMS)).astype(np.float32)
 
 
@@ -51,7 +54,9 @@ def experts() -> Experts:
     texts = [" ".join(f"w{word}" for word in rng.integers(0, 20, 5)) for _ in range(NUM_ITEMS)]
     words = bm25.fit(texts, ~UNBOUGHT, np.ones(NUM_ITEMS, np.float32), 0.5, bm25.Config())
     recommender = DualTowerRecommender(tower, ItemIndex(tower.item_embeddings.numpy()))
-    return Experts(generator, recommender, words, UNBOUGHT, nearest_that_sell(vectors(), UNBOUGHT), TRENDS)
+    near = nearest_that_sell(vectors(), UNBOUGHT)
+    following = count_transitions(TRAIN, NUM_ITEMS, near)
+    return Experts(generator, recommender, words, UNBOUGHT, near, following, TRENDS)
 
 
 def test_contract() -> None:
@@ -61,13 +66,15 @@ def test_contract() -> None:
 def test_the_experts_say_what_their_models_say() -> None:
     one, histories = experts(), Histories.from_lists([[3, 8], [], [0, 7, 7]])
     scores = one.scores(one.shoppers(histories))
-    assert scores.shape == (6, 3, NUM_ITEMS)
+    assert scores.shape == (7, 3, NUM_ITEMS)
     tower = one.dual_tower.recommend(Requests(histories, mask_history=False), NUM_ITEMS)
     np.testing.assert_allclose(
         np.take_along_axis(scores[2].numpy(), tower.item_index, 1), 10 * tower.scores, rtol=1e-4, atol=1e-5
     )
     np.testing.assert_allclose(scores[3][[0, 2]].numpy(), one.bm25.scores(histories)[[0, 2]] / 10, rtol=1e-5)
     assert not scores[3][1].any()
+    following = one.transitions.gains(histories).toarray() + one.transitions.log_share
+    np.testing.assert_allclose(scores[4].numpy(), following, rtol=1e-5)
     through = scores[0].numpy() @ one.neighbours.T.toarray()
     np.testing.assert_allclose(scores[1].numpy(), through, rtol=1e-4, atol=1e-4)
 
@@ -80,7 +87,7 @@ def test_one_kind_of_items_is_scored_as_among_all() -> None:
     torch.testing.assert_close(new, whole[:, :, torch.from_numpy(UNBOUGHT)])
     torch.testing.assert_close(sold, whole[:, :, torch.from_numpy(~UNBOUGHT)])
     for row in range(4):
-        np.testing.assert_array_equal(sold[4:, row].numpy(), TRENDS[:, ~UNBOUGHT])
+        np.testing.assert_array_equal(sold[5:, row].numpy(), TRENDS[:, ~UNBOUGHT])
     some = one.scores(shoppers.take(np.array([3, 0])))
     torch.testing.assert_close(some, whole[:, [3, 0]])
 
@@ -99,7 +106,7 @@ def test_a_mixture_says_what_its_experts_say() -> None:
 
 def test_the_nearest_of_a_history_speaks_for_what_nobody_bought() -> None:
     one, rows = experts(), [[3, 8], [], [7], [4, *[3] * 19, 8]]
-    found = one.scores(one.shoppers(Histories.from_lists(rows)))[4:].numpy()
+    found = one.scores(one.shoppers(Histories.from_lists(rows)))[5:].numpy()
     found = found[:, :, UNBOUGHT]
     assert not found[:, 1].any()
     tower, weights = one.dual_tower.index.embeddings, one.bm25.weights.toarray()

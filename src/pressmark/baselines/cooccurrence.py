@@ -1,12 +1,12 @@
 """Item-item co-occurrence: what was bought near the shopper's items by others. Knows no text.
 
-Two items are as alike as the sequences that hold both within a few purchases of each other, over the root of
-how often each sells: cosine of the two. An item that was bought with nothing else is like nothing.
+Either two items are as alike as the sequences that hold both within a few purchases of each other, over the
+root of how often each sells: cosine of the two. Or an item is followed by others, the more the sooner: a Markov
+chain that passes over purchases. Validation says which. An item bought with nothing else is like nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,9 @@ from pressmark.baselines.popularity import count_items
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
 
+FOLLOWING = 10
+"""Purchases apart, at most, that still count as one after the other."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -27,12 +30,14 @@ class Config:
     Attributes:
         windows: Purchases apart, at most, that still count as together, to choose among on validation;
             0 = anywhere in the same sequence.
+        followers: Consider the Markov chain too.
         decays: As in content neighbours, to choose among on validation.
         shrinkage: Added to each pair's product of sales under the root: pairs seen once count less.
         max_cases: Validation cases, evenly spaced, that the choice is made on.
     """
 
     windows: tuple[int, ...] = (1, 3, 10)
+    followers: bool = True
     decays: tuple[float, ...] = (0.2, 0.5, 0.8)
     shrinkage: float = 1.0
     max_cases: int = 4000
@@ -54,7 +59,7 @@ class Cooccurrence:
     What is like nothing in the history stands behind what is, the most popular first.
 
     Attributes:
-        likeness: (num_items, num_items) float32, 0 on the diagonal.
+        likeness: (num_items, num_items) float32, 0 on the diagonal: of a row's item in a history to others.
         popularity: (num_items,) float32, training interactions.
         decay: Weight of an item relative to the next newer one.
         filters: name -> (num_items,) bool.
@@ -109,6 +114,27 @@ def likeness(train: Histories, num_items: int, window: int, shrinkage: float) ->
     return together
 
 
+def transitions(train: Histories, num_items: int) -> csr_matrix:
+    """Of what followed an item, the share of each other: pairs up to `FOLLOWING` apart, each 1 / distance.
+
+    Args:
+        train: Training sequences.
+        num_items: N.
+
+    Returns:
+        (N, N) float32, 0 on the diagonal; rows sum to 1, or to 0 where nothing followed.
+    """
+    shape = (num_items, num_items)
+    followed = csr_matrix(shape, dtype=np.float32)
+    for distance, (first, second) in enumerate(_pairs(train, FOLLOWING), 1):
+        followed += csr_matrix((np.full(len(first), 1 / distance, np.float32), (first, second)), shape)
+    followed.setdiag(0)
+    followed.eliminate_zeros()
+    total = np.asarray(followed.sum(axis=1)).ravel()
+    followed.data /= np.repeat(total, np.diff(followed.indptr))
+    return followed
+
+
 def _pairs(train: Histories, window: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of items of one sequence, one array for each distance between them."""
     row = train.row_of_value()
@@ -128,11 +154,14 @@ def load_cooccurrence(run: Path) -> Cooccurrence:
     split = read_split(run / "data", catalog)
     num_items = len(catalog)
     popularity = count_items(split.train, num_items)
-    models: dict[tuple[int, float], Cooccurrence] = {}
-    for window in config.windows:
-        alike = likeness(split.train, num_items, window, config.shrinkage)
-        model = Cooccurrence(alike, popularity, config.decays[0])
-        models |= {(window, decay): dataclasses.replace(model, decay=decay) for decay in config.decays}
+    forms = {str(one): likeness(split.train, num_items, one, config.shrinkage) for one in config.windows}
+    if config.followers:
+        forms["followers"] = transitions(split.train, num_items)
+    models = {
+        (form, decay): Cooccurrence(alike, popularity, decay)
+        for form, alike in forms.items()
+        for decay in config.decays
+    }
     if len(models) == 1:
         return next(iter(models.values()))
     best, _ = choose(

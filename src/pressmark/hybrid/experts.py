@@ -1,7 +1,8 @@
 """What each expert says of every product: the generator, itself and through neighbours, the tower, the words.
 
 Of what sells there is more to know, whoever asks: how much of it was bought lately, and since when
-(`pressmark.hybrid.trend`).
+(`pressmark.hybrid.trend`). And all of them know products by what they are like: what is bought after what, pair
+by pair, is an expert of its own (`pressmark.hybrid.transitions`).
 
 A product that nobody has bought has no identity in generator or tower: both know it by its text alone. Its
 nearest products that do sell are known better, so a second look at it goes through them: the generator's
@@ -26,12 +27,13 @@ from pressmark.catalog.embeddings import unit_rows
 from pressmark.dual_tower.index import ItemIndex
 from pressmark.dual_tower.recommend import DualTowerRecommender
 from pressmark.generator.recommend import GeneratorRecommender
+from pressmark.hybrid.transitions import Transitions
 from pressmark.interactions.histories import Histories
 
-SOLD = ("generator", "neighbours", "dual_tower", "bm25", "trend", "age")
+SOLD = ("generator", "neighbours", "dual_tower", "bm25", "transitions", "trend", "age")
 """The experts on products that sell, in the order of every array of them."""
 
-UNBOUGHT = ("generator", "neighbours", "dual_tower", "bm25", "dual_tower_nearest", "bm25_nearest")
+UNBOUGHT = (*SOLD[:5], "dual_tower_nearest", "bm25_nearest")
 """Those on products that nobody has bought; as many, and all but the last two the same."""
 
 PARTS = {"generator": ("generator", "neighbours"), "trend": ("trend", "age")}
@@ -83,6 +85,7 @@ class _Side:
         seen: (n, D) float32, the same through the neighbours.
         tower: (n, d) float32.
         words: (n, V) float32.
+        transitions: To the n.
         trends: (2, n) float32.
     """
 
@@ -90,6 +93,7 @@ class _Side:
     seen: Tensor
     tower: Tensor
     words: csr_matrix
+    transitions: Transitions
     trends: Tensor
 
 
@@ -104,6 +108,7 @@ class Experts:
         unbought: (N,) bool, items that nobody is known to have bought. What has sold since training has no
             identity, but sales: it is not among them.
         neighbours: (N, N) float32, each row the weights of an item's nearest products that sell; they sum to 1.
+        transitions: Between all of them.
         trends: (2, N) float32 of `Sales`; what they say of unbought items is not read.
     """
 
@@ -112,11 +117,13 @@ class Experts:
     bm25: BM25
     unbought: np.ndarray
     neighbours: csr_matrix
+    transitions: Transitions
     trends: np.ndarray
 
     def __post_init__(self) -> None:
         models = (self.generator, self.dual_tower, self.bm25)
-        sizes = {*(one.num_items for one in models), len(self.unbought), self.trends.shape[1]}
+        sizes = {*(one.num_items for one in models), len(self.unbought), *self.transitions.lift.shape}
+        sizes.add(self.trends.shape[1])
         if len(sizes) > 1:
             raise ValueError(
                 f"the hybrid's models are of catalogs of {sorted(sizes)} items; it needs one catalog."
@@ -159,6 +166,8 @@ class Experts:
             (shoppers.dual_tower, side.tower),
         )
         common = [*(query @ vectors.T for query, vectors in queries), words]
+        gains = torch.from_numpy(side.transitions.gains(shoppers.histories).toarray())
+        common.append(gains + torch.from_numpy(side.transitions.log_share))
         if unbought:
             return torch.stack([*common, *self.nearest(shoppers.histories)])
         found = torch.stack([*common, *side.trends[:, None].expand(-1, *words.shape)])
@@ -175,10 +184,12 @@ class Experts:
             [each[0, :, None] * side.own + each[1, :, None] * side.seen, each[2, :, None] * side.tower], 1
         )
         always = (each[-2:] * side.trends).sum(0).masked_fill(torch.from_numpy(self.unbought), 0.0)
+        always += each[4] * torch.from_numpy(side.transitions.log_share)
         return Mixture(
             self,
             vectors,
             csr_matrix(diags(each[3].numpy()) @ side.words, dtype=np.float32),
+            each[4].numpy(),
             always,
             kinds[1, -2:],
         )
@@ -197,6 +208,7 @@ class Experts:
             torch.from_numpy(self.neighbours[rows] @ self._own.numpy()),
             self._tower[rows],
             self.bm25.weights[rows],
+            self.transitions.columns(rows),
             torch.from_numpy(self.trends[:, rows]),
         )
 
@@ -235,6 +247,7 @@ class Mixture:
         experts: They.
         vectors: (N, D + d) float32, of generator and dual tower.
         words: (N, V) float32.
+        following: (N,) float32, weights of the gains by transitions.
         always: (N,) float32, whoever asks.
         nearest: (2,) float32, weights of the last two experts on unbought items.
     """
@@ -242,6 +255,7 @@ class Mixture:
     experts: Experts
     vectors: Tensor
     words: csr_matrix
+    following: np.ndarray
     always: Tensor
     nearest: Tensor
 
@@ -250,6 +264,9 @@ class Mixture:
         query = torch.cat([shoppers.generator, shoppers.dual_tower], 1)
         found = torch.addmm(self.always, query, self.vectors.T)
         found += torch.from_numpy(matched(shoppers.words, self.words))
+        gains = self.experts.transitions.gains(shoppers.histories)
+        gains.data *= self.following[gains.indices]
+        found += torch.from_numpy(gains.toarray())
         nearest = self.experts.nearest(shoppers.histories)
         found[:, self.experts.new] += torch.einsum("e,ebn->bn", self.nearest, nearest)
         return found

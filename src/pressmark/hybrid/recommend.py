@@ -13,6 +13,7 @@ from pressmark.catalog.items import Catalog
 from pressmark.files import check_weights, file_hash, read_json
 from pressmark.hybrid.experts import Experts, nearest_that_sell
 from pressmark.hybrid.fusion import Fusion, from_json, hidden_items
+from pressmark.hybrid.transitions import count_transitions
 from pressmark.hybrid.trend import Sales, count_sales, padded
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
@@ -104,7 +105,8 @@ def experts_of(
         sales = padded(count_sales(*split.purchases("test"), len(own)), len(catalog))
     neighbours = nearest_that_sell(vectors, trained_on == 0)
     unbought = (trained_on == 0) & (sales.purchases == 0)
-    return Experts(generator, tower, words, unbought, neighbours, sales.trends)
+    following = count_transitions(split.train, len(catalog), neighbours)
+    return Experts(generator, tower, words, unbought, neighbours, following, sales.trends)
 
 
 def load_hybrid(
