@@ -328,9 +328,9 @@ class _Run:
 def learning_rate(config: TrainingConfig, step: int, total: int) -> float:
     """The learning rate of step `step` (from 0) out of `total`.
 
-    >>> learning_rate(Config(learning_rate=1.0, warmup_steps=2), 0, 10)
+    >>> learning_rate(TrainingConfig(learning_rate=1.0, warmup_steps=2), 0, 10)
     0.5
-    >>> learning_rate(Config(learning_rate=1.0, warmup_steps=2), 6, 10)
+    >>> learning_rate(TrainingConfig(learning_rate=1.0, warmup_steps=2), 6, 10)
     0.5
     """
     if step < config.warmup_steps:
