@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "pressmark"
 
 FLOORS = {
     "files": 0,
+    "settings": 0,
     "drawing": 0,
     "metrics": 0,
     "distributed": 0,

@@ -14,6 +14,7 @@ from pressmark.baselines.popularity import count_items
 from pressmark.catalog.embeddings import unit_rows
 from pressmark.interactions.histories import Histories
 from pressmark.recommender import Recommendations, Requests
+from pressmark.settings import at_least
 
 if TYPE_CHECKING:
     from pressmark.interactions.cases import Cases
@@ -35,8 +36,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.decays or not all(0 <= decay <= 1 for decay in self.decays):
             raise ValueError(f"content_neighbours.decays is {self.decays}; give values from 0 to 1.")
-        if self.max_cases < 1:
-            raise ValueError(f"content_neighbours.max_cases is {self.max_cases}; it must be at least 1.")
+        at_least("content_neighbours", self, max_cases=1)
 
 
 @dataclass

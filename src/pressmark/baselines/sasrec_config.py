@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pressmark.settings import at_least, shares
 from pressmark.training.config import TrainingConfig
 
 
@@ -34,7 +35,5 @@ class Config:
     def __post_init__(self) -> None:
         if self.num_heads < 1 or self.dim < 1 or self.dim % self.num_heads:
             raise ValueError(f"sasrec.num_heads is {self.num_heads}; it must divide sasrec.dim ({self.dim}).")
-        if self.history_length < 1:
-            raise ValueError(f"sasrec.history_length is {self.history_length}; it must be at least 1.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"sasrec.dropout is {self.dropout}; it must be from 0 to below 1.")
+        at_least("sasrec", self, history_length=1)
+        shares("sasrec", self, "dropout", below_1=True)

@@ -17,6 +17,7 @@ from pressmark import files
 from pressmark.catalog.items import Catalog
 from pressmark.catalog.precomputed import read_precomputed
 from pressmark.catalog.text_models import encode_in_chunks, encoder, folder_hash, model_folder
+from pressmark.settings import at_least
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ class Config:
     """Texts that a sentence-transformers model reads at once; on a CPU 16 to 64 are the fastest (measured)."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"vectors.{name} is {getattr(self, name)}; it must be at least 1.")
+        at_least("vectors", self, dim=1, batch_size=1)
         if not self.columns:
             raise ValueError("vectors.columns is empty; name at least one text column.")
         if (self.model == "precomputed") != bool(self.path):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pressmark.settings import at_least, shares
 from pressmark.training.config import TrainingConfig
 
 Kind = Literal["auto", "flat", "ivf", "hnsw"]
@@ -54,17 +55,15 @@ class TextConfig:
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("length", "user_length", "vocab_size", "num_layers", "width", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"dual_tower.text.{name} is {getattr(self, name)}; it must be at least 1.")
+        at_least(
+            "dual_tower.text", self, length=1, user_length=1, vocab_size=1, num_layers=1, width=1, num_heads=1
+        )
+        at_least("dual_tower.text", self, rows_at_once=0)
+        shares("dual_tower.text", self, "dropout", below_1=True)
         if self.width % self.num_heads:
             raise ValueError(
                 f"dual_tower.text.num_heads is {self.num_heads}; it must divide width ({self.width})."
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dual_tower.text.dropout is {self.dropout}; it must be from 0 to below 1.")
-        if self.rows_at_once < 0:
-            raise ValueError(f"dual_tower.text.rows_at_once is {self.rows_at_once}; it must be 0 or above.")
         if self.users == "text" and not self.encoder:
             raise ValueError(
                 "dual_tower.text.users is 'text', but nothing reads text: set dual_tower.text.encoder."
@@ -98,13 +97,8 @@ class AuxiliaryConfig:
     temperature: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("item_views", "user_views", "prototypes", "graph"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(
-                    f"dual_tower.auxiliary.{name} is {getattr(self, name)}; it must be 0 or above."
-                )
-        if not 0 <= self.masked < 1:
-            raise ValueError(f"dual_tower.auxiliary.masked is {self.masked}; it must be from 0 to below 1.")
+        at_least("dual_tower.auxiliary", self, item_views=0, user_views=0, prototypes=0, graph=0)
+        shares("dual_tower.auxiliary", self, "masked", below_1=True)
         if self.num_prototypes < 2 or self.graph_layers < 1 or not self.temperature > 0:
             raise ValueError(
                 f"dual_tower.auxiliary: num_prototypes ({self.num_prototypes}) must be at least 2, "
@@ -179,12 +173,10 @@ class Config:
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
-        for name in ("logq", "empty_share", "identity_dropout", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to 1.")
-        for name in ("item_dropout", "dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be from 0 to below 1.")
+        shares("dual_tower", self, "logq", "empty_share", "identity_dropout", "momentum")
+        shares("dual_tower", self, "item_dropout", "dropout", "word_dropout", below_1=True)
+        at_least("dual_tower", self, dim=1, user_dim=1, history_length=1, refresh_every=1)
+        at_least("dual_tower", self, words=0, queue=0, hard_negatives=0)
         if not 0 < self.word_rate < math.inf:
             raise ValueError(f"dual_tower.word_rate is {self.word_rate}; it must be above 0.")
         if self.text.encoder and self.auxiliary.graph:
@@ -196,14 +188,3 @@ class Config:
             raise ValueError(
                 f"dual_tower.num_heads is {self.num_heads}; it must divide user_dim ({self.user_dim})."
             )
-        for name, least in (
-            ("dim", 1),
-            ("user_dim", 1),
-            ("history_length", 1),
-            ("refresh_every", 1),
-            ("words", 0),
-            ("queue", 0),
-            ("hard_negatives", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"dual_tower.{name} is {getattr(self, name)}; it must be at least {least}.")

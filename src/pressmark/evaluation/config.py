@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pressmark.evaluation.protocols import check_protocols
+from pressmark.settings import at_least
 
 _PAIRED = (
     "hybrid:generator",
@@ -47,13 +48,7 @@ class Config:
         check_protocols(self.protocols)
         if len(set(self.protocols)) < len(self.protocols) or not self.protocols:
             raise ValueError(f"evaluation.protocols is {self.protocols}; name each wanted protocol once.")
-        for name, value, least in (
-            ("num_resamples", self.num_resamples, 1),
-            ("batch_size", self.batch_size, 1),
-            ("max_cases", self.max_cases, 0),
-        ):
-            if value < least:
-                raise ValueError(f"evaluation.{name} is {value}; it must be at least {least}.")
+        at_least("evaluation", self, num_resamples=1, batch_size=1, max_cases=0)
         self.pairs()
 
     def pairs(self) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from pressmark.settings import at_least, shares
 from pressmark.training.config import TrainingConfig
 
 Normalizer = Literal["full", "level", "trie"]
@@ -70,14 +71,8 @@ class ModelConfig:
     normalizer: Normalizer = "trie"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.popularity_prior < float("inf"):
-            raise ValueError(
-                f"generator.model.popularity_prior is {self.popularity_prior}; it must be 0 or above."
-            )
-        if not 0 <= self.identity_dropout <= 1:
-            raise ValueError(
-                f"generator.model.identity_dropout is {self.identity_dropout}; it must be from 0 to 1."
-            )
+        at_least("generator.model", self, popularity_prior=0)
+        shares("generator.model", self, "identity_dropout")
         if self.words < 0 or not 0 <= self.word_dropout < 1 or not 0 < self.word_rate < float("inf"):
             raise ValueError(
                 f"generator.model.words is {self.words}, word_dropout {self.word_dropout} and word_rate "
@@ -125,15 +120,8 @@ class PromptConfig:
     cart_length: int = 5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.cart_share <= 1:
-            raise ValueError(
-                f"generator.finetune.prompt.cart_share is {self.cart_share}; it must be from 0 to 1."
-            )
-        for name, least in (("titled_items", 0), ("title_tokens", 1), ("cart_length", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"generator.finetune.prompt.{name} is {getattr(self, name)}; it must be at least {least}."
-                )
+        shares("generator.finetune.prompt", self, "cart_share")
+        at_least("generator.finetune.prompt", self, titled_items=0, title_tokens=1, cart_length=1)
 
 
 @dataclass(frozen=True)
@@ -157,11 +145,7 @@ class AlignmentConfig:
     cold_items: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("content_to_sid", "sid_to_content"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(
-                    f"generator.finetune.alignment.{name} is {getattr(self, name)}; it must be 0 or above."
-                )
+        at_least("generator.finetune.alignment", self, content_to_sid=0, sid_to_content=0)
         if not 0 < self.share <= 1 or self.text_tokens < 1:
             raise ValueError(
                 f"generator.finetune.alignment: share is {self.share} (above 0, up to 1), text_tokens "
@@ -289,14 +273,10 @@ class Config:
                 f"generator.stream is {self.stream!r} and generator.backbone {self.backbone!r}: a backbone "
                 "trains on data/train.parquet alone."
             )
-        for name in ("history_length", "beam", "valid_beam", "stream_buffer"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be at least 1.")
+        at_least("generator", self, history_length=1, beam=1, valid_beam=1, stream_buffer=1)
+        at_least("generator", self, item_loss=0, item_loss_others=0)
         if not self.popularity_discounts or min(self.popularity_discounts) < 0:
             raise ValueError(
                 f"generator.popularity_discounts is {self.popularity_discounts}; it must hold numbers from 0 "
                 "on, [0.0] for none."
             )
-        for name in ("item_loss", "item_loss_others"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"generator.{name} is {getattr(self, name)}; it must be 0 or more.")

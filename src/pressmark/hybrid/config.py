@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pressmark.settings import at_least, shares
+
 
 @dataclass(frozen=True)
 class Config:
@@ -26,11 +28,9 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 < self.cold_share < 1:
             raise ValueError(f"hybrid.cold_share is {self.cold_share}; it must lie between 0 and 1.")
-        if not 0 <= self.given_up < 1:
-            raise ValueError(f"hybrid.given_up is {self.given_up}; it must be from 0 to below 1.")
+        shares("hybrid", self, "given_up", below_1=True)
+        at_least("hybrid", self, num_cases=1)
         if not 0 < self.generator_epochs <= 1:
             raise ValueError(
                 f"hybrid.generator_epochs is {self.generator_epochs}; it must be above 0, and 1 at most."
             )
-        if self.num_cases < 1:
-            raise ValueError(f"hybrid.num_cases is {self.num_cases}; it must be at least 1.")

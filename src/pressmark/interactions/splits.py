@@ -12,6 +12,7 @@ import numpy as np
 from pressmark.interactions.cases import Cases, Split
 from pressmark.interactions.histories import Histories
 from pressmark.interactions.log import Log
+from pressmark.settings import shares
 
 _TRAIN, _VALID, _TEST, _UNUSED = 0, 1, 2, 3
 
@@ -45,9 +46,7 @@ class Config:
     tokenizer_sees_cold: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("cold_share", "cold_valid_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"split.{name} is {getattr(self, name)}; it is a share from 0 to below 1.")
+        shares("split", self, "cold_share", "cold_valid_share", below_1=True)
         if not 0 < self.valid_quantile < self.test_quantile < 1:
             raise ValueError(
                 f"split.valid_quantile is {self.valid_quantile} and split.test_quantile {self.test_quantile}; "

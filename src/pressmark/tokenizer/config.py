@@ -5,12 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pressmark.settings import at_least
 from pressmark.training.config import TrainingConfig
-
-_AT_LEAST_0 = (
-    "commitment_weight", "contrastive_weight", "neighbour_weight", "behaviour_weight", "entropy_weight",
-    "polish_iterations", "revive_below",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -206,9 +202,8 @@ class Config:
             raise ValueError(
                 f"tokenizer: latent_dim ({self.latent_dim}) and hidden_sizes {self.hidden_sizes} must be > 0."
             )
-        for name in _AT_LEAST_0:
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"tokenizer.{name} is {getattr(self, name)}; it must be 0 or above.")
+        at_least("tokenizer", self, contrastive_weight=0, neighbour_weight=0, behaviour_weight=0)
+        at_least("tokenizer", self, commitment_weight=0, entropy_weight=0, polish_iterations=0, revive_below=0)
         if not self.balance or not all(0 <= one <= 1 for one in self.balance) or not 0 <= self.masking <= 1:
             raise ValueError(
                 f"tokenizer: balance {self.balance} must hold numbers from 0 to 1, one at least, and masking "
