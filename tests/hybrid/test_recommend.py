@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from tests.contract.recommender_contract import check_recommender
 from tests.generator.models import TINY, facts_of, random_model, random_table
 
@@ -73,8 +74,7 @@ def test_the_experts_say_what_their_models_say() -> None:
     )
     np.testing.assert_allclose(scores[3][[0, 2]].numpy(), one.bm25.scores(histories)[[0, 2]] / 10, rtol=1e-5)
     assert not scores[3][1].any()
-    following = one.transitions.gains(histories).toarray() + one.transitions.log_share
-    np.testing.assert_allclose(scores[4].numpy(), following, rtol=1e-5)
+    np.testing.assert_array_equal(scores[4].numpy(), one.transitions.scores(histories))
     through = scores[0].numpy() @ one.neighbours.T.toarray()
     np.testing.assert_allclose(scores[1].numpy(), through, rtol=1e-4, atol=1e-4)
 
@@ -153,6 +153,9 @@ def test_models_of_other_catalogs_are_refused() -> None:
     one = experts()
     with pytest.raises(ValueError, match="it needs one catalog"):
         dataclasses.replace(one, unbought=UNBOUGHT[:-1])
+    larger = count_transitions(TRAIN, NUM_ITEMS + 1, csr_matrix((NUM_ITEMS + 1,) * 2, dtype=np.float32))
+    with pytest.raises(ValueError, match="it needs one catalog"):
+        dataclasses.replace(one, transitions=larger)
 
 
 def test_a_generator_without_an_item_head_is_refused() -> None:

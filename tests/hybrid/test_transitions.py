@@ -38,9 +38,8 @@ def test_a_history_is_a_mixture_of_its_items() -> None:
     histories = Histories.from_lists([[0, 1], [1], [3], []])
     share = np.array([2, 2, 3, 1, 0]) + ONCE
     share /= share.sum()
-    scores = model.gains(histories).toarray() + model.log_share
     expected = np.stack([(DECAY * chain[0] + chain[1]) / (1 + DECAY), chain[1], chain[3], np.zeros(5)])
-    np.testing.assert_allclose(scores, np.log(expected + share), rtol=1e-5)
+    np.testing.assert_allclose(model.scores(histories), np.log(expected + share), rtol=1e-5)
 
 
 def test_a_product_without_purchases_is_seen_through_its_neighbours() -> None:
@@ -49,17 +48,6 @@ def test_a_product_without_purchases_is_seen_through_its_neighbours() -> None:
     neighbours[0, 1] = 1.0  # it sells: what its neighbours do is not asked
     plain, seen = (count_transitions(TRAIN, 5, csr_matrix(one)) for one in (NOBODY, neighbours))
     histories = Histories.from_lists([[0, 1], [1]])
-    chances = [np.exp(one.log_share) * (1 + np.expm1(one.gains(histories).toarray())) for one in (plain, seen)]
+    chances = [np.exp(one.scores(histories)) for one in (plain, seen)]
     np.testing.assert_allclose(chances[1][:, :4], chances[0][:, :4], rtol=1e-5)
     np.testing.assert_allclose(chances[1][:, 4], chances[0] @ [0, 0.25, 0.75, 0, 0], rtol=1e-5)
-
-
-def test_some_items_are_scored_as_among_all() -> None:
-    model, histories, some = (
-        count_transitions(TRAIN, 5, NOBODY),
-        Histories.from_lists([[0], [1]]),
-        np.array([4, 2]),
-    )
-    part = model.columns(some)
-    np.testing.assert_allclose(part.gains(histories).toarray(), model.gains(histories).toarray()[:, some])
-    np.testing.assert_array_equal(part.log_share, model.log_share[some])

@@ -2,12 +2,13 @@
 
 Either two items are as alike as the sequences that hold both within a few purchases of each other, over the
 root of how often each sells: cosine of the two. Or an item is followed by others, the more the sooner: a Markov
-chain that passes over purchases. Validation says which. An item bought with nothing else is like nothing.
+chain that passes over purchases (`transitions`). Validation says which. An item that was bought with nothing
+else is like nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,15 +30,13 @@ class Config:
 
     Attributes:
         windows: Purchases apart, at most, that still count as together, to choose among on validation;
-            0 = anywhere in the same sequence.
-        followers: Consider the Markov chain too.
+            0 = anywhere in the same sequence. Transitions stand beside them.
         decays: As in content neighbours, to choose among on validation.
         shrinkage: Added to each pair's product of sales under the root: pairs seen once count less.
         max_cases: Validation cases, evenly spaced, that the choice is made on.
     """
 
     windows: tuple[int, ...] = (1, 3, 10)
-    followers: bool = True
     decays: tuple[float, ...] = (0.2, 0.5, 0.8)
     shrinkage: float = 1.0
     max_cases: int = 4000
@@ -101,13 +100,8 @@ def likeness(train: Histories, num_items: int, window: int, shrinkage: float) ->
 
     Source: Linden et al. 2003, "Amazon.com Recommendations: Item-to-Item Collaborative Filtering".
     """
-    shape = (num_items, num_items)
-    together = csr_matrix(shape, dtype=np.float32)
-    for first, second in _pairs(train, window):
-        together += csr_matrix((np.ones(len(first), np.float32), (first, second)), shape)
-    together = csr_matrix(together + together.T)
-    together.setdiag(0)
-    together.eliminate_zeros()
+    followed = _followed(train, num_items, window, lambda distance: 1.0)
+    together = csr_matrix(followed + followed.T)
     count = count_items(train, num_items)
     row = np.repeat(np.arange(num_items), np.diff(together.indptr))
     together.data /= np.sqrt(count[row] * count[together.indices] + shrinkage)
@@ -124,28 +118,30 @@ def transitions(train: Histories, num_items: int) -> csr_matrix:
     Returns:
         (N, N) float32, 0 on the diagonal; rows sum to 1, or to 0 where nothing followed.
     """
-    shape = (num_items, num_items)
-    followed = csr_matrix(shape, dtype=np.float32)
-    for distance, (first, second) in enumerate(_pairs(train, FOLLOWING), 1):
-        followed += csr_matrix((np.full(len(first), 1 / distance, np.float32), (first, second)), shape)
-    followed.setdiag(0)
-    followed.eliminate_zeros()
+    followed = _followed(train, num_items, FOLLOWING, lambda distance: 1 / distance)
     total = np.asarray(followed.sum(axis=1)).ravel()
     followed.data /= np.repeat(total, np.diff(followed.indptr))
     return followed
 
 
-def _pairs(train: Histories, window: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of items of one sequence, one array for each distance between them."""
+def _followed(train: Histories, num_items: int, window: int, weigh: Callable[[int], float]) -> csr_matrix:
+    """(N, N) float32, 0 on the diagonal: how often the column's item came after the row's, by distance."""
+    shape = (num_items, num_items)
+    followed = csr_matrix(shape, dtype=np.float32)
     row = train.row_of_value()
     longest = int(train.lengths.max(initial=0)) - 1
     for distance in range(1, min(window, longest) + 1 if window else longest + 1):
         same = row[distance:] == row[:-distance]
-        yield train.values[:-distance][same], train.values[distance:][same]
+        weight = np.full(int(same.sum()), weigh(distance), np.float32)
+        pairs = train.values[:-distance][same], train.values[distance:][same]
+        followed += csr_matrix((weight, pairs), shape)
+    followed.setdiag(0)
+    followed.eliminate_zeros()
+    return followed
 
 
 def load_cooccurrence(run: Path) -> Cooccurrence:
-    """Co-occurrence in a run's training interactions, window and decay chosen on its validation cases."""
+    """Co-occurrence in a run's training interactions, form and decay chosen on its validation cases."""
     from pressmark.catalog.items import read_catalog
     from pressmark.interactions.split_files import read_split
 
@@ -155,15 +151,12 @@ def load_cooccurrence(run: Path) -> Cooccurrence:
     num_items = len(catalog)
     popularity = count_items(split.train, num_items)
     forms = {str(one): likeness(split.train, num_items, one, config.shrinkage) for one in config.windows}
-    if config.followers:
-        forms["followers"] = transitions(split.train, num_items)
+    forms["transitions"] = transitions(split.train, num_items)
     models = {
         (form, decay): Cooccurrence(alike, popularity, decay)
         for form, alike in forms.items()
         for decay in config.decays
     }
-    if len(models) == 1:
-        return next(iter(models.values()))
     best, _ = choose(
         {one: model.scores for one, model in models.items()}, num_items, split.valid, config.max_cases
     )

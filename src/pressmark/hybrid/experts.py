@@ -85,7 +85,6 @@ class _Side:
         seen: (n, D) float32, the same through the neighbours.
         tower: (n, d) float32.
         words: (n, V) float32.
-        transitions: To the n.
         trends: (2, n) float32.
     """
 
@@ -93,7 +92,6 @@ class _Side:
     seen: Tensor
     tower: Tensor
     words: csr_matrix
-    transitions: Transitions
     trends: Tensor
 
 
@@ -122,8 +120,8 @@ class Experts:
 
     def __post_init__(self) -> None:
         models = (self.generator, self.dual_tower, self.bm25)
-        sizes = {*(one.num_items for one in models), len(self.unbought), *self.transitions.lift.shape}
-        sizes.add(self.trends.shape[1])
+        sizes = {one.num_items for one in models}
+        sizes |= {len(self.unbought), self.transitions.lift.shape[1], self.trends.shape[1]}
         if len(sizes) > 1:
             raise ValueError(
                 f"the hybrid's models are of catalogs of {sorted(sizes)} items; it needs one catalog."
@@ -166,8 +164,7 @@ class Experts:
             (shoppers.dual_tower, side.tower),
         )
         common = [*(query @ vectors.T for query, vectors in queries), words]
-        gains = torch.from_numpy(side.transitions.gains(shoppers.histories).toarray())
-        common.append(gains + torch.from_numpy(side.transitions.log_share))
+        common.append(torch.from_numpy(self.transitions.scores(shoppers.histories)[:, self._kind(unbought)]))
         if unbought:
             return torch.stack([*common, *self.nearest(shoppers.histories)])
         found = torch.stack([*common, *side.trends[:, None].expand(-1, *words.shape)])
@@ -184,7 +181,7 @@ class Experts:
             [each[0, :, None] * side.own + each[1, :, None] * side.seen, each[2, :, None] * side.tower], 1
         )
         always = (each[-2:] * side.trends).sum(0).masked_fill(torch.from_numpy(self.unbought), 0.0)
-        always += each[4] * torch.from_numpy(side.transitions.log_share)
+        always += each[4] * torch.from_numpy(self.transitions.log_share)
         return Mixture(
             self,
             vectors,
@@ -200,15 +197,17 @@ class Experts:
             self._sides[unbought] = self._new_side(unbought)
         return self._sides[unbought]
 
+    def _kind(self, unbought: bool | None) -> np.ndarray:
+        """(N,) bool, the items of a kind; None for all."""
+        return np.ones(self.num_items, bool) if unbought is None else self.unbought == unbought
+
     def _new_side(self, unbought: bool | None) -> _Side:
-        kind = np.ones(self.num_items, bool) if unbought is None else self.unbought == unbought
-        rows = np.flatnonzero(kind)
+        rows = np.flatnonzero(self._kind(unbought))
         return _Side(
             self._own[rows],
             torch.from_numpy(self.neighbours[rows] @ self._own.numpy()),
             self._tower[rows],
             self.bm25.weights[rows],
-            self.transitions.columns(rows),
             torch.from_numpy(self.trends[:, rows]),
         )
 

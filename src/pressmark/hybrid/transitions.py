@@ -35,22 +35,22 @@ ONCE = 0.1
 
 @dataclass(frozen=True)
 class Transitions:
-    """Of histories over N items to n of them.
+    """What follows each of N items.
 
     Attributes:
-        lift: (N, n) float32, p(item | i) over the item's share.
-        log_share: (n,) float32.
+        lift: (N, N) float32, p(item | i) over the item's share.
+        log_share: (N,) float32.
     """
 
     lift: csr_matrix
     log_share: np.ndarray
 
-    def columns(self, items: np.ndarray) -> Transitions:
-        """The same to some of the items."""
-        return Transitions(csr_matrix(self.lift[:, items]), self.log_share[items])
+    def scores(self, histories: Histories) -> np.ndarray:
+        """(B, N) float32."""
+        return self.gains(histories).toarray() + self.log_share
 
     def gains(self, histories: Histories) -> csr_matrix:
-        """(B, n) float32, the score less `log_share`, 0 where nothing is known."""
+        """(B, N) float32, the scores less `log_share`: 0 where nothing is known."""
         weights = decay_weights(histories, self.lift.shape[0], DECAY)
         total = np.maximum(np.asarray(weights.sum(axis=1)).ravel(), 1e-9)
         found = csr_matrix(diags(1 / total) @ weights @ self.lift, dtype=np.float32)
